@@ -1,0 +1,53 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/tensor.h"
+
+namespace tessera {
+
+class Tape;  // records operations for training; see train/
+
+enum class LogLevel { debug, info, warning };
+using LogCallback = std::function<void(LogLevel, const std::string&)>;
+
+struct ContextOptions {
+  int threads = 0;  ///< 0: one per physical core this process may run on
+  LogCallback log;  ///< warnings and notes; null: dropped
+};
+
+/// All that one concurrent call needs besides the (const, shared) model: worker threads, scratch memory, logging.
+/// Not to be shared by calls that run at the same time. Results do not depend on the number of threads, to the bit.
+class Context {
+ public:
+  explicit Context(const ContextOptions& options = {});
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  int threads() const;
+
+  /// Calls task(i) for i in [0, count), spread over the threads; returns when all are done. How the work is cut into
+  /// tasks must not depend on threads(). The first exception of a task is rethrown here.
+  void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task);
+
+  /// Uninitialised scratch tensor; its memory goes back to this context's pool with its last view.
+  Tensor empty(const Shape& shape, DType type = DType::f32);
+  /// Gives pooled memory that nobody uses back to the system.
+  void trim();
+
+  void log(LogLevel level, const std::string& message) const;
+
+  Tape* tape = nullptr;  ///< null: nothing is recorded (inference)
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Physical cores this process may run on (affinity mask and cgroup quota respected), at least 1.
+int physical_cores();
+
+}  // namespace tessera

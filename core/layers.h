@@ -1,0 +1,116 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/context.h"
+#include "core/tensor.h"
+#include "core/weights.h"
+
+namespace tessera {
+
+/// Element-wise functions as HF's ACT2FN names them.
+enum class Activation { none, relu, gelu, gelu_tanh, quick_gelu, silu, tanh, sigmoid, relu_squared, mish };
+/// From a config's name: "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python", "quick_gelu", "relu",
+/// "relu2", "silu", "swish", "tanh", "sigmoid", "mish", "linear". Throws UnsupportedError.
+Activation activation_from_name(std::string_view name);
+
+struct LinearOptions {
+  Activation activation = Activation::none;
+  /// Added after the activation; [N, out]. Empty: nothing is added.
+  Tensor residual;
+};
+
+/// y = act(x W^T + b) + residual. Holds its weight packed for the kernels; the only type that knows in which number
+/// format that is.
+class Linear {
+ public:
+  Linear() = default;
+  /// Reads `weight` [out, in] (or int8 with `weight_scale`) and, if present or demanded, `bias` [out].
+  enum class Bias { none, required, optional };
+  Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias = Bias::optional);
+  /// From plain tensors: weight [out, in] of any float type, bias [out] or empty.
+  Linear(const Tensor& weight, const Tensor& bias);
+  /// GPT-2's Conv1D: reads `weight` [in, out] and `bias` [out].
+  static Linear conv1d(const Weights& w, std::int64_t in, std::int64_t out);
+  /// Several projections of the same input as one product; the outputs lie side by side. Missing biases count as zero.
+  static Linear concat(const std::vector<Weights>& parts, std::int64_t in, const std::vector<std::int64_t>& outs);
+
+  /// x [N, in] (rows may be strided) -> [N, out]
+  Tensor operator()(Context& ctx, const Tensor& x, const LinearOptions& options = {}) const;
+
+  std::int64_t in() const;
+  std::int64_t out() const;
+  explicit operator bool() const { return impl_ != nullptr; }
+
+ private:
+  struct Impl;
+  std::shared_ptr<const Impl> impl_;
+};
+
+struct LayerNorm {
+  Tensor weight, bias;  // [D]
+  float eps = 1e-5f;
+  LayerNorm() = default;
+  LayerNorm(const Weights& w, std::int64_t width, double eps);
+  Tensor operator()(Context& ctx, const Tensor& x /*[N, D]*/) const;
+};
+
+struct RmsNorm {
+  Tensor weight;  // [D]
+  float eps = 1e-6f;
+  RmsNorm() = default;
+  RmsNorm(const Weights& w, std::int64_t width, double eps);
+  Tensor operator()(Context& ctx, const Tensor& x /*[N, D]*/) const;
+};
+
+/// Rows of a table, kept in the type of the file.
+struct Embedding {
+  Tensor table;   // [V, D], f32/f16/bf16/i8
+  Tensor scales;  // [V, 1], only for i8
+  Embedding() = default;
+  Embedding(const Weights& w, std::int64_t count, std::int64_t width);
+  /// ids [T] -> rows [T, D] f32. Throws ArgumentError for an id outside [0, V).
+  Tensor operator()(Context& ctx, std::span<const std::int32_t> ids) const;
+  /// The table as an output layer (tied head).
+  Linear as_linear() const;
+};
+
+/// 1-D convolution over time. x [T, Cin] -> [Tout, Cout]; weight [Cout, Cin, K] as in PyTorch, zero padding.
+struct Conv1d {
+  Linear weight;  // [Cout, K*Cin]
+  std::int64_t channels_in = 0, kernel = 0, stride = 1, padding = 0;
+  Conv1d() = default;
+  Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
+         std::int64_t padding);
+  Tensor operator()(Context& ctx, const Tensor& x, Activation activation = Activation::none) const;
+};
+
+/// Non-overlapping 2-D convolution (patch embedding): x [C, H, W] -> [H/p * W/p, Cout], patches in reading order.
+struct Conv2d {
+  Linear weight;  // [Cout, C*p*p]
+  std::int64_t channels_in = 0, patch = 0;
+  Conv2d() = default;
+  Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t patch);
+  Tensor operator()(Context& ctx, const Tensor& x) const;
+};
+
+/// y = act(x), a + b, element by element.
+Tensor activate(Context& ctx, Activation activation, const Tensor& x);
+Tensor add(Context& ctx, const Tensor& a, const Tensor& b);
+
+struct AttentionOptions {
+  std::int64_t heads = 1;
+  std::int64_t kv_heads = 0;  ///< 0: as many as heads; fewer: grouped-query attention
+  bool causal = false;        ///< query i sees keys up to (keys - queries + i)
+  float scale = 0;            ///< 0: 1 / sqrt(head width)
+};
+
+/// softmax(q k^T * scale) v per head, block by block (never a T x T matrix).
+/// q [Tq, heads*d], k and v [Tk, kv_heads*d]; rows may be strided. -> [Tq, heads*d]
+Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options);
+
+}  // namespace tessera

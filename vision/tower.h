@@ -1,0 +1,37 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/context.h"
+#include "core/tensor.h"
+#include "core/weights.h"
+
+namespace tessera::vision {
+
+/// An image encoder: pixels in, one row for each patch (and class token) out. Const and shared.
+class VisionTower {
+ public:
+  virtual ~VisionTower() = default;
+  virtual std::int64_t width() const = 0;  ///< D of a row
+  /// pixels [3, H, W] -> last hidden states [T, D] after the final norm. Image sizes other than the config's have the
+  /// position embedding interpolated (bicubic, as HF's interpolate_pos_encoding).
+  virtual Tensor encode(Context& ctx, const Tensor& pixels) const = 0;
+  /// pixels [3, H, W] -> class logits [classes]. Throws UnsupportedError where the checkpoint has no head.
+  virtual Tensor classify(Context& ctx, const Tensor& pixels) const;
+  /// Class names by index; empty without a head.
+  virtual std::vector<std::string> labels() const { return {}; }
+};
+
+/// How a tower is found: by `model_type` of its config.
+struct VisionFamily {
+  const char* model_type;
+  std::unique_ptr<VisionTower> (*load)(const Config& config, const Weights& weights);
+};
+std::vector<VisionFamily> families();
+/// Throws UnsupportedError naming the known types.
+std::unique_ptr<VisionTower> load_tower(const Config& config, const Weights& weights);
+
+}  // namespace tessera::vision
