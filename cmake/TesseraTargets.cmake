@@ -1,7 +1,7 @@
-# One library per folder. tessera_library(name [DEPENDS public...] [PRIVATE private...]) takes every .cpp file of
-# the folder and of its families/, and generates the list of families from the file names: families/foo.cpp defines
-# `<Type> foo_family()`, and `<folder>/families.h` declares how the list is reached.
+# One library per folder.
+configure_file("${PROJECT_SOURCE_DIR}/cmake/version.h.in" "${PROJECT_BINARY_DIR}/generated/core/version.h" @ONLY)
 
+# tessera_options(target): the language, warnings and sanitizers of everything that is ours.
 function(tessera_options target)
   target_compile_features(${target} PUBLIC cxx_std_20)
   set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON)
@@ -16,17 +16,31 @@ function(tessera_options target)
   endif()
 endfunction()
 
+# tessera_library(name [DEPENDS ours...] [PRIVATE foreign...] [HEADER_ONLY foreign...] [INTERNAL headers...]): the
+# static library of this folder, from every .cpp file of it, its families/ and its kernels/. PRIVATE libraries are
+# linked by whoever links this one; HEADER_ONLY ones are needed to build it and then forgotten. All headers of the
+# folder itself are public (installed, and free of foreign includes) but for those named INTERNAL.
 function(tessera_library name)
-  cmake_parse_arguments(ARG "" "" "DEPENDS;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "DEPENDS;PRIVATE;HEADER_ONLY;INTERNAL" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.cpp"
        "${CMAKE_CURRENT_SOURCE_DIR}/families/*.cpp" "${CMAKE_CURRENT_SOURCE_DIR}/kernels/*.cpp")
   add_library(tessera_${name} STATIC ${sources})
   add_library(tessera::${name} ALIAS tessera_${name})
   tessera_options(tessera_${name})
   target_include_directories(tessera_${name} PUBLIC
-    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/tessera>)
+    "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR};${PROJECT_BINARY_DIR}/generated>"
+    "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/tessera>")
   target_link_libraries(tessera_${name} PUBLIC ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE})
+  foreach(library ${ARG_HEADER_ONLY})
+    target_link_libraries(tessera_${name} PRIVATE "$<BUILD_INTERFACE:${library}>")
+  endforeach()
+
+  file(GLOB headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}" "*.h")
+  list(TRANSFORM ARG_INTERNAL PREPEND "${name}/")
+  list(REMOVE_ITEM headers ${ARG_INTERNAL})
   set_target_properties(tessera_${name} PROPERTIES EXPORT_NAME ${name})
+  set_property(GLOBAL APPEND PROPERTY TESSERA_LIBRARIES tessera_${name})
+  set_property(GLOBAL APPEND PROPERTY TESSERA_PUBLIC_HEADERS ${headers})
 endfunction()
 
 # tessera_families(name Type namespace header): writes families_list.cpp, which defines
@@ -41,9 +55,8 @@ function(tessera_families name type namespace header)
     string(APPEND declarations "${type} ${stem}_family();\n")
     string(APPEND calls "${stem}_family(), ")
   endforeach()
-  set(text "// Generated from the files in ${name}/families.\n#include \"${header}\"\n\nnamespace ${namespace} {\n"
-           "${declarations}std::vector<${type}> families() { return {${calls}}; }\n}\n")
-  string(CONCAT text ${text})
+  string(CONCAT text "// Generated from the files in ${name}/families.\n#include \"${header}\"\n\nnamespace ${namespace} {\n"
+         "${declarations}std::vector<${type}> families() { return {${calls}}; }\n}  // namespace ${namespace}\n")
   file(CONFIGURE OUTPUT "${CMAKE_CURRENT_BINARY_DIR}/families_list.cpp" CONTENT "${text}" @ONLY)
   target_sources(tessera_${name} PRIVATE "${CMAKE_CURRENT_BINARY_DIR}/families_list.cpp")
 endfunction()
