@@ -252,7 +252,7 @@ def to_json(value, indent=0):
     if isinstance(value, dict) and value:
         items = (f"{json.dumps(k, ensure_ascii=False)}: {to_json(v, indent + 1)}" for k, v in value.items())
         return "{" + pad + ("," + pad).join(items) + end + "}"
-    if plain(value):
+    if plain(value) or not value:
         return json.dumps(value, ensure_ascii=False)
     return "[" + pad + ("," + pad).join(to_json(v, indent + 1) for v in value) + end + "]"
 
