@@ -9,6 +9,9 @@
 namespace tessera {
 
 class Tape;  // records operations for training; see train/
+namespace kernels {
+class MatmulCache;
+}
 
 enum class LogLevel { debug, info, warning };
 using LogCallback = std::function<void(LogLevel, const std::string&)>;
@@ -39,6 +42,9 @@ class Context {
   void trim();
 
   void log(LogLevel level, const std::string& message) const;
+
+  /// Prepared oneDNN primitives (for the kernels).
+  kernels::MatmulCache& matmul_cache();
 
   Tape* tape = nullptr;  ///< null: nothing is recorded (inference)
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "core/storage.h"
+
 namespace tessera {
 
 enum class DType : std::uint8_t { f32, f16, bf16, i8, u8, i32, i64 };
@@ -39,8 +41,6 @@ class Shape {
   std::array<std::int64_t, kMaxRank> dims_{};
   int rank_ = 0;
 };
-
-class BufferPool;
 
 /// A typed, strided view of shared storage (heap, a Context's buffer pool, or a mapped file). Copying a Tensor copies
 /// the view, not the numbers; `clone()` copies the numbers. A default-constructed Tensor is empty (`!t`).
@@ -82,6 +82,8 @@ class Tensor {
   }
   const void* raw() const { return data_; }
   void* raw() { return data_; }
+  /// Whether no other tensor shares this one's memory.
+  bool unique() const { return storage_.unique(); }
 
   /// Views. Rows [begin, end) of dimension 0; one index of dimension 0; another shape over contiguous numbers.
   Tensor slice(std::int64_t begin, std::int64_t end) const;
@@ -102,7 +104,7 @@ class Tensor {
   void* data_ = nullptr;
   DType type_ = DType::f32;
   Shape shape_, strides_;
-  std::shared_ptr<const void> storage_;
+  Storage storage_;
 };
 
 /// Half and bfloat16 to float and back (round to nearest even).

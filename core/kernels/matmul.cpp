@@ -1,0 +1,279 @@
+#include "core/kernels/matmul.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <dnnl.hpp>
+#include <map>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "core/error.h"
+#include "core/kernels/convert.h"
+
+namespace tessera::kernels {
+namespace {
+
+using Dims = dnnl::memory::dims;
+using Format = dnnl::memory::format_tag;
+constexpr auto kF32 = dnnl::memory::data_type::f32;
+
+/// While it lives, oneDNN calls of this thread run on this thread alone (parallelism is ours: see matmul()). The
+/// OpenMP runtime that oneDNN brought along is asked by name, so that nothing here links against one.
+class SerialOneDnn {
+ public:
+  SerialOneDnn() {
+    if (runtime().set) {
+      before_ = runtime().get();
+      runtime().set(1);
+    }
+  }
+  ~SerialOneDnn() {
+    if (runtime().set) runtime().set(before_);
+  }
+  SerialOneDnn(const SerialOneDnn&) = delete;
+  SerialOneDnn& operator=(const SerialOneDnn&) = delete;
+
+ private:
+  struct Runtime {
+    int (*get)();
+    void (*set)(int);
+  };
+  static const Runtime& runtime() {
+    static const Runtime found = [] {
+      const Runtime r{reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_max_threads")),
+                      reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"))};
+      return r.get && r.set ? r : Runtime{};
+    }();
+    return found;
+  }
+  int before_ = 1;
+};
+
+dnnl::engine& engine() {
+  static dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+dnnl::stream& stream() {
+  thread_local dnnl::stream own(engine());
+  return own;
+}
+
+/// All that decides which primitive computes a tile.
+struct TileShape {
+  std::int64_t m, n, k, ldx, ldy, ldr;  // ldr 0: no residual
+  bool bias, blocked;
+  Activation activation;
+  auto key() const { return std::tie(m, n, k, ldx, ldy, ldr, bias, blocked, activation); }
+  bool operator<(const TileShape& other) const { return key() < other.key(); }
+};
+
+dnnl::memory::desc rows(std::int64_t m, std::int64_t n, std::int64_t stride) {
+  return {Dims{m, n}, kF32, Dims{stride, 1}};
+}
+
+dnnl::memory::desc weight_desc(const TileShape& t) {
+  return {Dims{t.k, t.n}, kF32, t.blocked ? Format::BA16a64b : Format::ba};
+}
+
+void append_activation(dnnl::post_ops& ops, Activation activation) {
+  const auto append = [&](dnnl::algorithm algorithm, float alpha) {
+#if DNNL_VERSION_MAJOR >= 3
+    ops.append_eltwise(algorithm, alpha, 0.0f);
+#else
+    ops.append_eltwise(1.0f, algorithm, alpha, 0.0f);
+#endif
+  };
+  switch (activation) {
+    case Activation::relu:
+      return append(dnnl::algorithm::eltwise_relu, 0.0f);
+    case Activation::gelu:
+      return append(dnnl::algorithm::eltwise_gelu_erf, 0.0f);
+    case Activation::gelu_tanh:
+      return append(dnnl::algorithm::eltwise_gelu_tanh, 0.0f);
+    case Activation::quick_gelu:
+      return append(dnnl::algorithm::eltwise_swish, 1.702f);
+    case Activation::silu:
+      return append(dnnl::algorithm::eltwise_swish, 1.0f);
+    case Activation::tanh:
+      return append(dnnl::algorithm::eltwise_tanh, 0.0f);
+    case Activation::sigmoid:
+      return append(dnnl::algorithm::eltwise_logistic, 0.0f);
+    default:
+      return;
+  }
+}
+
+dnnl::matmul::primitive_desc describe(const TileShape& t) {
+  dnnl::post_ops ops;
+  append_activation(ops, t.activation);
+  if (t.ldr) ops.append_binary(dnnl::algorithm::binary_add, rows(t.m, t.n, t.ldr));
+  dnnl::primitive_attr attributes;
+  attributes.set_post_ops(ops);
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const auto x = rows(t.m, t.k, t.ldx), y = rows(t.m, t.n, t.ldy);
+  const auto bias = t.bias ? rows(1, t.n, t.n) : dnnl::memory::desc();
+#if DNNL_VERSION_MAJOR >= 3
+  return {engine(), x, weight_desc(t), bias, y, attributes};
+#else
+  const auto operation =
+      t.bias ? dnnl::matmul::desc(x, weight_desc(t), bias, y) : dnnl::matmul::desc(x, weight_desc(t), y);
+  return {operation, attributes, engine()};
+#endif
+}
+
+/// Whether oneDNN multiplies by a blocked weight of this shape with its fast kernels (else it would take its reference).
+bool blocked_is_fast(std::int64_t n, std::int64_t k) {
+  const SerialOneDnn serial;
+  const TileShape tile{64, std::min<std::int64_t>(n, 384), k, k, n, 0, true, true, Activation::none};
+  try {
+    return std::strncmp(describe(tile).impl_info_str(), "brg", 3) == 0;
+  } catch (const dnnl::error&) {
+    return false;
+  }
+}
+
+/// [64 rows, k] -> [k][64], missing rows as zeros.
+void pack_panel(const float* rows64, std::int64_t count, std::int64_t k, std::int64_t padded_k, float* to) {
+  constexpr std::int64_t kPanel = PackedMatrix::kPanel;
+  std::memset(to, 0, static_cast<std::size_t>(padded_k * kPanel) * sizeof(float));
+  constexpr std::int64_t kStep = 16;
+  for (std::int64_t c0 = 0; c0 < k; c0 += kStep) {
+    const std::int64_t c1 = std::min(k, c0 + kStep);
+    for (std::int64_t j = 0; j < count; ++j) {
+      for (std::int64_t c = c0; c < c1; ++c) to[c * kPanel + j] = rows64[j * k + c];
+    }
+  }
+}
+
+}  // namespace
+
+PackedMatrix PackedMatrix::pack(const Tensor& weight, const Tensor& scales) {
+  PackedMatrix packed;
+  packed.n_ = weight.dim(0);
+  packed.k_ = weight.dim(1);
+  packed.blocked_ = blocked_is_fast(packed.n_, packed.k_);
+  if (!packed.blocked_ && !scales && weight.dtype() == DType::f32 && weight.is_contiguous()) {
+    packed.data_ = weight;
+    return packed;
+  }
+  const std::int64_t k = packed.k_, step = packed.blocked_ ? packed.padded_k() : k;
+  packed.data_ = Tensor::empty({packed.blocked_ ? (packed.n_ + kPanel - 1) / kPanel * kPanel : packed.n_, step});
+  std::vector<float> panel(static_cast<std::size_t>(kPanel * k));
+  for (std::int64_t first = 0; first < packed.n_; first += kPanel) {
+    const std::int64_t count = std::min(kPanel, packed.n_ - first);
+    for (std::int64_t j = 0; j < count; ++j) {
+      const Tensor row = weight[first + j];
+      float* to = panel.data() + j * k;
+      if (row.is_contiguous()) {
+        convert_to_f32(row.raw(), row.dtype(), to, k);
+      } else {
+        std::ranges::copy(row.to_vector(), to);
+      }
+      const float scale = scales ? scales.data()[first + j] : 1.0f;
+      if (scales) std::for_each(to, to + k, [scale](float& x) { x *= scale; });
+    }
+    float* to = packed.data_.data() + first * step;
+    if (packed.blocked_) {
+      pack_panel(panel.data(), count, k, step, to);
+    } else {
+      std::copy_n(panel.data(), count * k, to);
+    }
+  }
+  return packed;
+}
+
+bool fuses(Activation activation) {
+  return activation != Activation::relu_squared && activation != Activation::mish;
+}
+
+class MatmulCache {
+ public:
+  struct Entry {
+    dnnl::matmul::primitive_desc desc;
+    dnnl::matmul primitive;
+    dnnl::memory::desc scratch;
+  };
+  const Entry& get(const TileShape& shape) {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = entries_.find(shape); found != entries_.end()) return found->second;
+    if (entries_.size() >= kMostEntries) entries_.clear();
+    const SerialOneDnn serial;
+    const auto desc = describe(shape);
+    return entries_.emplace(shape, Entry{desc, dnnl::matmul(desc), desc.scratchpad_desc()}).first->second;
+  }
+
+ private:
+  static constexpr std::size_t kMostEntries = 4096;
+  std::mutex mutex_;
+  std::map<TileShape, Entry> entries_;
+};
+
+std::shared_ptr<MatmulCache> make_matmul_cache() { return std::make_shared<MatmulCache>(); }
+
+namespace {
+
+/// One tile: rows [i, i + shape.m) by columns [j, j + shape.n).
+void run_tile(const MatmulCache::Entry& entry, const TileShape& shape, const MatmulArguments& a, std::int64_t i,
+              std::int64_t j, void* scratch) {
+  const auto memory = [](const dnnl::memory::desc& desc, const void* data) {
+    return dnnl::memory(desc, engine(), const_cast<void*>(data));
+  };
+  std::unordered_map<int, dnnl::memory> arguments{
+      {DNNL_ARG_SRC, memory(rows(shape.m, shape.k, shape.ldx), a.x + i * a.ldx)},
+      {DNNL_ARG_WEIGHTS, memory(weight_desc(shape), a.weight->column(j))},
+      {DNNL_ARG_DST, memory(rows(shape.m, shape.n, shape.ldy), a.y + i * a.ldy + j)},
+      {DNNL_ARG_SCRATCHPAD, memory(entry.scratch, scratch)}};
+  if (shape.bias) arguments.emplace(DNNL_ARG_BIAS, memory(rows(1, shape.n, shape.n), a.bias + j));
+  if (shape.ldr) {
+    const int position = shape.activation == Activation::none ? 0 : 1;
+    arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(position) | DNNL_ARG_SRC_1,
+                      memory(rows(shape.m, shape.n, shape.ldr), a.residual + i * a.ldr + j));
+  }
+  const SerialOneDnn serial;
+  entry.primitive.execute(stream(), arguments);
+}
+
+}  // namespace
+
+void matmul(Context& ctx, const MatmulArguments& a) {
+  const std::int64_t n = a.weight->n(), k = a.weight->k();
+  if (a.m == 0 || n == 0) return;
+  // Tile sizes follow from the shape alone, never from the number of threads.
+  const std::int64_t tile_m = 128, tile_n = a.m < 32 ? 128 : 384;
+  const std::int64_t tiles_m = (a.m + tile_m - 1) / tile_m, tiles_n = (n + tile_n - 1) / tile_n;
+  const auto shape_of = [&](bool last_m, bool last_n) {
+    const std::int64_t rows = last_m ? a.m - (tiles_m - 1) * tile_m : tile_m;
+    const std::int64_t columns = last_n ? n - (tiles_n - 1) * tile_n : tile_n;
+    return TileShape{rows,  columns, k,       a.ldx, a.ldy, a.residual ? a.ldr : 0, a.bias != nullptr,
+                     a.weight->blocked(), a.activation};
+  };
+  struct Kind {
+    TileShape shape;
+    const MatmulCache::Entry* entry;
+  };
+  std::array<Kind, 4> kinds;
+  std::size_t scratch_bytes = 0;
+  for (std::size_t i = 0; i < kinds.size(); ++i) {
+    const bool last_m = (i & 1) != 0, last_n = (i & 2) != 0;
+    if ((!last_m && tiles_m == 1) || (!last_n && tiles_n == 1)) continue;
+    kinds[i].shape = shape_of(last_m, last_n);
+    kinds[i].entry = &ctx.matmul_cache().get(kinds[i].shape);
+    scratch_bytes = std::max(scratch_bytes, kinds[i].entry->scratch.get_size());
+  }
+  scratch_bytes = (scratch_bytes + 63) / 64 * 64;
+  const std::int64_t tiles = tiles_m * tiles_n;
+  const Tensor scratch = ctx.empty({tiles, static_cast<std::int64_t>(scratch_bytes)}, DType::u8);
+  ctx.parallel_for(tiles, [&](std::int64_t tile) {
+    const std::int64_t i = tile / tiles_n, j = tile % tiles_n;
+    const Kind& kind = kinds[(i == tiles_m - 1 ? 1u : 0u) | (j == tiles_n - 1 ? 2u : 0u)];
+    auto* own = const_cast<std::uint8_t*>(scratch.data<std::uint8_t>()) + tile * static_cast<std::int64_t>(scratch_bytes);
+    run_tile(*kind.entry, kind.shape, a, i * tile_m, j * tile_n, own);
+  });
+}
+
+}  // namespace tessera::kernels

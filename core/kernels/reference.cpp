@@ -1,0 +1,103 @@
+#include "core/kernels/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace tessera::kernels::reference {
+
+float activate(Activation activation, float x) {
+  switch (activation) {
+    case Activation::none:
+      return x;
+    case Activation::relu:
+      return std::max(x, 0.0f);
+    case Activation::gelu:
+      return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
+    case Activation::gelu_tanh:
+      return 0.5f * x * (1.0f + std::tanh(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+    case Activation::quick_gelu:
+      return x / (1.0f + std::exp(-1.702f * x));
+    case Activation::silu:
+      return x / (1.0f + std::exp(-x));
+    case Activation::tanh:
+      return std::tanh(x);
+    case Activation::sigmoid:
+      return 1.0f / (1.0f + std::exp(-x));
+    case Activation::relu_squared:
+      return std::max(x, 0.0f) * std::max(x, 0.0f);
+    case Activation::mish:
+      return x * std::tanh(x > 20.0f ? x : std::log1p(std::exp(x)));
+  }
+  return x;
+}
+
+void linear(const float* x, const float* weight, const float* bias, const float* residual, Activation activation,
+            std::int64_t m, std::int64_t n, std::int64_t k, float* y) {
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = bias ? bias[j] : 0.0;
+      for (std::int64_t c = 0; c < k; ++c) sum += static_cast<double>(x[i * k + c]) * weight[j * k + c];
+      y[i * n + j] = activate(activation, static_cast<float>(sum)) + (residual ? residual[i * n + j] : 0.0f);
+    }
+  }
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, float eps, std::int64_t width, float* y) {
+  double sum = 0, square = 0;
+  for (std::int64_t i = 0; i < width; ++i) sum += x[i];
+  const double mean = sum / static_cast<double>(width);
+  for (std::int64_t i = 0; i < width; ++i) square += (x[i] - mean) * (x[i] - mean);
+  const double inverse = 1.0 / std::sqrt(square / static_cast<double>(width) + eps);
+  for (std::int64_t i = 0; i < width; ++i) y[i] = static_cast<float>((x[i] - mean) * inverse * weight[i] + bias[i]);
+}
+
+void rms_norm(const float* x, const float* weight, float eps, std::int64_t width, float* y) {
+  double square = 0;
+  for (std::int64_t i = 0; i < width; ++i) square += static_cast<double>(x[i]) * x[i];
+  const double inverse = 1.0 / std::sqrt(square / static_cast<double>(width) + eps);
+  for (std::int64_t i = 0; i < width; ++i) y[i] = static_cast<float>(x[i] * inverse * weight[i]);
+}
+
+void attention(const float* q, const float* k, const float* v, std::int64_t queries, std::int64_t keys,
+               std::int64_t heads, std::int64_t kv_heads, std::int64_t width, float scale, bool causal, float* out) {
+  std::vector<double> p(static_cast<std::size_t>(keys));
+  for (std::int64_t h = 0; h < heads; ++h) {
+    const std::int64_t g = h / (heads / kv_heads);
+    for (std::int64_t i = 0; i < queries; ++i) {
+      const std::int64_t seen = causal ? keys - queries + i + 1 : keys;
+      const float* query = q + (i * heads + h) * width;
+      double best = -1e300, total = 0;
+      for (std::int64_t j = 0; j < seen; ++j) {
+        double dot = 0;
+        for (std::int64_t c = 0; c < width; ++c) dot += static_cast<double>(query[c]) * k[(j * kv_heads + g) * width + c];
+        p[static_cast<std::size_t>(j)] = dot * scale;
+        best = std::max(best, dot * scale);
+      }
+      for (std::int64_t j = 0; j < seen; ++j) total += p[static_cast<std::size_t>(j)] = std::exp(p[static_cast<std::size_t>(j)] - best);
+      for (std::int64_t c = 0; c < width; ++c) {
+        double sum = 0;
+        for (std::int64_t j = 0; j < seen; ++j) sum += p[static_cast<std::size_t>(j)] * v[(j * kv_heads + g) * width + c];
+        out[(i * heads + h) * width + c] = static_cast<float>(sum / total);
+      }
+    }
+  }
+}
+
+void conv1d(const float* x, const float* weight, const float* bias, std::int64_t frames, std::int64_t in,
+            std::int64_t out, std::int64_t kernel, std::int64_t stride, std::int64_t padding, float* y) {
+  const std::int64_t count = (frames + 2 * padding - kernel) / stride + 1;
+  for (std::int64_t t = 0; t < count; ++t) {
+    for (std::int64_t o = 0; o < out; ++o) {
+      double sum = bias ? bias[o] : 0.0;
+      for (std::int64_t j = 0; j < kernel; ++j) {
+        const std::int64_t at = t * stride + j - padding;
+        if (at < 0 || at >= frames) continue;
+        for (std::int64_t c = 0; c < in; ++c) sum += static_cast<double>(x[at * in + c]) * weight[(o * in + c) * kernel + j];
+      }
+      y[t * out + o] = static_cast<float>(sum);
+    }
+  }
+}
+
+}  // namespace tessera::kernels::reference

@@ -1,0 +1,60 @@
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+
+#include "core/kernels/vector.h"
+
+namespace tessera::kernels {
+
+extern const VectorKernels kGenericKernels;
+#if defined(__x86_64__)
+extern const VectorKernels kAvx2Kernels;
+extern const VectorKernels kAvx512Kernels;
+#endif
+
+namespace {
+
+struct Candidate {
+  const VectorKernels* kernels;
+  bool available;
+};
+
+const VectorKernels& choose() {
+  const char* forced = std::getenv("TESSERA_ISA");
+  if (const VectorKernels* kernels = forced ? vector_kernels(forced) : nullptr) return *kernels;
+  for (const char* name : {"avx512", "avx2"}) {
+    if (const VectorKernels* kernels = vector_kernels(name)) return *kernels;
+  }
+  return kGenericKernels;
+}
+
+}  // namespace
+
+const VectorKernels* vector_kernels(const char* name) {
+  const Candidate all[] = {
+      {&kGenericKernels, true},
+#if defined(__x86_64__)
+      {&kAvx2Kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {&kAvx512Kernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")},
+#endif
+  };
+  const auto found = std::find_if(std::begin(all), std::end(all), [&](const Candidate& c) {
+    return c.available && std::strcmp(c.kernels->name, name) == 0;
+  });
+  return found == std::end(all) ? nullptr : found->kernels;
+}
+
+const VectorKernels& vector_kernels() {
+  static const VectorKernels& chosen = choose();
+  return chosen;
+}
+
+std::int64_t attention_scratch(std::int64_t width) {
+  constexpr std::int64_t kWidestPanel = 32;
+  const std::int64_t padded = (width + kWidestPanel - 1) / kWidestPanel * kWidestPanel;
+  return kQueryBlock * (width + kKeyBlock + padded + 2);
+}
+
+}  // namespace tessera::kernels

@@ -1,0 +1,103 @@
+#include "core/storage.h"
+
+#include <algorithm>
+#include <new>
+
+namespace tessera {
+namespace {
+constexpr std::size_t kAlign = 64;
+constexpr std::size_t kRound = 4096;
+
+std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
+}  // namespace
+
+struct alignas(kAlign) Storage::Block {
+  std::atomic<int> references{1};
+  void* data = nullptr;
+  std::size_t capacity = 0;
+  std::shared_ptr<BufferPool> pool;   // to return to; null: freed
+  std::shared_ptr<const void> owner;  // of foreign memory
+
+  /// Header and memory in one aligned allocation.
+  static Block* make(std::size_t capacity) {
+    if (capacity > SIZE_MAX - sizeof(Block)) throw std::bad_alloc();
+    void* memory = ::operator new(sizeof(Block) + capacity, std::align_val_t{kAlign});
+    Block* block = new (memory) Block;
+    block->data = static_cast<char*>(memory) + sizeof(Block);
+    block->capacity = capacity;
+    return block;
+  }
+  static void destroy(Block* block) {
+    block->~Block();
+    ::operator delete(block, std::align_val_t{kAlign});
+  }
+};
+
+Storage Storage::heap(std::size_t bytes) { return Storage(Block::make(round_up(bytes, kAlign))); }
+
+Storage Storage::pooled(const std::shared_ptr<BufferPool>& pool, std::size_t bytes) {
+  Block* block = pool->take(round_up(bytes, kRound));
+  block->references.store(1, std::memory_order_relaxed);
+  block->pool = pool;
+  return Storage(block);
+}
+
+Storage Storage::foreign(const void* data, std::shared_ptr<const void> owner) {
+  Block* block = Block::make(0);
+  block->data = const_cast<void*>(data);
+  block->owner = std::move(owner);
+  return Storage(block);
+}
+
+void* Storage::data() const { return block_ ? block_->data : nullptr; }
+
+bool Storage::unique() const {
+  return block_ && block_->references.load(std::memory_order_acquire) == 1;
+}
+
+void Storage::retain() const {
+  if (block_) block_->references.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Storage::release() {
+  if (!block_ || block_->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+  if (const auto pool = std::move(block_->pool)) {
+    pool->put(block_);
+  } else {
+    Block::destroy(block_);
+  }
+  block_ = nullptr;
+}
+
+BufferPool::~BufferPool() { trim(); }
+
+void BufferPool::trim() {
+  const std::lock_guard lock(mutex_);
+  for (Storage::Block* block : free_) Storage::Block::destroy(block);
+  free_.clear();
+}
+
+Storage::Block* BufferPool::take(std::size_t bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    auto best = free_.end();
+    for (auto it = free_.begin(); it != free_.end(); ++it) {
+      const bool fits = (*it)->capacity >= bytes && (*it)->capacity / 2 <= bytes;
+      if (fits && (best == free_.end() || (*it)->capacity < (*best)->capacity)) best = it;
+    }
+    if (best != free_.end()) {
+      Storage::Block* block = *best;
+      *best = free_.back();
+      free_.pop_back();
+      return block;
+    }
+  }
+  return Storage::Block::make(bytes);
+}
+
+void BufferPool::put(Storage::Block* block) {
+  const std::lock_guard lock(mutex_);
+  free_.push_back(block);
+}
+
+}  // namespace tessera

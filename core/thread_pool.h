@@ -1,0 +1,47 @@
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace tessera {
+
+/// Worker threads that take numbered tasks from a common counter. The calling thread works too. Idle workers spin
+/// briefly (the next layer's work comes within microseconds), then sleep.
+class ThreadPool {
+ public:
+  /// `threads` in all, the caller's included; the others start with the first run that needs them.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  /// Calls task(i) for i in [0, count); rethrows the first exception after all threads have stopped. Called from
+  /// within a task, it runs the inner tasks one after the other.
+  void run(std::int64_t count, const std::function<void(std::int64_t)>& task);
+
+ private:
+  void start();
+  void worker();
+  void take_tasks();
+
+  int threads_;
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<std::uint64_t> round_{0};
+  std::atomic<int> busy_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> running_{false};
+
+  const std::function<void(std::int64_t)>* task_ = nullptr;
+  std::int64_t count_ = 0;
+  std::atomic<std::int64_t> next_{0};
+  std::exception_ptr error_;
+};
+
+}  // namespace tessera
