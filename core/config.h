@@ -9,9 +9,10 @@
 
 namespace tessera {
 
-/// A read-only place in a parsed JSON document (config.json, generation_config.json, preprocessor_config.json, ...).
-/// Every error names the file and the path of keys ("config.json: vision_config.hidden_size: expected an integer").
-/// JSON null counts as absent. Copies are cheap and share the document.
+/// A read-only place in a parsed JSON document (config.json, generation_config.json,
+/// preprocessor_config.json, ...). Every error names the file and the path of keys ("config.json:
+/// vision_config.hidden_size: expected an integer"). JSON null counts as absent. Copies are cheap
+/// and share the document.
 class Config {
  public:
   /// An empty object.
@@ -27,8 +28,9 @@ class Config {
   /// The object under key, or an empty object where it is absent.
   Config child(std::string_view key) const;
 
-  /// Values by key. With a fallback: absent (or null) gives the fallback. Without: absent is a FormatError.
-  /// A value of another type, or an integer beyond int64, is a FormatError in either case.
+  /// Values by key. With a fallback: absent (or null) gives the fallback. Without: absent is a
+  /// FormatError. A value of another type, or an integer beyond int64, is a FormatError in either
+  /// case.
   std::int64_t integer(std::string_view key) const;
   std::int64_t integer(std::string_view key, std::int64_t fallback) const;
   double number(std::string_view key) const;
@@ -40,8 +42,10 @@ class Config {
   std::vector<std::int64_t> integers(std::string_view key) const;
   std::vector<double> numbers(std::string_view key) const;
   std::vector<std::string> strings(std::string_view key) const;
-  /// integer() with bounds: FormatError outside [low, high]. Use it for every size that memory is taken for.
-  std::int64_t bounded(std::string_view key, std::int64_t fallback, std::int64_t low, std::int64_t high) const;
+  /// integer() with bounds: FormatError outside [low, high]. Use it for every size that memory is
+  /// taken for.
+  std::int64_t bounded(std::string_view key, std::int64_t fallback, std::int64_t low,
+                       std::int64_t high) const;
 
   /// What this place itself is.
   bool is_object() const;

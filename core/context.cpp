@@ -38,7 +38,8 @@ int physical_cores() {
     std::set<std::pair<int, int>> seen;  // (package, core)
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
       if (!CPU_ISSET(cpu, &allowed)) continue;
-      const std::string topology = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
+      const std::string topology =
+          "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
       int package = 0, core = cpu;
       std::ifstream(topology + "physical_package_id") >> package;
       std::ifstream(topology + "core_id") >> core;
@@ -73,7 +74,9 @@ void Context::parallel_for(std::int64_t count, const std::function<void(std::int
   impl_->workers.run(count, task);
 }
 
-Tensor Context::empty(const Shape& shape, DType type) { return Tensor::pooled(impl_->pool, shape, type); }
+Tensor Context::empty(const Shape& shape, DType type) {
+  return Tensor::pooled(impl_->pool, shape, type);
+}
 
 void Context::trim() { impl_->pool->trim(); }
 

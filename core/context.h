@@ -21,8 +21,9 @@ struct ContextOptions {
   LogCallback log;  ///< warnings and notes; null: dropped
 };
 
-/// All that one concurrent call needs besides the (const, shared) model: worker threads, scratch memory, logging.
-/// Not to be shared by calls that run at the same time. Results do not depend on the number of threads, to the bit.
+/// All that one concurrent call needs besides the (const, shared) model: worker threads, scratch
+/// memory, logging. Not to be shared by calls that run at the same time. Results do not depend on
+/// the number of threads, to the bit.
 class Context {
  public:
   explicit Context(const ContextOptions& options = {});
@@ -32,11 +33,13 @@ class Context {
 
   int threads() const;
 
-  /// Calls task(i) for i in [0, count), spread over the threads; returns when all are done. How the work is cut into
-  /// tasks must not depend on threads(). The first exception of a task is rethrown here.
+  /// Calls task(i) for i in [0, count), spread over the threads; returns when all are done. How the
+  /// work is cut into tasks must not depend on threads(). The first exception of a task is rethrown
+  /// here.
   void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task);
 
   /// Uninitialised scratch tensor; its memory goes back to this context's pool with its last view.
+  /// Tasks may call it, too.
   Tensor empty(const Shape& shape, DType type = DType::f32);
   /// Gives pooled memory that nobody uses back to the system.
   void trim();

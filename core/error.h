@@ -13,9 +13,10 @@ std::string concat(const Args&... args) {
   return out.str();
 }
 
-/// What every public function throws for bad files, input or configuration. The message says what is wrong, where
-/// (path, tensor, key, byte), what was expected and what was found, and where possible what to do about it.
-/// Programmer errors are assertions; ordinary outcomes (end of text, cancelled, context full) are values in Result.
+/// What every public function throws for bad files, input or configuration. The message says what
+/// is wrong, where (path, tensor, key, byte), what was expected and what was found, and where
+/// possible what to do about it. Programmer errors are assertions; ordinary outcomes (end of text,
+/// cancelled, context full) are values in Result.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -15,7 +15,8 @@ void reserve(Tensor& rows, std::int64_t length, std::int64_t needed, std::int64_
   if (needed <= capacity) return;
   Tensor larger = Tensor::empty({std::max({kFirstCapacity, 2 * capacity, needed}), width});
   if (length > 0) {
-    std::memcpy(larger.data(), rows.data(), static_cast<std::size_t>(length * width) * sizeof(float));
+    std::memcpy(larger.data(), rows.data(),
+                static_cast<std::size_t>(length * width) * sizeof(float));
   }
   rows = larger;
 }

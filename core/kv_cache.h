@@ -6,8 +6,9 @@
 
 namespace tessera {
 
-/// Keys and values of the tokens a decoder has seen, one entry a layer, and those of its memory (cross-attention).
-/// Copying shares the numbers; clone() gives a cache of its own (the memory's stay shared: they are never written).
+/// Keys and values of the tokens a decoder has seen, one entry a layer, and those of its memory
+/// (cross-attention). Copying shares the numbers; clone() gives a cache of its own (the memory's
+/// stay shared: they are never written).
 class KvCache {
  public:
   class Layer {
@@ -19,7 +20,8 @@ class KvCache {
     View append(const Tensor& k, const Tensor& v);
     std::int64_t length() const { return length_; }
 
-    Tensor memory_k, memory_v;  ///< [R, width]; empty until a decoder with cross-attention has seen its memory
+    Tensor memory_k,
+        memory_v;  ///< [R, width]; empty until a decoder with cross-attention has seen its memory
 
    private:
     friend class KvCache;

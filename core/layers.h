@@ -13,9 +13,21 @@
 namespace tessera {
 
 /// Element-wise functions as HF's ACT2FN names them.
-enum class Activation { none, relu, gelu, gelu_tanh, quick_gelu, silu, tanh, sigmoid, relu_squared, mish };
-/// From a config's name: "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python", "quick_gelu", "relu",
-/// "relu2", "silu", "swish", "tanh", "sigmoid", "mish", "linear". Throws UnsupportedError.
+enum class Activation {
+  none,
+  relu,
+  gelu,
+  gelu_tanh,
+  quick_gelu,
+  silu,
+  tanh,
+  sigmoid,
+  relu_squared,
+  mish
+};
+/// From a config's name: "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python",
+/// "quick_gelu", "relu", "relu2", "silu", "swish", "tanh", "sigmoid", "mish", "linear". Throws
+/// UnsupportedError.
 Activation activation_from_name(std::string_view name);
 
 struct LinearOptions {
@@ -24,20 +36,24 @@ struct LinearOptions {
   Tensor residual;
 };
 
-/// y = act(x W^T + b) + residual. Holds its weight packed for the kernels; the only type that knows in which number
-/// format that is.
+/// y = act(x W^T + b) + residual. Holds its weight packed for the kernels; the only type that knows
+/// in which number format that is.
 class Linear {
  public:
   Linear() = default;
-  /// Reads `weight` [out, in] (or int8 with `weight_scale`) and, if present or demanded, `bias` [out].
+  /// Reads `weight` [out, in] (or int8 with `weight_scale`) and, if present or demanded, `bias`
+  /// [out].
   enum class Bias { none, required, optional };
   Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias = Bias::optional);
-  /// From plain tensors: weight [out, in] of any float type, bias [out] or empty.
-  Linear(const Tensor& weight, const Tensor& bias);
+  /// From tensors: weight [out, in] of any type, bias [out] or empty, scales [out, 1] (f32) of an
+  /// int8 weight or empty.
+  Linear(const Tensor& weight, const Tensor& bias, const Tensor& scales = {});
   /// GPT-2's Conv1D: reads `weight` [in, out] and `bias` [out].
   static Linear conv1d(const Weights& w, std::int64_t in, std::int64_t out);
-  /// Several projections of the same input as one product; the outputs lie side by side. Missing biases count as zero.
-  static Linear concat(const std::vector<Weights>& parts, std::int64_t in, const std::vector<std::int64_t>& outs);
+  /// Several projections of the same input as one product; the outputs lie side by side. Missing
+  /// biases count as zero.
+  static Linear concat(const std::vector<Weights>& parts, std::int64_t in,
+                       const std::vector<std::int64_t>& outs);
 
   /// x [N, in] (rows may be strided) -> [N, out]
   Tensor operator()(Context& ctx, const Tensor& x, const LinearOptions& options = {}) const;
@@ -79,17 +95,19 @@ struct Embedding {
   Linear as_linear() const;
 };
 
-/// 1-D convolution over time. x [T, Cin] -> [Tout, Cout]; weight [Cout, Cin, K] as in PyTorch, zero padding.
+/// 1-D convolution over time. x [T, Cin] -> [Tout, Cout]; weight [Cout, Cin, K] as in PyTorch, zero
+/// padding.
 struct Conv1d {
-  Linear weight;  // [Cout, K*Cin]
+  Linear weight;  // [Cout, K*Cin], the kernel's positions one after the other
   std::int64_t channels_in = 0, kernel = 0, stride = 1, padding = 0;
   Conv1d() = default;
-  Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
-         std::int64_t padding);
+  Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel,
+         std::int64_t stride, std::int64_t padding);
   Tensor operator()(Context& ctx, const Tensor& x, Activation activation = Activation::none) const;
 };
 
-/// Non-overlapping 2-D convolution (patch embedding): x [C, H, W] -> [H/p * W/p, Cout], patches in reading order.
+/// Non-overlapping 2-D convolution (patch embedding): x [C, H, W] -> [H/p * W/p, Cout], patches in
+/// reading order.
 struct Conv2d {
   Linear weight;  // [Cout, C*p*p]
   std::int64_t channels_in = 0, patch = 0;
@@ -111,6 +129,7 @@ struct AttentionOptions {
 
 /// softmax(q k^T * scale) v per head, block by block (never a T x T matrix).
 /// q [Tq, heads*d], k and v [Tk, kv_heads*d]; rows may be strided. -> [Tq, heads*d]
-Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options);
+Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                 const AttentionOptions& options);
 
 }  // namespace tessera

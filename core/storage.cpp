@@ -21,7 +21,7 @@ struct alignas(kAlign) Storage::Block {
   /// Header and memory in one aligned allocation.
   static Block* make(std::size_t capacity) {
     if (capacity > SIZE_MAX - sizeof(Block)) throw std::bad_alloc();
-    void* memory = ::operator new(sizeof(Block) + capacity, std::align_val_t{kAlign});
+    void* memory = ::operator new (sizeof(Block) + capacity, std::align_val_t{kAlign});
     Block* block = new (memory) Block;
     block->data = static_cast<char*>(memory) + sizeof(Block);
     block->capacity = capacity;
@@ -29,7 +29,7 @@ struct alignas(kAlign) Storage::Block {
   }
   static void destroy(Block* block) {
     block->~Block();
-    ::operator delete(block, std::align_val_t{kAlign});
+    ::operator delete (block, std::align_val_t{kAlign});
   }
 };
 

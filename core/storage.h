@@ -10,8 +10,9 @@ namespace tessera {
 
 class BufferPool;
 
-/// A counted reference to a block of memory: 64-byte aligned heap memory, a pool's block, or foreign memory kept alive
-/// by an owner. The counter lives in the block, so passing tensors around never allocates.
+/// A counted reference to a block of memory: 64-byte aligned heap memory, a pool's block, or
+/// foreign memory kept alive by an owner. The counter lives in the block, so passing tensors around
+/// never allocates.
 class Storage {
  public:
   Storage() = default;
@@ -40,7 +41,8 @@ class Storage {
   Block* block_ = nullptr;
 };
 
-/// Memory blocks for scratch tensors: a released block is kept and handed out again to a request that it fits.
+/// Memory blocks for scratch tensors: a released block is kept and handed out again to a request
+/// that it fits.
 class BufferPool {
  public:
   ~BufferPool();

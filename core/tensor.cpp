@@ -30,7 +30,8 @@ std::size_t bytes_for(const Shape& shape, DType type) {
   return bytes;
 }
 
-/// Calls visit(offset in elements) for the start of every run of contiguous elements; returns the run's length.
+/// Calls visit(offset in elements) for the start of every run of contiguous elements; returns the
+/// run's length.
 template <class Visit>
 std::int64_t for_each_run(const Shape& shape, const Shape& strides, Visit visit) {
   int outer = shape.rank();
@@ -43,7 +44,8 @@ std::int64_t for_each_run(const Shape& shape, const Shape& strides, Visit visit)
     for (int i = 0; i < outer; ++i) offset += at[static_cast<std::size_t>(i)] * strides[i];
     visit(offset);
     int i = outer - 1;
-    while (i >= 0 && ++at[static_cast<std::size_t>(i)] == shape[i]) at[static_cast<std::size_t>(i--)] = 0;
+    while (i >= 0 && ++at[static_cast<std::size_t>(i)] == shape[i])
+      at[static_cast<std::size_t>(i--)] = 0;
     if (i < 0) return run;
   }
 }
@@ -91,7 +93,8 @@ Shape::Shape(std::initializer_list<std::int64_t> dims)
     : Shape(std::span<const std::int64_t>(dims.begin(), dims.size())) {}
 
 Shape::Shape(std::span<const std::int64_t> dims) {
-  if (dims.size() > kMaxRank) throw ShapeError(concat("a tensor has at most ", kMaxRank, " dimensions"));
+  if (dims.size() > kMaxRank)
+    throw ShapeError(concat("a tensor has at most ", kMaxRank, " dimensions"));
   for (const std::int64_t n : dims) dims_[static_cast<std::size_t>(rank_++)] = n;
 }
 
@@ -101,7 +104,9 @@ std::int64_t Shape::numel() const {
   return n;
 }
 
-bool Shape::operator==(const Shape& other) const { return rank_ == other.rank_ && dims_ == other.dims_; }
+bool Shape::operator==(const Shape& other) const {
+  return rank_ == other.rank_ && dims_ == other.dims_;
+}
 
 std::string Shape::str() const {
   std::string text = "[";
@@ -142,7 +147,8 @@ Tensor Tensor::from(std::span<const float> values, const Shape& shape) {
   return t;
 }
 
-Tensor Tensor::view(const void* data, DType type, const Shape& shape, std::shared_ptr<const void> owner) {
+Tensor Tensor::view(const void* data, DType type, const Shape& shape,
+                    std::shared_ptr<const void> owner) {
   Tensor t;
   t.storage_ = Storage::foreign(data, std::move(owner));
   t.data_ = t.storage_.data();
@@ -164,7 +170,8 @@ bool Tensor::is_contiguous() const {
 Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
   assert(rank() > 0 && 0 <= begin && begin <= end && end <= shape_[0]);
   Tensor t = *this;
-  t.data_ = static_cast<char*>(data_) + static_cast<std::size_t>(begin * strides_[0]) * size_of(type_);
+  t.data_ =
+      static_cast<char*>(data_) + static_cast<std::size_t>(begin * strides_[0]) * size_of(type_);
   t.shape_.set(0, end - begin);
   return t;
 }
@@ -193,7 +200,8 @@ Tensor Tensor::reshape(const Shape& shape) const {
 Tensor Tensor::columns(std::int64_t begin, std::int64_t end) const {
   assert(rank() > 0 && 0 <= begin && begin <= end && end <= shape_[-1]);
   Tensor t = *this;
-  t.data_ = static_cast<char*>(data_) + static_cast<std::size_t>(begin * strides_[-1]) * size_of(type_);
+  t.data_ =
+      static_cast<char*>(data_) + static_cast<std::size_t>(begin * strides_[-1]) * size_of(type_);
   t.shape_.set(-1, end - begin);
   return t;
 }
@@ -201,11 +209,13 @@ Tensor Tensor::columns(std::int64_t begin, std::int64_t end) const {
 Tensor Tensor::clone() const {
   Tensor t = empty(shape_, type_);
   const std::size_t element = size_of(type_);
-  const std::int64_t run = is_contiguous() ? numel() : for_each_run(shape_, strides_, [](std::int64_t) {});
+  const std::int64_t run =
+      is_contiguous() ? numel() : for_each_run(shape_, strides_, [](std::int64_t) {});
   char* to = static_cast<char*>(t.data_);
   for_each_run(shape_, strides_, [&](std::int64_t offset) {
     const std::size_t bytes = static_cast<std::size_t>(run) * element;
-    std::memcpy(to, static_cast<const char*>(data_) + static_cast<std::size_t>(offset) * element, bytes);
+    std::memcpy(to, static_cast<const char*>(data_) + static_cast<std::size_t>(offset) * element,
+                bytes);
     to += bytes;
   });
   return t;
@@ -225,6 +235,8 @@ std::vector<float> Tensor::to_vector() const {
   return {t.data(), t.data() + t.numel()};
 }
 
-void Tensor::check_type([[maybe_unused]] std::size_t element) const { assert(element == size_of(type_)); }
+void Tensor::check_type([[maybe_unused]] std::size_t element) const {
+  assert(element == size_of(type_));
+}
 
 }  // namespace tessera

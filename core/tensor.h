@@ -29,7 +29,9 @@ class Shape {
 
   int rank() const { return rank_; }
   /// Length of dimension i; negative i counts from the end.
-  std::int64_t operator[](int i) const { return dims_[static_cast<std::size_t>(i < 0 ? i + rank_ : i)]; }
+  std::int64_t operator[](int i) const {
+    return dims_[static_cast<std::size_t>(i < 0 ? i + rank_ : i)];
+  }
   void set(int i, std::int64_t n) { dims_[static_cast<std::size_t>(i < 0 ? i + rank_ : i)] = n; }
   /// Product of all lengths (1 for rank 0).
   std::int64_t numel() const;
@@ -42,8 +44,9 @@ class Shape {
   int rank_ = 0;
 };
 
-/// A typed, strided view of shared storage (heap, a Context's buffer pool, or a mapped file). Copying a Tensor copies
-/// the view, not the numbers; `clone()` copies the numbers. A default-constructed Tensor is empty (`!t`).
+/// A typed, strided view of shared storage (heap, a Context's buffer pool, or a mapped file).
+/// Copying a Tensor copies the view, not the numbers; `clone()` copies the numbers. A
+/// default-constructed Tensor is empty (`!t`).
 class Tensor {
  public:
   Tensor() = default;
@@ -55,8 +58,10 @@ class Tensor {
   static Tensor pooled(const std::shared_ptr<BufferPool>& pool, const Shape& shape, DType type);
   /// A copy of `values`, which must have shape.numel() elements.
   static Tensor from(std::span<const float> values, const Shape& shape);
-  /// A view of foreign memory kept alive by `owner` (may be null for memory that outlives the tensor).
-  static Tensor view(const void* data, DType type, const Shape& shape, std::shared_ptr<const void> owner);
+  /// A view of foreign memory kept alive by `owner` (may be null for memory that outlives the
+  /// tensor).
+  static Tensor view(const void* data, DType type, const Shape& shape,
+                     std::shared_ptr<const void> owner);
 
   explicit operator bool() const { return data_ != nullptr; }
   DType dtype() const { return type_; }
@@ -85,7 +90,8 @@ class Tensor {
   /// Whether no other tensor shares this one's memory.
   bool unique() const { return storage_.unique(); }
 
-  /// Views. Rows [begin, end) of dimension 0; one index of dimension 0; another shape over contiguous numbers.
+  /// Views. Rows [begin, end) of dimension 0; one index of dimension 0; another shape over
+  /// contiguous numbers.
   Tensor slice(std::int64_t begin, std::int64_t end) const;
   Tensor operator[](std::int64_t i) const;
   Tensor reshape(const Shape& shape) const;
@@ -94,7 +100,8 @@ class Tensor {
 
   /// Deep copy, contiguous.
   Tensor clone() const;
-  /// This tensor as contiguous f32: itself where it is that already, else a converted copy (f16, bf16, i8, u8, i32, i64).
+  /// This tensor as contiguous f32: itself where it is that already, else a converted copy (f16,
+  /// bf16, i8, u8, i32, i64).
   Tensor to_f32() const;
   /// The numbers in reading order, converted to float.
   std::vector<float> to_vector() const;

@@ -10,8 +10,8 @@
 
 namespace tessera {
 
-/// Worker threads that take numbered tasks from a common counter. The calling thread works too. Idle workers spin
-/// briefly (the next layer's work comes within microseconds), then sleep.
+/// Worker threads that take numbered tasks from a common counter. The calling thread works too.
+/// Idle workers spin briefly (the next layer's work comes within microseconds), then sleep.
 class ThreadPool {
  public:
   /// `threads` in all, the caller's included; the others start with the first run that needs them.
@@ -20,8 +20,8 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  /// Calls task(i) for i in [0, count); rethrows the first exception after all threads have stopped. Called from
-  /// within a task, it runs the inner tasks one after the other.
+  /// Calls task(i) for i in [0, count); rethrows the first exception after all threads have
+  /// stopped. Called from within a task, it runs the inner tasks one after the other.
   void run(std::int64_t count, const std::function<void(std::int64_t)>& task);
 
  private:

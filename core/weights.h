@@ -10,12 +10,13 @@
 namespace tessera {
 
 /// A cursor over the named tensors of a checkpoint (safetensors: one file, or several with
-/// model.safetensors.index.json). Copies are cheap and share the mapped files. Names are the checkpoint's own:
+/// model.safetensors.index.json). Copies are cheap and share the mapped files. Names are the
+/// checkpoint's own:
 ///
 ///     w.at("layers").at(3).get("q_proj.weight", {out, in})      // reads "layers.3.q_proj.weight"
 ///
-/// Tensors are views of the mapped file (no copy). Every header is checked against the file before anything is used;
-/// FormatError names file, tensor and reason.
+/// Tensors are views of the mapped file (no copy). Every header is checked against the file before
+/// anything is used; FormatError names file, tensor and reason.
 class Weights {
  public:
   /// A checkpoint directory, one .safetensors file, or an index file. Throws IoError, FormatError.
@@ -26,16 +27,17 @@ class Weights {
   Weights at(std::int64_t index) const;
 
   bool has(std::string_view name) const;
-  /// The tensor as stored. Throws FormatError where it is absent, ShapeError where the shape differs.
+  /// The tensor as stored. Throws FormatError where it is absent, ShapeError where the shape
+  /// differs.
   Tensor get(std::string_view name, const Shape& shape) const;
   /// The tensor as stored, of any shape.
   Tensor get(std::string_view name) const;
-  /// get(), widened to f32. A tensor of compressed-tensors' int-quantized form (`weight` I8 with `weight_scale` per
-  /// output row) is multiplied out.
+  /// get(), widened to f32. A tensor of compressed-tensors' int-quantized form (`weight` I8 with
+  /// `weight_scale` per output row) is multiplied out.
   Tensor get_f32(std::string_view name, const Shape& shape) const;
 
-  /// Marks as read what a model knows it does not need ("embeddings.position_ids", tied heads, ...): every name that
-  /// starts with `prefix`, seen from this cursor.
+  /// Marks as read what a model knows it does not need ("embeddings.position_ids", tied heads,
+  /// ...): every name that starts with `prefix`, seen from this cursor.
   void ignore(std::string_view prefix) const;
   /// Full names (of the whole checkpoint) of all tensors nobody has read.
   std::vector<std::string> leftovers() const;
@@ -45,7 +47,8 @@ class Weights {
   std::int64_t parameters() const;
   /// Bytes of all tensors seen from this cursor.
   std::int64_t bytes() const;
-  /// Tells the system that pages read so far are no longer needed (they are read again from the file on use).
+  /// Tells the system that pages read so far are no longer needed (they are read again from the
+  /// file on use).
   void release_pages() const;
 
   /// "model.safetensors: layers.3" for messages.

@@ -21,8 +21,9 @@ using Dims = dnnl::memory::dims;
 using Format = dnnl::memory::format_tag;
 constexpr auto kF32 = dnnl::memory::data_type::f32;
 
-/// While it lives, oneDNN calls of this thread run on this thread alone (parallelism is ours: see matmul()). The
-/// OpenMP runtime that oneDNN brought along is asked by name, so that nothing here links against one.
+/// While it lives, oneDNN calls of this thread run on this thread alone (parallelism is ours: see
+/// matmul()). The OpenMP runtime that oneDNN brought along is asked by name, so that nothing here
+/// links against one.
 class SerialOneDnn {
  public:
   SerialOneDnn() {
@@ -120,16 +121,18 @@ dnnl::matmul::primitive_desc describe(const TileShape& t) {
 #if DNNL_VERSION_MAJOR >= 3
   return {engine(), x, weight_desc(t), bias, y, attributes};
 #else
-  const auto operation =
-      t.bias ? dnnl::matmul::desc(x, weight_desc(t), bias, y) : dnnl::matmul::desc(x, weight_desc(t), y);
+  const auto operation = t.bias ? dnnl::matmul::desc(x, weight_desc(t), bias, y)
+                                : dnnl::matmul::desc(x, weight_desc(t), y);
   return {operation, attributes, engine()};
 #endif
 }
 
-/// Whether oneDNN multiplies by a blocked weight of this shape with its fast kernels (else it would take its reference).
+/// Whether oneDNN multiplies by a blocked weight of this shape with its fast kernels (else it would
+/// take its reference).
 bool blocked_is_fast(std::int64_t n, std::int64_t k) {
   const SerialOneDnn serial;
-  const TileShape tile{64, std::min<std::int64_t>(n, 384), k, k, n, 0, true, true, Activation::none};
+  const TileShape tile{
+      64, std::min<std::int64_t>(n, 384), k, k, n, 0, true, true, Activation::none};
   try {
     return std::strncmp(describe(tile).impl_info_str(), "brg", 3) == 0;
   } catch (const dnnl::error&) {
@@ -138,7 +141,8 @@ bool blocked_is_fast(std::int64_t n, std::int64_t k) {
 }
 
 /// [64 rows, k] -> [k][64], missing rows as zeros.
-void pack_panel(const float* rows64, std::int64_t count, std::int64_t k, std::int64_t padded_k, float* to) {
+void pack_panel(const float* rows64, std::int64_t count, std::int64_t k, std::int64_t padded_k,
+                float* to) {
   constexpr std::int64_t kPanel = PackedMatrix::kPanel;
   std::memset(to, 0, static_cast<std::size_t>(padded_k * kPanel) * sizeof(float));
   constexpr std::int64_t kStep = 16;
@@ -162,7 +166,8 @@ PackedMatrix PackedMatrix::pack(const Tensor& weight, const Tensor& scales) {
     return packed;
   }
   const std::int64_t k = packed.k_, step = packed.blocked_ ? packed.padded_k() : k;
-  packed.data_ = Tensor::empty({packed.blocked_ ? (packed.n_ + kPanel - 1) / kPanel * kPanel : packed.n_, step});
+  packed.data_ = Tensor::empty(
+      {packed.blocked_ ? (packed.n_ + kPanel - 1) / kPanel * kPanel : packed.n_, step});
   std::vector<float> panel(static_cast<std::size_t>(kPanel * k));
   for (std::int64_t first = 0; first < packed.n_; first += kPanel) {
     const std::int64_t count = std::min(kPanel, packed.n_ - first);
@@ -204,7 +209,8 @@ class MatmulCache {
     if (entries_.size() >= kMostEntries) entries_.clear();
     const SerialOneDnn serial;
     const auto desc = describe(shape);
-    return entries_.emplace(shape, Entry{desc, dnnl::matmul(desc), desc.scratchpad_desc()}).first->second;
+    return entries_.emplace(shape, Entry{desc, dnnl::matmul(desc), desc.scratchpad_desc()})
+        .first->second;
   }
 
  private:
@@ -218,8 +224,8 @@ std::shared_ptr<MatmulCache> make_matmul_cache() { return std::make_shared<Matmu
 namespace {
 
 /// One tile: rows [i, i + shape.m) by columns [j, j + shape.n).
-void run_tile(const MatmulCache::Entry& entry, const TileShape& shape, const MatmulArguments& a, std::int64_t i,
-              std::int64_t j, void* scratch) {
+void run_tile(const MatmulCache::Entry& entry, const TileShape& shape, const MatmulArguments& a,
+              std::int64_t i, std::int64_t j, void* scratch) {
   const auto memory = [](const dnnl::memory::desc& desc, const void* data) {
     return dnnl::memory(desc, engine(), const_cast<void*>(data));
   };
@@ -249,8 +255,15 @@ void matmul(Context& ctx, const MatmulArguments& a) {
   const auto shape_of = [&](bool last_m, bool last_n) {
     const std::int64_t rows = last_m ? a.m - (tiles_m - 1) * tile_m : tile_m;
     const std::int64_t columns = last_n ? n - (tiles_n - 1) * tile_n : tile_n;
-    return TileShape{rows,  columns, k,       a.ldx, a.ldy, a.residual ? a.ldr : 0, a.bias != nullptr,
-                     a.weight->blocked(), a.activation};
+    return TileShape{rows,
+                     columns,
+                     k,
+                     a.ldx,
+                     a.ldy,
+                     a.residual ? a.ldr : 0,
+                     a.bias != nullptr,
+                     a.weight->blocked(),
+                     a.activation};
   };
   struct Kind {
     TileShape shape;
@@ -265,14 +278,11 @@ void matmul(Context& ctx, const MatmulArguments& a) {
     kinds[i].entry = &ctx.matmul_cache().get(kinds[i].shape);
     scratch_bytes = std::max(scratch_bytes, kinds[i].entry->scratch.get_size());
   }
-  scratch_bytes = (scratch_bytes + 63) / 64 * 64;
-  const std::int64_t tiles = tiles_m * tiles_n;
-  const Tensor scratch = ctx.empty({tiles, static_cast<std::int64_t>(scratch_bytes)}, DType::u8);
-  ctx.parallel_for(tiles, [&](std::int64_t tile) {
+  ctx.parallel_for(tiles_m * tiles_n, [&](std::int64_t tile) {
     const std::int64_t i = tile / tiles_n, j = tile % tiles_n;
     const Kind& kind = kinds[(i == tiles_m - 1 ? 1u : 0u) | (j == tiles_n - 1 ? 2u : 0u)];
-    auto* own = const_cast<std::uint8_t*>(scratch.data<std::uint8_t>()) + tile * static_cast<std::int64_t>(scratch_bytes);
-    run_tile(*kind.entry, kind.shape, a, i * tile_m, j * tile_n, own);
+    Tensor scratch = ctx.empty({static_cast<std::int64_t>(scratch_bytes)}, DType::u8);
+    run_tile(*kind.entry, kind.shape, a, i * tile_m, j * tile_n, scratch.raw());
   });
 }
 

@@ -8,8 +8,9 @@
 
 namespace tessera::kernels {
 
-/// A weight matrix [n, k] in the layout that oneDNN multiplies fastest on this machine, packed once:
-/// panels of 64 columns ([n/64][k][64], k and n padded with zeros) where it has blocked kernels, else rows as given.
+/// A weight matrix [n, k] in the layout that oneDNN multiplies fastest on this machine, packed
+/// once: panels of 64 columns ([n/64][k][64], k and n padded with zeros) where it has blocked
+/// kernels, else rows as given.
 class PackedMatrix {
  public:
   PackedMatrix() = default;
@@ -20,7 +21,9 @@ class PackedMatrix {
   std::int64_t k() const { return k_; }
   bool blocked() const { return blocked_; }
   /// First number of column j; j is a multiple of 64 when blocked.
-  const float* column(std::int64_t j) const { return data_.data() + j * (blocked_ ? padded_k() : k_); }
+  const float* column(std::int64_t j) const {
+    return data_.data() + j * (blocked_ ? padded_k() : k_);
+  }
   static constexpr std::int64_t kPanel = 64;
 
  private:
@@ -34,19 +37,20 @@ struct MatmulArguments {
   const float* x = nullptr;  // [m, k], row stride ldx
   std::int64_t ldx = 0, m = 0;
   const PackedMatrix* weight = nullptr;
-  const float* bias = nullptr;                 // [n] or null
-  Activation activation = Activation::none;    // one that fuses()
-  const float* residual = nullptr;             // [m, n], row stride ldr, or null
+  const float* bias = nullptr;               // [n] or null
+  Activation activation = Activation::none;  // one that fuses()
+  const float* residual = nullptr;           // [m, n], row stride ldr, or null
   std::int64_t ldr = 0;
-  float* y = nullptr;                          // [m, n], row stride ldy
+  float* y = nullptr;  // [m, n], row stride ldy
   std::int64_t ldy = 0;
 };
 
 /// Whether matmul applies this activation itself.
 bool fuses(Activation activation);
 
-/// y = act(x W^T + bias) + residual by oneDNN, cut into tiles that do not depend on the number of threads; each tile
-/// is one single-threaded oneDNN call, so the result does not depend on it either.
+/// y = act(x W^T + bias) + residual by oneDNN, cut into tiles that do not depend on the number of
+/// threads; each tile is one single-threaded oneDNN call, so the result does not depend on it
+/// either.
 void matmul(Context& ctx, const MatmulArguments& arguments);
 
 /// oneDNN primitives by shape; one for each Context.

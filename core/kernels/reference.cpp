@@ -32,24 +32,28 @@ float activate(Activation activation, float x) {
   return x;
 }
 
-void linear(const float* x, const float* weight, const float* bias, const float* residual, Activation activation,
-            std::int64_t m, std::int64_t n, std::int64_t k, float* y) {
+void linear(const float* x, const float* weight, const float* bias, const float* residual,
+            Activation activation, std::int64_t m, std::int64_t n, std::int64_t k, float* y) {
   for (std::int64_t i = 0; i < m; ++i) {
     for (std::int64_t j = 0; j < n; ++j) {
       double sum = bias ? bias[j] : 0.0;
-      for (std::int64_t c = 0; c < k; ++c) sum += static_cast<double>(x[i * k + c]) * weight[j * k + c];
-      y[i * n + j] = activate(activation, static_cast<float>(sum)) + (residual ? residual[i * n + j] : 0.0f);
+      for (std::int64_t c = 0; c < k; ++c)
+        sum += static_cast<double>(x[i * k + c]) * weight[j * k + c];
+      y[i * n + j] =
+          activate(activation, static_cast<float>(sum)) + (residual ? residual[i * n + j] : 0.0f);
     }
   }
 }
 
-void layer_norm(const float* x, const float* weight, const float* bias, float eps, std::int64_t width, float* y) {
+void layer_norm(const float* x, const float* weight, const float* bias, float eps,
+                std::int64_t width, float* y) {
   double sum = 0, square = 0;
   for (std::int64_t i = 0; i < width; ++i) sum += x[i];
   const double mean = sum / static_cast<double>(width);
   for (std::int64_t i = 0; i < width; ++i) square += (x[i] - mean) * (x[i] - mean);
   const double inverse = 1.0 / std::sqrt(square / static_cast<double>(width) + eps);
-  for (std::int64_t i = 0; i < width; ++i) y[i] = static_cast<float>((x[i] - mean) * inverse * weight[i] + bias[i]);
+  for (std::int64_t i = 0; i < width; ++i)
+    y[i] = static_cast<float>((x[i] - mean) * inverse * weight[i] + bias[i]);
 }
 
 void rms_norm(const float* x, const float* weight, float eps, std::int64_t width, float* y) {
@@ -59,8 +63,9 @@ void rms_norm(const float* x, const float* weight, float eps, std::int64_t width
   for (std::int64_t i = 0; i < width; ++i) y[i] = static_cast<float>(x[i] * inverse * weight[i]);
 }
 
-void attention(const float* q, const float* k, const float* v, std::int64_t queries, std::int64_t keys,
-               std::int64_t heads, std::int64_t kv_heads, std::int64_t width, float scale, bool causal, float* out) {
+void attention(const float* q, const float* k, const float* v, std::int64_t queries,
+               std::int64_t keys, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,
+               float scale, bool causal, float* out) {
   std::vector<double> p(static_cast<std::size_t>(keys));
   for (std::int64_t h = 0; h < heads; ++h) {
     const std::int64_t g = h / (heads / kv_heads);
@@ -70,22 +75,26 @@ void attention(const float* q, const float* k, const float* v, std::int64_t quer
       double best = -1e300, total = 0;
       for (std::int64_t j = 0; j < seen; ++j) {
         double dot = 0;
-        for (std::int64_t c = 0; c < width; ++c) dot += static_cast<double>(query[c]) * k[(j * kv_heads + g) * width + c];
+        for (std::int64_t c = 0; c < width; ++c)
+          dot += static_cast<double>(query[c]) * k[(j * kv_heads + g) * width + c];
         p[static_cast<std::size_t>(j)] = dot * scale;
         best = std::max(best, dot * scale);
       }
-      for (std::int64_t j = 0; j < seen; ++j) total += p[static_cast<std::size_t>(j)] = std::exp(p[static_cast<std::size_t>(j)] - best);
+      for (std::int64_t j = 0; j < seen; ++j)
+        total += p[static_cast<std::size_t>(j)] = std::exp(p[static_cast<std::size_t>(j)] - best);
       for (std::int64_t c = 0; c < width; ++c) {
         double sum = 0;
-        for (std::int64_t j = 0; j < seen; ++j) sum += p[static_cast<std::size_t>(j)] * v[(j * kv_heads + g) * width + c];
+        for (std::int64_t j = 0; j < seen; ++j)
+          sum += p[static_cast<std::size_t>(j)] * v[(j * kv_heads + g) * width + c];
         out[(i * heads + h) * width + c] = static_cast<float>(sum / total);
       }
     }
   }
 }
 
-void conv1d(const float* x, const float* weight, const float* bias, std::int64_t frames, std::int64_t in,
-            std::int64_t out, std::int64_t kernel, std::int64_t stride, std::int64_t padding, float* y) {
+void conv1d(const float* x, const float* weight, const float* bias, std::int64_t frames,
+            std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
+            std::int64_t padding, float* y) {
   const std::int64_t count = (frames + 2 * padding - kernel) / stride + 1;
   for (std::int64_t t = 0; t < count; ++t) {
     for (std::int64_t o = 0; o < out; ++o) {
@@ -93,7 +102,8 @@ void conv1d(const float* x, const float* weight, const float* bias, std::int64_t
       for (std::int64_t j = 0; j < kernel; ++j) {
         const std::int64_t at = t * stride + j - padding;
         if (at < 0 || at >= frames) continue;
-        for (std::int64_t c = 0; c < in; ++c) sum += static_cast<double>(x[at * in + c]) * weight[(o * in + c) * kernel + j];
+        for (std::int64_t c = 0; c < in; ++c)
+          sum += static_cast<double>(x[at * in + c]) * weight[(o * in + c) * kernel + j];
       }
       y[t * out + o] = static_cast<float>(sum);
     }

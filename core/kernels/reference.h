@@ -3,24 +3,30 @@
 
 #include "core/layers.h"
 
-// Scalar twins of the kernels: what the tests compare with. Written for clarity, in double where sums are long.
+// Scalar twins of the kernels: what the tests compare with. Written for clarity, in double where
+// sums are long.
 namespace tessera::kernels::reference {
 
 /// One number through an activation function.
 float activate(Activation activation, float x);
 
-/// y [m, n] = act(x [m, k] * weight [n, k]^T + bias [n]) + residual [m, n]; bias and residual may be null.
-void linear(const float* x, const float* weight, const float* bias, const float* residual, Activation activation,
-            std::int64_t m, std::int64_t n, std::int64_t k, float* y);
-void layer_norm(const float* x, const float* weight, const float* bias, float eps, std::int64_t width, float* y);
+/// y [m, n] = act(x [m, k] * weight [n, k]^T + bias [n]) + residual [m, n]; bias and residual may
+/// be null.
+void linear(const float* x, const float* weight, const float* bias, const float* residual,
+            Activation activation, std::int64_t m, std::int64_t n, std::int64_t k, float* y);
+void layer_norm(const float* x, const float* weight, const float* bias, float eps,
+                std::int64_t width, float* y);
 void rms_norm(const float* x, const float* weight, float eps, std::int64_t width, float* y);
 
 /// q [queries, heads*width], k and v [keys, kv_heads*width] -> out [queries, heads*width].
-void attention(const float* q, const float* k, const float* v, std::int64_t queries, std::int64_t keys,
-               std::int64_t heads, std::int64_t kv_heads, std::int64_t width, float scale, bool causal, float* out);
+void attention(const float* q, const float* k, const float* v, std::int64_t queries,
+               std::int64_t keys, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,
+               float scale, bool causal, float* out);
 
-/// x [frames, in], weight [out, in, kernel], bias [out] -> y [(frames + 2*padding - kernel)/stride + 1, out].
-void conv1d(const float* x, const float* weight, const float* bias, std::int64_t frames, std::int64_t in,
-            std::int64_t out, std::int64_t kernel, std::int64_t stride, std::int64_t padding, float* y);
+/// x [frames, in], weight [out, in, kernel], bias [out] -> y [(frames + 2*padding - kernel)/stride
+/// + 1, out].
+void conv1d(const float* x, const float* weight, const float* bias, std::int64_t frames,
+            std::int64_t in, std::int64_t out, std::int64_t kernel, std::int64_t stride,
+            std::int64_t padding, float* y);
 
 }  // namespace tessera::kernels::reference

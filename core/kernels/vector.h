@@ -11,18 +11,18 @@ struct PackedHead {
 };
 
 struct AttentionBlock {
-  const float* q;        // [rows, width], stride ldq
+  const float* q;  // [rows, width], stride ldq
   std::int64_t ldq;
-  std::int64_t rows;     // at most kQueryBlock
-  std::int64_t first;    // causal only: row r sees the keys [0, first + r)
+  std::int64_t rows;   // at most kQueryBlock
+  std::int64_t first;  // causal only: row r sees the keys [0, first + r)
   bool causal;
-  std::int64_t keys;     // number of keys
-  std::int64_t width;    // of a head
+  std::int64_t keys;   // number of keys
+  std::int64_t width;  // of a head
   float scale;
   PackedHead head;
-  float* out;            // [rows, width], stride ldo
+  float* out;  // [rows, width], stride ldo
   std::int64_t ldo;
-  float* scratch;        // attention_scratch(width) floats
+  float* scratch;  // attention_scratch(width) floats
 };
 
 /// Most query rows in one call of attention_block.
@@ -30,29 +30,35 @@ constexpr std::int64_t kQueryBlock = 48;
 /// Keys taken at a time.
 constexpr std::int64_t kKeyBlock = 256;
 
-/// The kernels that are written once and compiled for each instruction set (vector_impl.h). Which one is used is
-/// decided at run time. Scalar twins stand in reference.h.
+/// The kernels that are written once and compiled for each instruction set (vector_impl.h). Which
+/// one is used is decided at run time. Scalar twins stand in reference.h.
 struct VectorKernels {
   const char* name;    // "generic", "avx2", "avx512"
   std::int64_t panel;  // columns of a panel of packed keys; values are padded to a multiple of it
 
-  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, std::int64_t width, float* y);
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps,
+                     std::int64_t width, float* y);
   void (*rms_norm)(const float* x, const float* weight, float eps, std::int64_t width, float* y);
   void (*add)(const float* a, const float* b, std::int64_t n, float* y);
-  /// k, v [count, width] with row stride ld* -> the layout of PackedHead, for keys [begin, end), begin a multiple of panel.
-  void (*pack_head)(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv, std::int64_t begin,
-                    std::int64_t end, std::int64_t width, float* keys, float* values);
+  /// k, v [count, width] with row stride ld* -> the layout of PackedHead, for keys [begin, end),
+  /// begin a multiple of panel.
+  void (*pack_head)(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
+                    std::int64_t begin, std::int64_t end, std::int64_t width, float* keys,
+                    float* values);
   /// softmax(q k^T * scale) v with an online softmax over blocks of kKeyBlock keys.
   void (*attention_block)(const AttentionBlock& block);
-  /// The same for one query over keys and values as they lie, [keys, width] with row strides. `scratch`: keys floats.
-  void (*attention_one)(const float* q, const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
-                        std::int64_t keys, std::int64_t width, float scale, float* out, float* scratch);
+  /// The same for one query over keys and values as they lie, [keys, width] with row strides.
+  /// `scratch`: keys floats.
+  void (*attention_one)(const float* q, const float* k, std::int64_t ldk, const float* v,
+                        std::int64_t ldv, std::int64_t keys, std::int64_t width, float scale,
+                        float* out, float* scratch);
 };
 
 /// Floats of scratch memory one attention_block needs.
 std::int64_t attention_scratch(std::int64_t width);
 
-/// The best for this machine; TESSERA_ISA=generic|avx2|avx512 in the environment forces a lower one.
+/// The best for this machine; TESSERA_ISA=generic|avx2|avx512 in the environment forces a lower
+/// one.
 const VectorKernels& vector_kernels();
 /// The one of that name, or null where this machine (or build) lacks it.
 const VectorKernels* vector_kernels(const char* name);

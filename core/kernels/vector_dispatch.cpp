@@ -33,11 +33,11 @@ const VectorKernels& choose() {
 
 const VectorKernels* vector_kernels(const char* name) {
   const Candidate all[] = {
-      {&kGenericKernels, true},
+    {&kGenericKernels, true},
 #if defined(__x86_64__)
-      {&kAvx2Kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
-      {&kAvx512Kernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")},
+    {&kAvx2Kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+    {&kAvx512Kernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")},
 #endif
   };
   const auto found = std::find_if(std::begin(all), std::end(all), [&](const Candidate& c) {

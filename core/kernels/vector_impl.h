@@ -1,7 +1,8 @@
-// The vector kernels, written with the compilers' vector types and compiled once for each instruction set: a file that
-// includes this one defines TESSERA_VECTOR_BYTES, TESSERA_TILE_ROWS and TESSERA_KERNELS_NAME and is compiled with that
-// instruction set's flags. Nothing here may call inline functions of the standard library: the linker could pick this
-// file's copy, made for a newer machine, for the whole program.
+// The vector kernels, written with the compilers' vector types and compiled once for each
+// instruction set: a file that includes this one defines TESSERA_VECTOR_BYTES, TESSERA_TILE_ROWS
+// and TESSERA_KERNELS_NAME and is compiled with that instruction set's flags. Nothing here may call
+// inline functions of the standard library: the linker could pick this file's copy, made for a
+// newer machine, for the whole program.
 #include <cstdint>
 
 #include "core/kernels/vector.h"
@@ -39,9 +40,11 @@ TESSERA_INLINE float max_of(Vec v) {
 }
 TESSERA_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
-/// e^x for x <= 0 (relative error about 2e-7; 0 below -87): 2^n times a polynomial of degree 6 on [-ln2/2, ln2/2].
+/// e^x for x <= 0 (relative error about 2e-7; 0 below -87): 2^n times a polynomial of degree 6 on
+/// [-ln2/2, ln2/2].
 TESSERA_INLINE Vec exp_negative(Vec x) {
-  const Vec round = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  const Vec round =
+      splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
   const Vec shifted = x * 1.44269504089f + round;
   const Vec n = shifted - round;
   const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -57,7 +60,8 @@ TESSERA_INLINE Vec exp_negative(Vec x) {
   return x < -87.0f ? Vec{} : y;
 }
 
-void layer_norm(const float* x, const float* weight, const float* bias, float eps, std::int64_t width, float* y) {
+void layer_norm(const float* x, const float* weight, const float* bias, float eps,
+                std::int64_t width, float* y) {
   const std::int64_t whole = width / kLanes * kLanes;
   Vec sums{};
   for (std::int64_t i = 0; i < whole; i += kLanes) sums += load(x + i);
@@ -87,7 +91,8 @@ void rms_norm(const float* x, const float* weight, float eps, std::int64_t width
   float square = sum_of(squares);
   for (std::int64_t i = whole; i < width; ++i) square += x[i] * x[i];
   const float inverse = 1.0f / __builtin_sqrtf(square / static_cast<float>(width) + eps);
-  for (std::int64_t i = 0; i < whole; i += kLanes) store(y + i, load(x + i) * inverse * load(weight + i));
+  for (std::int64_t i = 0; i < whole; i += kLanes)
+    store(y + i, load(x + i) * inverse * load(weight + i));
   for (std::int64_t i = whole; i < width; ++i) y[i] = x[i] * inverse * weight[i];
 }
 
@@ -97,8 +102,9 @@ void add(const float* a, const float* b, std::int64_t n, float* y) {
   for (; i < n; ++i) y[i] = a[i] + b[i];
 }
 
-void pack_head(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv, std::int64_t begin,
-               std::int64_t end, std::int64_t width, float* keys, float* values) {
+void pack_head(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
+               std::int64_t begin, std::int64_t end, std::int64_t width, float* keys,
+               float* values) {
   const std::int64_t padded = (width + kPanel - 1) / kPanel * kPanel;
   for (std::int64_t first = begin; first < end; first += kPanel) {
     float* panel = keys + first * width;
@@ -115,7 +121,8 @@ void pack_head(const float* k, std::int64_t ldk, const float* v, std::int64_t ld
   }
 }
 
-/// c[kRows][kPanel] (row stride ldc) = or += a[kRows][depth] (row stride lda) * b[depth][kPanel] (row stride ldb).
+/// c[kRows][kPanel] (row stride ldc) = or += a[kRows][depth] (row stride lda) * b[depth][kPanel]
+/// (row stride ldb).
 template <bool kAccumulate>
 TESSERA_INLINE void tile_product(const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
                                  std::int64_t depth, float* c, std::int64_t ldc) {
@@ -149,8 +156,10 @@ struct Scratch {
   float* total;   // [kQueryBlock] running sum of exponentials
 };
 
-/// One row of scores -> exponentials against the running maximum; returns the factor for what was summed before.
-TESSERA_INLINE float softmax_row(float* scores, std::int64_t padded_count, float& best, float& total) {
+/// One row of scores -> exponentials against the running maximum; returns the factor for what was
+/// summed before.
+TESSERA_INLINE float softmax_row(float* scores, std::int64_t padded_count, float& best,
+                                 float& total) {
   Vec high = splat(best);
   for (std::int64_t j = 0; j < padded_count; j += kLanes) high = larger(high, load(scores + j));
   const float now = max_of(high);
@@ -179,50 +188,58 @@ void attention_block(const AttentionBlock& b) {
   s.out = s.scores + kQueryBlock * kKeyBlock;
   s.best = s.out + kQueryBlock * padded;
   s.total = s.best + kQueryBlock;
-  const std::int64_t rows = (b.rows + kRows - 1) / kRows * kRows;  // whole tiles; rows beyond b.rows are zero
+  const std::int64_t rows =
+      (b.rows + kRows - 1) / kRows * kRows;  // whole tiles; rows beyond b.rows are zero
   for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = 0; c < b.width; ++c) s.q[r * b.width + c] = r < b.rows ? b.q[r * b.ldq + c] * b.scale : 0.0f;
+    for (std::int64_t c = 0; c < b.width; ++c)
+      s.q[r * b.width + c] = r < b.rows ? b.q[r * b.ldq + c] * b.scale : 0.0f;
     for (std::int64_t c = 0; c < padded; ++c) s.out[r * padded + c] = 0.0f;
     s.best[r] = -1e30f;
     s.total[r] = 0.0f;
   }
-  const std::int64_t seen = b.causal && b.first + b.rows - 1 < b.keys ? b.first + b.rows - 1 : b.keys;
+  const std::int64_t seen =
+      b.causal && b.first + b.rows - 1 < b.keys ? b.first + b.rows - 1 : b.keys;
   for (std::int64_t begin = 0; begin < seen; begin += kKeyBlock) {
     const std::int64_t count = seen - begin < kKeyBlock ? seen - begin : kKeyBlock;
     const std::int64_t whole = (count + kPanel - 1) / kPanel * kPanel;
     for (std::int64_t r = 0; r < rows; r += kRows) {
       for (std::int64_t j = 0; j < whole; j += kPanel) {
-        tile_product<false>(s.q + r * b.width, b.width, b.head.keys + (begin + j) * b.width, kPanel, b.width,
-                            s.scores + r * kKeyBlock + j, kKeyBlock);
+        tile_product<false>(s.q + r * b.width, b.width, b.head.keys + (begin + j) * b.width, kPanel,
+                            b.width, s.scores + r * kKeyBlock + j, kKeyBlock);
       }
     }
     for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t visible = b.causal && b.first + r - begin < count ? b.first + r - begin : count;
+      const std::int64_t visible =
+          b.causal && b.first + r - begin < count ? b.first + r - begin : count;
       mask_row(s.scores + r * kKeyBlock, visible, whole);
-      if (visible <= 0) {  // nothing to see in this block; leaves maximum, sum and output as they are
+      if (visible <=
+          0) {  // nothing to see in this block; leaves maximum, sum and output as they are
         for (std::int64_t j = 0; j < whole; ++j) s.scores[r * kKeyBlock + j] = 0.0f;
         continue;
       }
       const float factor = softmax_row(s.scores + r * kKeyBlock, whole, s.best[r], s.total[r]);
       if (factor != 1.0f) {
-        for (std::int64_t c = 0; c < padded; c += kLanes) store(s.out + r * padded + c, load(s.out + r * padded + c) * factor);
+        for (std::int64_t c = 0; c < padded; c += kLanes)
+          store(s.out + r * padded + c, load(s.out + r * padded + c) * factor);
       }
     }
     for (std::int64_t r = 0; r < rows; r += kRows) {
       for (std::int64_t c = 0; c < padded; c += kPanel) {
-        tile_product<true>(s.scores + r * kKeyBlock, kKeyBlock, b.head.values + begin * padded + c, padded, count,
-                           s.out + r * padded + c, padded);
+        tile_product<true>(s.scores + r * kKeyBlock, kKeyBlock, b.head.values + begin * padded + c,
+                           padded, count, s.out + r * padded + c, padded);
       }
     }
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
     const float inverse = 1.0f / s.total[r];
-    for (std::int64_t c = 0; c < b.width; ++c) b.out[r * b.ldo + c] = s.out[r * padded + c] * inverse;
+    for (std::int64_t c = 0; c < b.width; ++c)
+      b.out[r * b.ldo + c] = s.out[r * padded + c] * inverse;
   }
 }
 
-void attention_one(const float* q, const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
-                   std::int64_t keys, std::int64_t width, float scale, float* out, float* scratch) {
+void attention_one(const float* q, const float* k, std::int64_t ldk, const float* v,
+                   std::int64_t ldv, std::int64_t keys, std::int64_t width, float scale, float* out,
+                   float* scratch) {
   const std::int64_t whole = width / kLanes * kLanes;
   float best = -1e30f;
   for (std::int64_t j = 0; j < keys; ++j) {
@@ -250,7 +267,8 @@ void attention_one(const float* q, const float* k, std::int64_t ldk, const float
   for (std::int64_t j = 0; j < keys; ++j) {
     const float* row = v + j * ldv;
     const Vec p = splat(scratch[j]);
-    for (std::int64_t c = 0; c < whole; c += kLanes) store(out + c, load(out + c) + p * load(row + c));
+    for (std::int64_t c = 0; c < whole; c += kLanes)
+      store(out + c, load(out + c) + p * load(row + c));
     for (std::int64_t c = whole; c < width; ++c) out[c] += scratch[j] * row[c];
   }
   const float inverse = 1.0f / total;
@@ -260,7 +278,8 @@ void attention_one(const float* q, const float* k, std::int64_t ldk, const float
 }  // namespace
 
 extern const VectorKernels TESSERA_KERNELS_NAME;
-const VectorKernels TESSERA_KERNELS_NAME = {TESSERA_KERNELS_LABEL, kPanel,    layer_norm,      rms_norm,
-                                            add,                   pack_head, attention_block, attention_one};
+const VectorKernels TESSERA_KERNELS_NAME = {
+    TESSERA_KERNELS_LABEL, kPanel,       layer_norm, rms_norm, add, pack_head,
+    attention_block,       attention_one};
 
 }  // namespace tessera::kernels

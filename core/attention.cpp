@@ -1,0 +1,108 @@
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/kernels/vector.h"
+#include "core/layers.h"
+
+namespace tessera {
+namespace {
+
+using kernels::kKeyBlock;
+using kernels::kQueryBlock;
+
+/// Below this many queries, packing the keys costs more than it saves.
+constexpr std::int64_t kFewQueries = 5;
+
+struct Sizes {
+  std::int64_t queries, keys, heads, kv_heads, width;
+  float scale;
+  bool causal;
+  std::int64_t kv_head(std::int64_t head) const { return head / (heads / kv_heads); }
+  /// Keys that query i sees.
+  std::int64_t visible(std::int64_t i) const { return causal ? keys - queries + i + 1 : keys; }
+};
+
+Sizes check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+  const std::int64_t kv_heads = options.kv_heads ? options.kv_heads : options.heads;
+  const bool plain = q.rank() == 2 && k.rank() == 2 && v.rank() == 2 && q.stride(1) == 1 &&
+                     k.stride(1) == 1 && v.stride(1) == 1 && k.shape() == v.shape();
+  if (!plain || options.heads < 1 || options.heads % kv_heads != 0 ||
+      q.dim(1) % options.heads != 0 || k.dim(1) * options.heads != q.dim(1) * kv_heads ||
+      k.dim(0) == 0 || (options.causal && k.dim(0) < q.dim(0))) {
+    throw ShapeError(concat("attention of ", options.heads, " heads (", kv_heads,
+                            " of keys) was given queries ", q.shape().str(), ", keys ",
+                            k.shape().str(), ", values ", v.shape().str()));
+  }
+  const std::int64_t width = q.dim(1) / options.heads;
+  const float scale =
+      options.scale != 0 ? options.scale : 1.0f / std::sqrt(static_cast<float>(width));
+  return {q.dim(0), k.dim(0), options.heads, kv_heads, width, scale, options.causal};
+}
+
+/// One query at a time over keys and values as they lie: decoding steps.
+void few_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k, const Tensor& v,
+                 Tensor& out) {
+  ctx.parallel_for(s.heads * s.queries, [&](std::int64_t task) {
+    const std::int64_t h = task / s.queries, i = task % s.queries, offset = s.kv_head(h) * s.width;
+    Tensor scratch = ctx.empty({s.keys});
+    kernels::vector_kernels().attention_one(
+        q.data() + i * q.stride(0) + h * s.width, k.data() + offset, k.stride(0), v.data() + offset,
+        v.stride(0), s.visible(i), s.width, s.scale, out.data() + i * out.dim(1) + h * s.width,
+        scratch.data());
+  });
+}
+
+/// Blocks of queries over packed keys and values: encoders and prefill.
+void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k, const Tensor& v,
+                  Tensor& out) {
+  const auto& kernels = kernels::vector_kernels();
+  const auto padded = [&](std::int64_t n) {
+    return (n + kernels.panel - 1) / kernels.panel * kernels.panel;
+  };
+  const std::int64_t keys_size = padded(s.keys) * s.width, values_size = s.keys * padded(s.width);
+  Tensor packed = ctx.empty({s.kv_heads, keys_size + values_size});
+  const std::int64_t pieces = (s.keys + kKeyBlock - 1) / kKeyBlock;
+  ctx.parallel_for(s.kv_heads * pieces, [&](std::int64_t task) {
+    const std::int64_t h = task / pieces, begin = task % pieces * kKeyBlock;
+    float* to = packed.data() + h * packed.dim(1);
+    kernels.pack_head(k.data() + h * s.width, k.stride(0), v.data() + h * s.width, v.stride(0),
+                      begin, std::min(s.keys, begin + kKeyBlock), s.width, to, to + keys_size);
+  });
+
+  const std::int64_t blocks = (s.queries + kQueryBlock - 1) / kQueryBlock;
+  const std::int64_t scratch_size = kernels::attention_scratch(s.width);
+  ctx.parallel_for(s.heads * blocks, [&](std::int64_t task) {
+    const std::int64_t h = task / blocks, i = task % blocks * kQueryBlock;
+    Tensor scratch = ctx.empty({scratch_size});
+    const float* head = packed.data() + s.kv_head(h) * packed.dim(1);
+    kernels.attention_block({.q = q.data() + i * q.stride(0) + h * s.width,
+                             .ldq = q.stride(0),
+                             .rows = std::min(kQueryBlock, s.queries - i),
+                             .first = s.visible(i),
+                             .causal = s.causal,
+                             .keys = s.keys,
+                             .width = s.width,
+                             .scale = s.scale,
+                             .head = {head, head + keys_size},
+                             .out = out.data() + i * out.dim(1) + h * s.width,
+                             .ldo = out.dim(1),
+                             .scratch = scratch.data()});
+  });
+}
+
+}  // namespace
+
+Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                 const AttentionOptions& options) {
+  const Sizes sizes = check(q, k, v, options);
+  Tensor out = ctx.empty(q.shape());
+  if (sizes.queries < kFewQueries) {
+    few_queries(ctx, sizes, q, k, v, out);
+  } else {
+    many_queries(ctx, sizes, q, k, v, out);
+  }
+  return out;
+}
+
+}  // namespace tessera

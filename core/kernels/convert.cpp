@@ -1,0 +1,85 @@
+#include "core/kernels/convert.h"
+
+#include <bit>
+#include <cstring>
+
+namespace tessera {
+namespace {
+
+// Half to float with integer and float arithmetic only, so that the compiler can vectorise it: the
+// exponent is moved to float's place; subnormal halves are made normal by subtracting 2^-14;
+// infinities and NaNs keep all exponent bits.
+inline float widen_half(std::uint16_t half) {
+  const std::uint32_t magnitude = static_cast<std::uint32_t>(half & 0x7fffu) << 13;
+  const std::uint32_t exponent = magnitude & 0x0f800000u;
+  const std::uint32_t normal = magnitude + 0x38000000u;
+  const std::uint32_t special = normal + 0x38000000u;
+  const float subnormal =
+      std::bit_cast<float>(magnitude + 0x38800000u) - std::bit_cast<float>(0x38800000u);
+  std::uint32_t bits = exponent == 0x0f800000u ? special : normal;
+  bits = exponent == 0 ? std::bit_cast<std::uint32_t>(subnormal) : bits;
+  return std::bit_cast<float>(bits | static_cast<std::uint32_t>(half & 0x8000u) << 16);
+}
+
+template <class T, class Widen>
+void widen(const void* source, float* to, std::int64_t n, Widen one) {
+  const auto* from = static_cast<const char*>(source);
+  for (std::int64_t i = 0; i < n; ++i) {
+    T value;
+    std::memcpy(&value, from + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+    to[i] = one(value);
+  }
+}
+
+}  // namespace
+
+float f16_to_f32(std::uint16_t half) { return widen_half(half); }
+
+float bf16_to_f32(std::uint16_t value) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16);
+}
+
+std::uint16_t f32_to_f16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
+  if (magnitude >= 0x47800000u) return static_cast<std::uint16_t>(sign | 0x7c00u);
+  if (magnitude < 0x38800000u) {  // below the smallest normal half: let float addition round to
+                                  // multiples of 2^-24
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
+  }
+  const std::uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u);
+  return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
+}
+
+std::uint16_t f32_to_bf16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+void convert_to_f32(const void* source, DType type, float* to, std::int64_t n) {
+  switch (type) {
+    case DType::f32:
+      std::memcpy(to, source, static_cast<std::size_t>(n) * sizeof(float));
+      return;
+    case DType::f16:
+      return widen<std::uint16_t>(source, to, n, widen_half);
+    case DType::bf16:
+      return widen<std::uint16_t>(source, to, n, bf16_to_f32);
+    case DType::i8:
+      return widen<std::int8_t>(source, to, n, [](std::int8_t v) { return static_cast<float>(v); });
+    case DType::u8:
+      return widen<std::uint8_t>(source, to, n,
+                                 [](std::uint8_t v) { return static_cast<float>(v); });
+    case DType::i32:
+      return widen<std::int32_t>(source, to, n,
+                                 [](std::int32_t v) { return static_cast<float>(v); });
+    case DType::i64:
+      return widen<std::int64_t>(source, to, n,
+                                 [](std::int64_t v) { return static_cast<float>(v); });
+  }
+}
+
+}  // namespace tessera

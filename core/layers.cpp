@@ -1,0 +1,219 @@
+#include "core/layers.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "core/error.h"
+#include "core/kernels/convert.h"
+#include "core/kernels/reference.h"
+#include "core/kernels/vector.h"
+
+namespace tessera {
+namespace {
+
+/// Rows that one task takes; fixed, so that results do not depend on the number of threads.
+constexpr std::int64_t kRowsPerTask = 64;
+constexpr std::int64_t kElementsPerTask = 1 << 16;
+
+/// Calls work(begin, end) over [0, count) in fixed pieces.
+template <class Work>
+void in_pieces(Context& ctx, std::int64_t count, std::int64_t piece, Work work) {
+  ctx.parallel_for((count + piece - 1) / piece,
+                   [&](std::int64_t i) { work(i * piece, std::min(count, (i + 1) * piece)); });
+}
+
+void check_width(const Tensor& x, std::int64_t width, const char* layer) {
+  if (x.rank() != 2 || x.dim(1) != width || x.stride(1) != 1) {
+    throw ShapeError(concat(layer, " of width ", width, " was given ", x.shape().str()));
+  }
+}
+
+/// [Cout, Cin, K...] -> [Cout, K..., Cin] for the first and only spatial dimension.
+Tensor channels_last(const Tensor& weight) {
+  const std::int64_t out = weight.dim(0), in = weight.dim(1), kernel = weight.dim(2);
+  Tensor turned = Tensor::empty({out, kernel * in});
+  for (std::int64_t o = 0; o < out; ++o) {
+    for (std::int64_t j = 0; j < kernel; ++j) {
+      for (std::int64_t c = 0; c < in; ++c) {
+        turned.data()[(o * kernel + j) * in + c] = weight.data()[(o * in + c) * kernel + j];
+      }
+    }
+  }
+  return turned;
+}
+
+}  // namespace
+
+Activation activation_from_name(std::string_view name) {
+  using enum Activation;
+  static constexpr std::pair<std::string_view, Activation> kNames[] = {
+      {"gelu", gelu},
+      {"gelu_python", gelu},
+      {"gelu_new", gelu_tanh},
+      {"gelu_fast", gelu_tanh},
+      {"gelu_pytorch_tanh", gelu_tanh},
+      {"gelu_python_tanh", gelu_tanh},
+      {"gelu_accurate", gelu_tanh},
+      {"quick_gelu", quick_gelu},
+      {"relu", relu},
+      {"relu2", relu_squared},
+      {"silu", silu},
+      {"swish", silu},
+      {"tanh", tanh},
+      {"sigmoid", sigmoid},
+      {"mish", mish},
+      {"linear", none}};
+  std::string known;
+  for (const auto& [key, value] : kNames) {
+    if (key == name) return value;
+    known += (known.empty() ? "" : ", ") + std::string(key);
+  }
+  throw UnsupportedError(
+      concat("activation function \"", name, "\" is not known; known are ", known));
+}
+
+LayerNorm::LayerNorm(const Weights& w, std::int64_t width, double epsilon)
+    : weight(w.get_f32("weight", {width})),
+      bias(w.get_f32("bias", {width})),
+      eps(static_cast<float>(epsilon)) {}
+
+Tensor LayerNorm::operator()(Context& ctx, const Tensor& x) const {
+  check_width(x, weight.dim(0), "LayerNorm");
+  Tensor y = ctx.empty(x.shape());
+  const auto& kernels = kernels::vector_kernels();
+  in_pieces(ctx, x.dim(0), kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      kernels.layer_norm(x.data() + i * x.stride(0), weight.data(), bias.data(), eps, x.dim(1),
+                         y.data() + i * x.dim(1));
+    }
+  });
+  return y;
+}
+
+RmsNorm::RmsNorm(const Weights& w, std::int64_t width, double epsilon)
+    : weight(w.get_f32("weight", {width})), eps(static_cast<float>(epsilon)) {}
+
+Tensor RmsNorm::operator()(Context& ctx, const Tensor& x) const {
+  check_width(x, weight.dim(0), "RmsNorm");
+  Tensor y = ctx.empty(x.shape());
+  const auto& kernels = kernels::vector_kernels();
+  in_pieces(ctx, x.dim(0), kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      kernels.rms_norm(x.data() + i * x.stride(0), weight.data(), eps, x.dim(1),
+                       y.data() + i * x.dim(1));
+    }
+  });
+  return y;
+}
+
+Embedding::Embedding(const Weights& w, std::int64_t count, std::int64_t width)
+    : table(w.get("weight", {count, width})) {
+  if (table.dtype() == DType::i8) scales = w.get("weight_scale", {count, 1}).to_f32();
+}
+
+Tensor Embedding::operator()(Context& ctx, std::span<const std::int32_t> ids) const {
+  const std::int64_t count = table.dim(0), width = table.dim(1);
+  Tensor rows = ctx.empty({static_cast<std::int64_t>(ids.size()), width});
+  float* to = rows.data();
+  for (const std::int32_t id : ids) {
+    if (id < 0 || id >= count) {
+      throw ArgumentError(
+          concat("token id ", id, " is outside the vocabulary of ", count, " tokens"));
+    }
+    const Tensor row = table[id];
+    convert_to_f32(row.raw(), row.dtype(), to, width);
+    if (scales) std::for_each(to, to + width, [s = scales.data()[id]](float& x) { x *= s; });
+    to += width;
+  }
+  return rows;
+}
+
+Linear Embedding::as_linear() const { return {table, {}, scales}; }
+
+Conv1d::Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_size,
+               std::int64_t step, std::int64_t pad)
+    : weight(channels_last(w.get_f32("weight", {out, in, kernel_size})),
+             w.has("bias") ? w.get_f32("bias", {out}) : Tensor()),
+      channels_in(in),
+      kernel(kernel_size),
+      stride(step),
+      padding(pad) {}
+
+Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) const {
+  check_width(x, channels_in, "Conv1d");
+  const std::int64_t frames = x.dim(0), count = (frames + 2 * padding - kernel) / stride + 1;
+  if (frames + 2 * padding < kernel) {
+    throw ShapeError(concat("Conv1d with a kernel of ", kernel, " was given ", frames, " frames"));
+  }
+  Tensor windows = ctx.empty({count, kernel * channels_in});
+  in_pieces(ctx, count, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      float* to = windows.data() + t * kernel * channels_in;
+      for (std::int64_t j = 0; j < kernel; ++j, to += channels_in) {
+        const std::int64_t at = t * stride + j - padding;
+        if (at < 0 || at >= frames) {
+          std::fill_n(to, channels_in, 0.0f);
+        } else {
+          std::copy_n(x.data() + at * x.stride(0), channels_in, to);
+        }
+      }
+    }
+  });
+  return weight(ctx, windows, {.activation = activation, .residual = {}});
+}
+
+Conv2d::Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t patch_size)
+    : weight(w.get_f32("weight", {out, in, patch_size, patch_size})
+                 .reshape({out, in * patch_size * patch_size}),
+             w.has("bias") ? w.get_f32("bias", {out}) : Tensor()),
+      channels_in(in),
+      patch(patch_size) {}
+
+Tensor Conv2d::operator()(Context& ctx, const Tensor& x) const {
+  if (x.rank() != 3 || x.dim(0) != channels_in || x.dim(1) < patch || x.dim(2) < patch ||
+      !x.is_contiguous()) {
+    throw ShapeError(concat("patch embedding of ", channels_in, " channels and patches of ", patch,
+                            " was given ", x.shape().str()));
+  }
+  const std::int64_t high = x.dim(1) / patch, wide = x.dim(2) / patch,
+                     width = channels_in * patch * patch;
+  Tensor patches = ctx.empty({high * wide, width});
+  in_pieces(ctx, high * wide, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float* corner = x.data() + (i / wide) * patch * x.dim(2) + (i % wide) * patch;
+      float* to = patches.data() + i * width;
+      for (std::int64_t c = 0; c < channels_in; ++c) {
+        for (std::int64_t row = 0; row < patch; ++row, to += patch) {
+          std::copy_n(corner + (c * x.dim(1) + row) * x.dim(2), patch, to);
+        }
+      }
+    }
+  });
+  return weight(ctx, patches);
+}
+
+Tensor activate(Context& ctx, Activation activation, const Tensor& x) {
+  const Tensor source = x.to_f32();
+  Tensor y = ctx.empty(x.shape());
+  in_pieces(ctx, x.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      y.data()[i] = kernels::reference::activate(activation, source.data()[i]);
+    }
+  });
+  return y;
+}
+
+Tensor add(Context& ctx, const Tensor& a, const Tensor& b) {
+  if (a.shape() != b.shape() || !a.is_contiguous() || !b.is_contiguous()) {
+    throw ShapeError(concat("can't add ", a.shape().str(), " and ", b.shape().str()));
+  }
+  Tensor y = ctx.empty(a.shape());
+  const auto& kernels = kernels::vector_kernels();
+  in_pieces(ctx, a.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    kernels.add(a.data() + begin, b.data() + begin, end - begin, y.data() + begin);
+  });
+  return y;
+}
+
+}  // namespace tessera
