@@ -16,12 +16,12 @@ function(tessera_options target)
   endif()
 endfunction()
 
-# tessera_library(name [DEPENDS ours...] [PRIVATE foreign...] [HEADER_ONLY foreign...] [INTERNAL headers...]): the
-# static library of this folder, from every .cpp file of it, its families/ and its kernels/. PRIVATE libraries are
-# linked by whoever links this one; HEADER_ONLY ones are needed to build it and then forgotten. All headers of the
-# folder itself are public (installed, and free of foreign includes) but for those named INTERNAL.
+# tessera_library(name HEADERS public... [DEPENDS ours...] [PRIVATE foreign...] [HEADER_ONLY foreign...]): the static
+# library of this folder, from every .cpp file of it, its families/ and its kernels/. HEADERS are installed and free of
+# foreign includes; all other headers are the library's own business. PRIVATE libraries are linked by whoever links
+# this one; HEADER_ONLY ones are needed to build it and then forgotten.
 function(tessera_library name)
-  cmake_parse_arguments(ARG "" "" "DEPENDS;PRIVATE;HEADER_ONLY;INTERNAL" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "HEADERS;DEPENDS;PRIVATE;HEADER_ONLY" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.cpp"
        "${CMAKE_CURRENT_SOURCE_DIR}/families/*.cpp" "${CMAKE_CURRENT_SOURCE_DIR}/kernels/*.cpp")
   add_library(tessera_${name} STATIC ${sources})
@@ -35,12 +35,10 @@ function(tessera_library name)
     target_link_libraries(tessera_${name} PRIVATE "$<BUILD_INTERFACE:${library}>")
   endforeach()
 
-  file(GLOB headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}" "*.h")
-  list(TRANSFORM ARG_INTERNAL PREPEND "${name}/")
-  list(REMOVE_ITEM headers ${ARG_INTERNAL})
+  list(TRANSFORM ARG_HEADERS PREPEND "${name}/")
   set_target_properties(tessera_${name} PROPERTIES EXPORT_NAME ${name})
   set_property(GLOBAL APPEND PROPERTY TESSERA_LIBRARIES tessera_${name})
-  set_property(GLOBAL APPEND PROPERTY TESSERA_PUBLIC_HEADERS ${headers})
+  set_property(GLOBAL APPEND PROPERTY TESSERA_PUBLIC_HEADERS ${ARG_HEADERS})
 endfunction()
 
 # tessera_families(name Type namespace header): writes families_list.cpp, which defines
