@@ -1,0 +1,50 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/context.h"
+#include "core/kv_cache.h"
+#include "core/tensor.h"
+#include "text/language_model.h"
+#include "text/sampler.h"
+#include "text/tokenizer.h"
+
+namespace tessera::text {
+
+/// Why a text ended. All of them are ordinary outcomes.
+enum class StopReason { end_of_text, stop_string, max_tokens, context_full, cancelled };
+/// "end_of_text", "stop_string", ...
+const char* name_of(StopReason reason);
+
+struct Generated {
+  std::vector<std::int32_t> ids;         ///< without the prompt and the stop token
+  std::string text;                      ///< decoded, special tokens skipped, cut before a stop string
+  double score = 0;                      ///< beam search: sum of log-probabilities / length^length_penalty
+  std::vector<float> log_probabilities;  ///< one for each id, where SamplingOptions asks for them
+  StopReason stop_reason = StopReason::max_tokens;
+};
+
+struct GenerateHooks {
+  /// Each new token with the text that became certain (may be empty); false stops. With beams: called at the end.
+  std::function<bool(std::int32_t id, const std::string& piece)> on_token;
+  /// Asked before every step; true stops.
+  std::function<bool()> cancelled;
+  /// Changes the logits of the next token after all other processors (Whisper's timestamp rules, for example).
+  std::function<void(std::span<const std::int32_t> generated, std::span<float> logits)> process_logits;
+};
+
+struct GenerateInput {
+  KvCache cache;                         ///< empty but for the memory of a decoder with cross-attention
+  Tensor rows;                           ///< [T, D] the embedded prompt
+  std::vector<std::int32_t> prompt_ids;  ///< what penalties and HF's processors see as input_ids
+};
+
+/// Prefills once, then decodes a token a step (a row for each beam). One result, or num_return_sequences of them, best
+/// first. Throws ArgumentError for options out of range and for a prompt longer than the model's positions.
+std::vector<Generated> generate(Context& ctx, const LanguageModel& model, const Tokenizer& tokenizer,
+                                GenerateInput input, const SamplingOptions& options, const GenerateHooks& hooks = {});
+
+}  // namespace tessera::text
