@@ -44,7 +44,7 @@ VIDEOS = {
     "video.mkv": (16000, 1, ["-c:v", "mpeg4", "-c:a", "flac", "-sample_fmt", "s16"]),
     "video.ts": (48000, 1, ["-c:v", "mpeg2video", "-c:a", "mp2", "-b:a", "64k", "-f", "mpegts"]),
 }
-SILENT = {
+SILENT = {  # nothing to hear
     "no_sound.mp4": ["-c:v", "mpeg4"],
     "picture.png": ["-frames:v", "1", "-c:v", "png", "-update", "1"],
     "picture.jpg": ["-frames:v", "1", "-c:v", "mjpeg", "-update", "1"],
@@ -86,6 +86,9 @@ def main():
             make(name, *spec, pathlib.Path(folder), film)
     for name, options in SILENT.items():
         ffmpeg(*film, *options, *EXACT, DATA / name)
+
+    # Ten minutes in two kilobytes: more than any recording could hold.
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=1000:cl=mono", "-t", "600", "-frame_size", "16384", "-metadata_header_padding", "0", *EXACT, DATA / "bomb.flac")
 
     expected = {}
     for name in {**SOUNDS, **VIDEOS}:
