@@ -9,22 +9,31 @@
 
 namespace tessera::audio {
 
-/// Whisper's log-mel spectrogram, as HF's WhisperFeatureExtractor: Hann window of n_fft, reflect padding, Slaney mel
-/// filters, log10, clamped to 8 below the maximum, (x + 4) / 4.
+/// Whisper's log-mel spectrogram, as the numpy path of HF's WhisperFeatureExtractor computes it (in
+/// double precision): Hann window of n_fft, frames centred on multiples of hop, both ends mirrored,
+/// power spectrum, Slaney mel filters, log10 of at least 1e-10, clamped to 8 below the maximum, (x
+/// + 4) / 4. Const and shared.
 class LogMel {
  public:
-  /// Reads preprocessor_config.json (feature_size, sampling_rate, hop_length, n_fft, chunk_length).
+  /// Reads preprocessor_config.json (feature_size, hop_length, n_fft, chunk_length). Throws
+  /// FormatError for sizes out of range, UnsupportedError for a sampling_rate other than 16000,
+  /// dither or a padding_value.
   explicit LogMel(const Config& preprocessor_config = {});
-  /// samples (16 kHz mono), padded with zeros or cut to chunk_length seconds -> [frames, mels], time first
-  /// (HF's input_features transposed).
+  /// samples (16 kHz mono), padded with zeros or cut to chunk_length seconds -> [frames(), mels()],
+  /// time first (HF's input_features transposed). The maximum is that of the window. Padding costs
+  /// next to nothing.
   Tensor operator()(Context& ctx, std::span<const float> samples) const;
-  /// The whole sound without padding or cutting to a window: [samples/hop, mels] (long-form transcription).
+  /// The whole sound with nothing padded or cut, as HF's truncation=False, padding="longest":
+  /// [samples / hop, mels] (rounded down). Frame f is centred on sample f * hop, and the end is
+  /// mirrored where the last frames reach beyond it; the maximum is that of the whole sound, so a
+  /// quiet stretch can differ from the same stretch in a window of its own. Throws ArgumentError
+  /// for less than one hop.
   Tensor whole(Context& ctx, std::span<const float> samples) const;
 
   std::int64_t mels() const;
-  std::int64_t frames() const;             ///< of one window: 3000
-  std::int64_t samples_per_window() const; ///< 480000
-  std::int64_t hop() const;                ///< samples per frame: 160
+  std::int64_t frames() const;              ///< of one window: 3000
+  std::int64_t samples_per_window() const;  ///< 480000
+  std::int64_t hop() const;                 ///< samples per frame: 160
 
  private:
   struct Impl;

@@ -1,7 +1,6 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,26 +9,40 @@ namespace tessera::audio {
 
 constexpr std::int64_t kSampleRate = 16000;
 
-/// Mono samples in [-1, 1] at 16 kHz.
+/// Mono samples at 16 kHz, nominally in [-1, 1] (float and lossy formats may go beyond); all are
+/// finite.
 struct Sound {
   std::vector<float> samples;
-  /// What went wrong on the way ("corrupt data after 12.3 s; used what was decoded"); empty: nothing.
+  /// What went wrong on the way ("damaged after 12.3 s ...; used what could be decoded"); empty:
+  /// nothing. A cut-off file is noticed where its format states a length or a size (wav, flac, mp3
+  /// with a Xing header, mp4, audio-only webm).
   std::string warning;
   double seconds() const { return static_cast<double>(samples.size()) / kSampleRate; }
 };
 
 struct SoundLimits {
-  double max_seconds = 24 * 3600;  ///< longer sound is an error before memory is taken for it
+  /// Longer sound is a FormatError, thrown while decoding before memory is taken for more. Apart
+  /// from this, a file must have a byte for every 0.1 s beyond its first minute.
+  double max_seconds = 24 * 3600;
 };
 
-/// Decodes the first sound track of whatever FFmpeg reads (sound files and videos), any rate and channel layout.
-/// Throws IoError (can't open), FormatError (no sound track, nothing decodable, zero length).
+/// Decodes the sound track of whatever FFmpeg reads (sound files and videos; the first track marked
+/// as default, else the first), any rate and channel layout, to the samples that `ffmpeg -i FILE
+/// -ac 1 -ar 16000 -f f32le` gives. What a file is shows in its bytes, not in its name. Nothing but
+/// `file` itself is ever opened: no playlists, no protocols. A pipe or device is read to its end
+/// first (at most 1 GiB). Throws IoError (can't open or read), FormatError (no sound track, nothing
+/// decodable, zero length, too long), UnsupportedError (playlists, codecs unknown to this FFmpeg,
+/// rates beyond 1 to 768 kHz, over 64 channels). The first call silences FFmpeg's messages for the
+/// process (av_log_set_level), unless the program has chosen a level.
 Sound load_sound(const std::filesystem::path& file, const SoundLimits& limits = {});
 /// The same from memory (standard input, embedded data); `name` stands for the file in messages.
-Sound decode_sound(std::span<const std::uint8_t> bytes, const std::string& name, const SoundLimits& limits = {});
+Sound decode_sound(std::span<const std::uint8_t> bytes, const std::string& name,
+                   const SoundLimits& limits = {});
 
-/// Headerless samples.
+/// Headerless interleaved samples; several channels are mixed as for files. Throws ArgumentError
+/// (rates and channels out of range), FormatError (zero length).
 enum class PcmFormat { s16le, f32le };
-Sound from_pcm(std::span<const std::uint8_t> bytes, PcmFormat format, std::int64_t rate, std::int64_t channels);
+Sound from_pcm(std::span<const std::uint8_t> bytes, PcmFormat format, std::int64_t rate,
+               std::int64_t channels);
 
 }  // namespace tessera::audio
