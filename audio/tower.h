@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/config.h"
@@ -23,7 +24,7 @@ class AudioTower {
 
 /// How a tower is found: by `model_type` of its config.
 struct AudioFamily {
-  const char* model_type;
+  std::vector<std::string> model_types;
   std::unique_ptr<AudioTower> (*load)(const Config& config, const Weights& weights);
 };
 std::vector<AudioFamily> families();

@@ -93,15 +93,20 @@ void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k
 
 }  // namespace
 
-Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
-                 const AttentionOptions& options) {
+void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+               const AttentionOptions& options, Tensor& out) {
   const Sizes sizes = check(q, k, v, options);
-  Tensor out = ctx.empty(q.shape());
   if (sizes.queries < kFewQueries) {
     few_queries(ctx, sizes, q, k, v, out);
   } else {
     many_queries(ctx, sizes, q, k, v, out);
   }
+}
+
+Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                 const AttentionOptions& options) {
+  Tensor out = ctx.empty(q.shape());
+  attention(ctx, q, k, v, options, out);
   return out;
 }
 

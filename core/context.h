@@ -49,6 +49,16 @@ class Context {
   /// Prepared oneDNN primitives (for the kernels).
   kernels::MatmulCache& matmul_cache();
 
+  /// Shows intermediate results by name ("hidden.3") to whoever asked to see them: tests,
+  /// debugging. Null: nobody.
+  std::function<void(const std::string& name, const Tensor& value)> observer;
+  void observe(const char* name, const Tensor& value) const {
+    if (observer) observer(name, value);
+  }
+  void observe(const char* name, std::int64_t index, const Tensor& value) const {
+    if (observer) observer(std::string(name) + "." + std::to_string(index), value);
+  }
+
   Tape* tape = nullptr;  ///< null: nothing is recorded (inference)
 
  private:

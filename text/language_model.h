@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <span>
 #include <vector>
 
@@ -41,7 +42,7 @@ class LanguageModel {
 
 /// How a decoder family is found: by `model_type` of its config.
 struct LanguageFamily {
-  const char* model_type;
+  std::vector<std::string> model_types;
   std::unique_ptr<LanguageModel> (*load)(const Config& config, const Weights& weights);
 };
 std::vector<LanguageFamily> families();

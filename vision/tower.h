@@ -15,11 +15,14 @@ namespace tessera::vision {
 class VisionTower {
  public:
   virtual ~VisionTower() = default;
-  virtual std::int64_t width() const = 0;  ///< D of a row
-  /// pixels [3, H, W] -> last hidden states [T, D] after the final norm. Image sizes other than the config's have the
-  /// position embedding interpolated (bicubic, as HF's interpolate_pos_encoding).
+  virtual std::int64_t width() const = 0;         ///< D of a row
+  virtual std::int64_t class_tokens() const = 0;  ///< rows before those of the patches
+  virtual std::int64_t patch_size() const = 0;    ///< pixels a side; patches lie in reading order
+  /// pixels [3, H, W] -> last hidden states [T, D] after the final norm. Image sizes other than the
+  /// config's have the position embedding interpolated (bicubic, as HF's interpolate_pos_encoding).
   virtual Tensor encode(Context& ctx, const Tensor& pixels) const = 0;
-  /// pixels [3, H, W] -> class logits [classes]. Throws UnsupportedError where the checkpoint has no head.
+  /// pixels [3, H, W] -> class logits [classes]. Throws UnsupportedError where the checkpoint has
+  /// no head.
   virtual Tensor classify(Context& ctx, const Tensor& pixels) const;
   /// Class names by index; empty without a head.
   virtual std::vector<std::string> labels() const { return {}; }
@@ -27,7 +30,7 @@ class VisionTower {
 
 /// How a tower is found: by `model_type` of its config.
 struct VisionFamily {
-  const char* model_type;
+  std::vector<std::string> model_types;
   std::unique_ptr<VisionTower> (*load)(const Config& config, const Weights& weights);
 };
 std::vector<VisionFamily> families();

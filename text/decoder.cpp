@@ -1,0 +1,70 @@
+#include "text/decoder.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace tessera::text {
+
+void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
+                     std::int64_t max_positions) {
+  std::int64_t total = 0;
+  for (const Sequence& s : sequences) {
+    total += s.rows;
+    if (s.cache->length() + s.rows > max_positions) {
+      throw ArgumentError(concat("a sequence of ", s.cache->length() + s.rows,
+                                 " tokens is longer than the decoder's context of ",
+                                 max_positions));
+    }
+  }
+  if (rows.rank() != 2 || rows.dim(0) != total) {
+    throw ShapeError(concat("the decoder was given rows ", rows.shape().str(), " for sequences of ",
+                            total, " rows"));
+  }
+}
+
+Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,
+                     std::span<const Sequence> sequences) {
+  Tensor positions = ctx.empty(x.shape());
+  float* to = positions.data();
+  for (const Sequence& s : sequences) {
+    const Tensor rows = table.slice(s.cache->length(), s.cache->length() + s.rows);
+    to = std::copy_n(rows.data(), rows.numel(), to);
+  }
+  return add(ctx, x, positions);
+}
+
+Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                      std::int64_t layer, std::span<const Sequence> sequences,
+                      AttentionOptions options) {
+  options.causal = true;
+  Tensor out = ctx.empty(q.shape());
+  std::int64_t at = 0;
+  for (const Sequence& s : sequences) {
+    const std::int64_t end = at + s.rows;
+    const KvCache::Layer::View seen =
+        s.cache->layer(layer).append(k.slice(at, end), v.slice(at, end));
+    Tensor own = out.slice(at, end);
+    attention(ctx, q.slice(at, end), seen.k, seen.v, options, own);
+    at = end;
+  }
+  return out;
+}
+
+Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
+                       std::span<const Sequence> sequences, const AttentionOptions& options) {
+  Tensor out = ctx.empty(q.shape());
+  std::int64_t at = 0;
+  for (const Sequence& s : sequences) {
+    const KvCache::Layer& cache = s.cache->layer(layer);
+    if (!cache.memory_k) {
+      throw ArgumentError("this decoder reads from an image or a sound: give it at least one");
+    }
+    Tensor own = out.slice(at, at + s.rows);
+    attention(ctx, q.slice(at, at + s.rows), cache.memory_k, cache.memory_v, options, own);
+    at += s.rows;
+  }
+  return out;
+}
+
+}  // namespace tessera::text

@@ -1,0 +1,30 @@
+#pragma once
+#include <span>
+
+#include "core/layers.h"
+#include "text/language_model.h"
+
+// What decoders of all families share: attention of the rows of several sequences, each over its
+// own cache.
+namespace tessera::text {
+
+/// Throws ShapeError unless the sequences' rows add up to `rows`, ArgumentError where one would
+/// outgrow max_positions.
+void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
+                     std::int64_t max_positions);
+
+/// x [N, D] + table rows at each sequence's positions. To be called before the caches grow.
+Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,
+                     std::span<const Sequence> sequences);
+
+/// Appends k, v [N, kv_heads*d] to every sequence's cache of this layer and attends causally. q [N,
+/// heads*d] -> same.
+Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                      std::int64_t layer, std::span<const Sequence> sequences,
+                      AttentionOptions options);
+
+/// Attends to every sequence's memory. Throws ArgumentError where a cache has none.
+Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
+                       std::span<const Sequence> sequences, const AttentionOptions& options);
+
+}  // namespace tessera::text

@@ -1,0 +1,140 @@
+// The decoder of Whisper (Radford et al. 2022) as HF transformers' WhisperDecoder: text that
+// cross-attends to a memory.
+#include <cmath>
+
+#include "core/error.h"
+#include "core/layers.h"
+#include "text/decoder.h"
+#include "text/language_model.h"
+
+namespace tessera::text {
+namespace {
+
+struct WhisperDecoderConfig {
+  std::int64_t width, layers, heads, inner, positions, vocab;
+  Activation activation;
+  bool scale_embedding;
+
+  explicit WhisperDecoderConfig(const Config& c)
+      : width(c.bounded("d_model", 384, 1, 1 << 16)),
+        layers(c.bounded("decoder_layers", 4, 0, 1024)),
+        heads(c.bounded("decoder_attention_heads", 6, 1, 1024)),
+        inner(c.bounded("decoder_ffn_dim", 4 * width, 1, 1 << 18)),
+        positions(c.bounded("max_target_positions", 448, 1, 1 << 20)),
+        vocab(c.bounded("vocab_size", 51865, 1, 1 << 24)),
+        activation(activation_from_name(c.string("activation_function", "gelu"))),
+        scale_embedding(c.boolean("scale_embedding", false)) {
+    if (width % heads != 0)
+      throw FormatError(concat(c.where(), ": ", heads, " heads do not divide a width of ", width));
+  }
+};
+
+constexpr double kEps = 1e-5;
+
+struct Block {
+  std::int64_t layer, width;
+  AttentionOptions options;
+  Activation activation;
+  LayerNorm self_norm, cross_norm, final_norm;
+  Linear qkv, self_out, cross_q, cross_kv, cross_out, fc1, fc2;
+
+  Block(const WhisperDecoderConfig& c, const Weights& w, std::int64_t i)
+      : layer(i),
+        width(c.width),
+        options{.heads = c.heads},
+        activation(c.activation),
+        self_norm(w.at("self_attn_layer_norm"), width, kEps),
+        cross_norm(w.at("encoder_attn_layer_norm"), width, kEps),
+        final_norm(w.at("final_layer_norm"), width, kEps),
+        qkv(Linear::concat(
+            {w.at("self_attn.q_proj"), w.at("self_attn.k_proj"), w.at("self_attn.v_proj")}, width,
+            {width, width, width})),
+        self_out(w.at("self_attn.out_proj"), width, width),
+        cross_q(w.at("encoder_attn.q_proj"), width, width),
+        cross_kv(Linear::concat({w.at("encoder_attn.k_proj"), w.at("encoder_attn.v_proj")}, width,
+                                {width, width})),
+        cross_out(w.at("encoder_attn.out_proj"), width, width),
+        fc1(w.at("fc1"), width, c.inner),
+        fc2(w.at("fc2"), c.inner, width) {}
+
+  // x = x + Attn(LN(x));  x = x + Cross(LN(x), memory);  x = x + MLP(LN(x))
+  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, std::span<const Sequence> sequences) const {
+    const Tensor h = qkv(ctx, self_norm(ctx, x));
+    const Tensor a = self_attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
+                                    h.columns(2 * width, 3 * width), layer, sequences, options);
+    x = self_out(ctx, a, {.residual = x});
+    const Tensor c =
+        cross_attention(ctx, cross_q(ctx, cross_norm(ctx, x)), layer, sequences, options);
+    x = cross_out(ctx, c, {.residual = x});
+    const Tensor m = fc1(ctx, final_norm(ctx, x), {.activation = activation});
+    return fc2(ctx, m, {.residual = x});
+  }
+};
+
+class WhisperDecoder : public LanguageModel {
+ public:
+  WhisperDecoder(const Config& config, const Weights& w)
+      : c_(config),
+        tokens_(w.at("embed_tokens"), c_.vocab, c_.width),
+        positions_(w.get_f32("embed_positions.weight", {c_.positions, c_.width})),
+        norm_(w.at("layer_norm"), c_.width, kEps),
+        head_(tokens_.as_linear()) {
+    for (std::int64_t i = 0; i < c_.layers; ++i) blocks_.emplace_back(c_, w.at("layers").at(i), i);
+  }
+
+  std::int64_t width() const override { return c_.width; }
+  std::int64_t vocab_size() const override { return c_.vocab; }
+  std::int64_t max_positions() const override { return c_.positions; }
+  bool has_cross_attention() const override { return true; }
+  KvCache new_cache() const override { return KvCache(c_.layers); }
+
+  Tensor embed(Context& ctx, std::span<const std::int32_t> ids) const override {
+    Tensor rows = tokens_(ctx, ids);
+    if (c_.scale_embedding) {
+      const float scale = std::sqrt(static_cast<float>(c_.width));
+      for (std::int64_t i = 0; i < rows.numel(); ++i) rows.data()[i] *= scale;
+    }
+    return rows;
+  }
+
+  void set_memory(Context& ctx, const Tensor& memory, KvCache& cache) const override {
+    for (const Block& block : blocks_) {
+      const Tensor kv = block.cross_kv(ctx, memory);
+      cache.layer(block.layer).memory_k = kv.columns(0, c_.width);
+      cache.layer(block.layer).memory_v = kv.columns(c_.width, 2 * c_.width);
+    }
+  }
+
+  Tensor forward(Context& ctx, const Tensor& rows,
+                 std::span<const Sequence> sequences) const override {
+    check_sequences(rows, sequences, c_.positions);
+    Tensor x = add_positions(ctx, rows, positions_, sequences);
+    for (const Block& block : blocks_) {
+      ctx.observe("hidden", block.layer, x);
+      x = block(ctx, x, sequences);
+    }
+    ctx.observe("hidden", c_.layers, x);
+    return norm_(ctx, x);
+  }
+
+  Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }
+
+ private:
+  WhisperDecoderConfig c_;
+  Embedding tokens_;
+  Tensor positions_;
+  std::vector<Block> blocks_;
+  LayerNorm norm_;
+  Linear head_;
+};
+
+}  // namespace
+
+LanguageFamily whisper_family() {
+  return {{"whisper"},
+          [](const Config& config, const Weights& weights) -> std::unique_ptr<LanguageModel> {
+            return std::make_unique<WhisperDecoder>(config, weights);
+          }};
+}
+
+}  // namespace tessera::text

@@ -1,0 +1,175 @@
+// Vision Transformer (Dosovitskiy et al. 2020) and DeiT (Touvron et al. 2020: one more token), with
+// or without a classification head, as HF transformers' ViT* and DeiT* models.
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/layers.h"
+#include "vision/positions.h"
+#include "vision/tower.h"
+
+namespace tessera::vision {
+namespace {
+
+struct VitConfig {
+  std::int64_t width, layers, heads, inner, channels, patch;
+  double eps;
+  Activation activation;
+
+  explicit VitConfig(const Config& c)
+      : width(c.bounded("hidden_size", 768, 1, 1 << 16)),
+        layers(c.bounded("num_hidden_layers", 12, 0, 1024)),
+        heads(c.bounded("num_attention_heads", 12, 1, 1024)),
+        inner(c.bounded("intermediate_size", 3072, 1, 1 << 18)),
+        channels(c.bounded("num_channels", 3, 1, 64)),
+        patch(c.bounded("patch_size", 16, 1, 1024)),
+        eps(c.number("layer_norm_eps", 1e-12)),
+        activation(activation_from_name(c.string("hidden_act", "gelu"))) {
+    if (width % heads != 0)
+      throw FormatError(concat(c.where(), ": ", heads, " heads do not divide a width of ", width));
+  }
+};
+
+struct Block {
+  std::int64_t width;
+  AttentionOptions options;
+  Activation activation;
+  LayerNorm norm_before, norm_after;
+  Linear qkv, attention_out, intermediate, output;
+
+  Block(const VitConfig& c, const Weights& w)
+      : width(c.width),
+        options{.heads = c.heads},
+        activation(c.activation),
+        norm_before(w.at("layernorm_before"), width, c.eps),
+        norm_after(w.at("layernorm_after"), width, c.eps),
+        qkv(Linear::concat({w.at("attention.attention.query"), w.at("attention.attention.key"),
+                            w.at("attention.attention.value")},
+                           width, {width, width, width})),
+        attention_out(w.at("attention.output.dense"), width, width),
+        intermediate(w.at("intermediate.dense"), width, c.inner),
+        output(w.at("output.dense"), c.inner, width) {}
+
+  // x = x + Attn(LN(x));  x = x + MLP(LN(x))
+  Tensor operator()(Context& ctx, Tensor x /*[T, D]*/) const {
+    const Tensor h = qkv(ctx, norm_before(ctx, x));
+    const Tensor a = attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
+                               h.columns(2 * width, 3 * width), options);
+    x = attention_out(ctx, a, {.residual = x});
+    const Tensor m = intermediate(ctx, norm_after(ctx, x), {.activation = activation});
+    return output(ctx, m, {.residual = x});
+  }
+};
+
+/// Class names in order: id2label, else LABEL_i as HF names them.
+std::vector<std::string> read_labels(const Config& config, std::int64_t classes) {
+  const Config names = config.child("id2label");
+  std::vector<std::string> labels;
+  for (std::int64_t i = 0; i < classes; ++i) {
+    labels.push_back(names.string(std::to_string(i), "LABEL_" + std::to_string(i)));
+  }
+  return labels;
+}
+
+class Vit : public VisionTower {
+ public:
+  Vit(const Config& config, const Weights& weights) : c_(config) {
+    const Weights w = weights.has("vit.embeddings.cls_token")    ? weights.at("vit")
+                      : weights.has("deit.embeddings.cls_token") ? weights.at("deit")
+                                                                 : weights;
+    load_embeddings(w.at("embeddings"));
+    for (std::int64_t i = 0; i < c_.layers; ++i)
+      blocks_.emplace_back(c_, w.at("encoder.layer").at(i));
+    norm_ = LayerNorm(w.at("layernorm"), c_.width, c_.eps);
+    w.ignore("pooler.");
+    w.ignore("embeddings.mask_token");
+    // DeiT trained with a teacher has a head for each of its two tokens; their logits are averaged.
+    for (const char* name : {"classifier", "cls_classifier", "distillation_classifier"}) {
+      if (!weights.has(std::string(name) + ".weight")) continue;
+      const std::int64_t classes = weights.get(std::string(name) + ".weight").dim(0);
+      heads_.emplace_back(weights.at(name), c_.width, classes);
+      labels_ = read_labels(config, classes);
+    }
+  }
+
+  std::int64_t width() const override { return c_.width; }
+  std::int64_t class_tokens() const override { return first_.dim(0); }
+  std::int64_t patch_size() const override { return c_.patch; }
+  std::vector<std::string> labels() const override { return labels_; }
+
+  Tensor encode(Context& ctx, const Tensor& pixels) const override {
+    Tensor x = embed(ctx, pixels);
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      ctx.observe("hidden", static_cast<std::int64_t>(i), x);
+      x = blocks_[i](ctx, x);
+    }
+    ctx.observe("hidden", c_.layers, x);
+    return norm_(ctx, x);
+  }
+
+  Tensor classify(Context& ctx, const Tensor& pixels) const override {
+    if (heads_.empty()) return VisionTower::classify(ctx, pixels);
+    const Tensor rows = encode(ctx, pixels);
+    Tensor logits = heads_[0](ctx, rows.slice(0, 1));
+    if (heads_.size() == 2) {
+      logits = add(ctx, logits, heads_[1](ctx, rows.slice(1, 2)));
+      for (std::int64_t i = 0; i < logits.numel(); ++i) logits.data()[i] *= 0.5f;
+    }
+    return logits.reshape({logits.dim(1)});
+  }
+
+ private:
+  void load_embeddings(const Weights& w) {
+    patches_ = Conv2d(w.at("patch_embeddings.projection"), c_.channels, c_.width, c_.patch);
+    const bool distilled = w.has("distillation_token");
+    first_ = Tensor::empty({distilled ? 2 : 1, c_.width});
+    std::copy_n(w.get_f32("cls_token", {1, 1, c_.width}).data(), c_.width, first_.data());
+    if (distilled) {
+      std::copy_n(w.get_f32("distillation_token", {1, 1, c_.width}).data(), c_.width,
+                  first_.data() + c_.width);
+    }
+    const Tensor all = w.get("position_embeddings");
+    const std::int64_t count = all.rank() == 3 ? all.dim(1) : 0;
+    side_ = static_cast<std::int64_t>(std::sqrt(static_cast<double>(count - first_.dim(0))) + 0.5);
+    positions_ = w.get_f32("position_embeddings", {1, first_.dim(0) + side_ * side_, c_.width})
+                     .reshape({first_.dim(0) + side_ * side_, c_.width});
+  }
+
+  /// [class token; distillation token; patches] + positions
+  Tensor embed(Context& ctx, const Tensor& pixels) const {
+    const Tensor patches = patches_(ctx, pixels);
+    const std::int64_t high = pixels.dim(1) / c_.patch, wide = pixels.dim(2) / c_.patch,
+                       extra = first_.dim(0);
+    Tensor x = ctx.empty({extra + high * wide, c_.width});
+    std::copy_n(first_.data(), first_.numel(), x.data());
+    std::copy_n(patches.data(), patches.numel(), x.data() + first_.numel());
+    if (high == side_ && wide == side_) return add(ctx, x, positions_);
+    Tensor positions = ctx.empty(x.shape());
+    std::copy_n(positions_.data(), first_.numel(), positions.data());
+    const Tensor grid =
+        resize_positions(positions_.slice(extra, positions_.dim(0)), side_, side_, high, wide);
+    std::copy_n(grid.data(), grid.numel(), positions.data() + first_.numel());
+    return add(ctx, x, positions);
+  }
+
+  VitConfig c_;
+  Conv2d patches_;
+  Tensor first_;      // [1 or 2, D]: class token, distillation token
+  Tensor positions_;  // [first + side*side, D]
+  std::int64_t side_ = 0;
+  std::vector<Block> blocks_;
+  LayerNorm norm_;
+  std::vector<Linear> heads_;
+  std::vector<std::string> labels_;
+};
+
+}  // namespace
+
+VisionFamily vit_family() {
+  return {{"vit", "deit"},
+          [](const Config& config, const Weights& weights) -> std::unique_ptr<VisionTower> {
+            return std::make_unique<Vit>(config, weights);
+          }};
+}
+
+}  // namespace tessera::vision

@@ -1,0 +1,18 @@
+#include "vision/tower.h"
+
+#include "core/error.h"
+#include "core/family.h"
+
+namespace tessera::vision {
+
+Tensor VisionTower::classify(Context&, const Tensor&) const {
+  throw UnsupportedError(
+      "this checkpoint has no classification head; open one that was fine-tuned to classify");
+}
+
+std::unique_ptr<VisionTower> load_tower(const Config& config, const Weights& weights) {
+  static const auto all = families();
+  return family_of(all, config, "image tower").load(config, weights);
+}
+
+}  // namespace tessera::vision
