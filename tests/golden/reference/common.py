@@ -226,6 +226,9 @@ class Checkpoint:
         write_json(f"{folder}/golden.json",
                    {"case": name, "family": self.family, "about": about, "seed": seed, **self.notes})
 
+        for file in os.listdir(folder):
+            os.chmod(f"{folder}/{file}", 0o644)
+
     def _write_weights(self, folder):
         names = sorted(self.tensors)
         tensors = {n: self.tensors[n].contiguous().clone() for n in names}

@@ -92,7 +92,7 @@ def stages(model, pixels, seed):
 
 @case("ved-published", "one width, leftover attention masks and a stored copy of the tied head, as published")
 def ved_published(seed):
-    made = build(seed, configs(15, 15))
+    made = build(seed, configs(12, 12))
     mask = torch.tril(torch.ones(1, 1, 24, 24)).to(torch.uint8)
     for layer in range(2):
         for part in ("attn", "crossattention"):

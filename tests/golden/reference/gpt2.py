@@ -78,32 +78,27 @@ def gpt2_base(seed):
     return made
 
 
-@case("gpt2-relu-unscaled", "relu, scale_attn_weights false, inner width of its own")
+@case("gpt2-relu-unscaled", "f16, relu, scale_attn_weights false, inner width of its own")
 def gpt2_relu(seed):
-    return build(seed, small(activation_function="relu", scale_attn_weights=False, n_inner=29))
+    return build(seed, small(activation_function="relu", scale_attn_weights=False, n_inner=29), dtype=torch.float16)
 
 
-@case("gpt2-silu-inverse", "silu, scale_attn_by_inverse_layer_idx, 3 heads of 5, large layer_norm_epsilon")
+@case("gpt2-silu-inverse", "f16, silu, scale_attn_by_inverse_layer_idx, 3 heads of 5, large layer_norm_epsilon")
 def gpt2_silu(seed):
     return build(seed, small(n_embd=15, n_layer=3, activation_function="silu", scale_attn_by_inverse_layer_idx=True,
-                             layer_norm_epsilon=1e-2))
+                             layer_norm_epsilon=1e-2), dtype=torch.float16)
 
 
-@case("gpt2-gelu-untied", "exact gelu, tie_word_embeddings false (lm_head.weight), reorder_and_upcast_attn, 1 head")
+@case("gpt2-gelu-untied", "f16, exact gelu, tie_word_embeddings false (lm_head.weight), upcast attention, 1 head")
 def gpt2_gelu(seed):
     return build(seed, small(n_head=1, activation_function="gelu", tie_word_embeddings=False,
-                             reorder_and_upcast_attn=True))
+                             reorder_and_upcast_attn=True), dtype=torch.float16)
 
 
-@case("gpt2-tanh-cross", "tanh, add_cross_attention with 7 given rows, inverse layer scaling there too")
+@case("gpt2-tanh-cross", "f16, tanh, add_cross_attention with 7 given rows, inverse layer scaling there too")
 def gpt2_cross(seed):
     return build(seed, small(activation_function="tanh", add_cross_attention=True, n_inner=20,
-                             scale_attn_by_inverse_layer_idx=True), memory_rows=7)
-
-
-@case("gpt2-f16", "weights in f16, the reference computed in f32 from them")
-def gpt2_f16(seed):
-    return build(seed, small(n_embd=24), dtype=torch.float16)
+                             scale_attn_by_inverse_layer_idx=True), memory_rows=7, dtype=torch.float16)
 
 
 @case("gpt2-bf16-sharded", "weights in bf16, in three files with an index; quick_gelu")

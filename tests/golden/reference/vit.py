@@ -73,13 +73,14 @@ def vit_classify(seed):
     return classifier(seed, small())
 
 
-@case("vit-no-bias", "qkv_bias false, gelu_new, patch 5, layer_norm_eps 1e-2, 1 head, 3 layers")
+@case("vit-no-bias", "f16, qkv_bias false, gelu_new, patch 5, layer_norm_eps 1e-2, 1 head, 3 layers")
 def vit_no_bias(seed):
-    return classifier(seed, small(qkv_bias=False, hidden_act="gelu_new", layer_norm_eps=1e-2, num_attention_heads=1,
-                                  num_hidden_layers=3, patch_size=5, hidden_size=13, intermediate_size=41))
+    return classifier(seed, small(qkv_bias=False, hidden_act="gelu_new", layer_norm_eps=1e-2,
+                                  num_attention_heads=1, num_hidden_layers=3, patch_size=5, hidden_size=13,
+                                  intermediate_size=41), torch.float16)
 
 
-@case("vit-relu-f16", "weights in f16, relu, 5 heads of 3, 2 labels, patch 8 of an image of 24")
+@case("vit-relu-f16", "f16, relu, 5 heads of 3, 2 labels, patch 8 of an image of 24")
 def vit_relu(seed):
     return classifier(seed, small(hidden_act="relu", hidden_size=15, num_attention_heads=5, num_labels=2,
                                   patch_size=8, image_size=24), torch.float16)
@@ -98,10 +99,10 @@ def vit_interpolate(seed):
     made = Checkpoint("vit").add_model(model)
     made.files["preprocessor_config.json"] = preprocessor(16)
     for i, (height, width) in enumerate([(16, 16), (28, 28), (12, 12), (12, 28), (36, 8), (18, 31)]):
-        pixels = normal(seed, f"pixels.{i}", (3, height, width))
+        pixels = normal(seed, f"pixels.{i}", (3, height, width)).half().float()
         golden = run(model, model.vit, pixels, interpolate=True)
         keep = {f"{i}.{n}": golden[n] for n in ("hidden.0", "last_hidden", "logits")}
-        made.add_golden({f"pixels.{i}": pixels, **keep})
+        made.add_golden({f"pixels.{i}": pixels.half(), **keep})
     return made
 
 
@@ -119,4 +120,5 @@ def deit_backbone(seed):
     made = build(seed, model, model, family="deit")
     pixels = normal(seed, "pixels.1", (3, 32, 12))
     golden = run(model, model, pixels, interpolate=True)
-    return made.add_golden({"pixels.1": pixels, "1.hidden.0": golden["hidden.0"], "1.last_hidden": golden["last_hidden"]})
+    made.add_golden({f"1.{name}": golden[name] for name in ("hidden.0", "last_hidden")})
+    return made.add_golden({"pixels.1": pixels})
