@@ -17,7 +17,7 @@ tree() {
       if [ -f "$file" ]; then printf '%s\n' "$file"; fi
     done
   else
-    find . -type f | sed 's|^\./||' | sort
+    find . \( -name .git -o -path './build*' \) -prune -o -type f -print | sed 's|^\./||' | sort
   fi
 }
 

@@ -19,5 +19,5 @@ fi
 
 arguments=(-i)
 [ "${1:-}" != --check ] || arguments=(--dry-run -Werror)
-git ls-files -z --cached --others --exclude-standard -- '*.h' '*.cpp' |
+find . \( -name .git -o -path './build*' -o -path ./shared \) -prune -o \( -name '*.h' -o -name '*.cpp' \) -print0 |
   xargs -0 -r -n 32 "$formatter" --style=file "${arguments[@]}"

@@ -4,7 +4,6 @@
 # Exit code: 0 all is there now, 3 something is missing and was not installed, 1 installation failed.
 set -euo pipefail
 
-log="${TMPDIR:-/tmp}/tessera-setup-$(id -u).log"
 list="$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/packages.txt"
 
 say() { printf 'tessera: %s\n' "$*" >&2; }
@@ -45,8 +44,8 @@ apt() {
 }
 
 install_packages() {
+  log="$(mktemp -t tessera-setup.XXXXXX)"
   say "installing by apt-get, which may take some minutes (log: $log): $*"
-  : > "$log"
   compgen -G '/var/lib/apt/lists/*_Packages*' > /dev/null || apt update || true
   apt install -y --no-install-recommends "$@" && return
   say "that failed; trying again with fresh package lists"
@@ -68,8 +67,8 @@ main() {
   fi
   mapfile -t packages < <(missing "$@")
   [ "${#packages[@]}" -gt 0 ] || exit 0
-  [ "$(id -u)" -eq 0 ] || sudo=sudo
-  if [ -n "$no_install" ] || { [ -n "$sudo" ] && ! command -v sudo > /dev/null; }; then
+  if [ "$(id -u)" -ne 0 ]; then sudo="$(command -v sudo || true)"; fi
+  if [ -n "$no_install" ] || { [ "$(id -u)" -ne 0 ] && [ -z "$sudo" ]; }; then
     say "packages are missing; install them (as root) with"
     say "  ${sudo:+sudo }apt-get install --no-install-recommends ${packages[*]}"
     exit 3
