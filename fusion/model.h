@@ -1,0 +1,93 @@
+#pragma once
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "audio/log_mel.h"
+#include "audio/tower.h"
+#include "core/config.h"
+#include "core/weights.h"
+#include "fusion/projector.h"
+#include "fusion/speech.h"
+#include "text/language_model.h"
+#include "text/sampler.h"
+#include "text/tokenizer.h"
+#include "vision/image_processor.h"
+#include "vision/tower.h"
+
+namespace tessera::fusion {
+
+/// How the decoder takes in images and sounds.
+enum class Consume {
+  splice,  ///< their rows stand in its own sequence, in the place of placeholder tokens
+  memory,  ///< their rows, in the prompt's order, are what it cross-attends to
+};
+
+/// The token sequence around a prompt, and what differs from generation_config.json.
+struct Task {
+  std::vector<std::int32_t> start, end;
+  Config generation;
+};
+
+/// A whole checkpoint, opened: towers, projectors, decoder, and what is needed to go from files to tokens and back.
+/// Any part may be absent. Const and shared between sessions.
+struct Model {
+  std::filesystem::path path;
+  std::string family;  ///< model_type
+  Config config, generation_config;
+
+  std::optional<text::Tokenizer> tokenizer;
+  std::optional<vision::ImageProcessor> image_processor;
+  std::optional<audio::LogMel> log_mel;
+  std::unique_ptr<vision::VisionTower> vision;
+  std::unique_ptr<audio::AudioTower> audio;
+  Projector vision_projector, audio_projector;
+  std::unique_ptr<text::LanguageModel> decoder;
+
+  Consume consume = Consume::splice;
+  std::int32_t image_token = 0, audio_token = 0;  ///< placeholders, for splice
+  std::map<std::string, Task> tasks;              ///< "caption", "transcribe", "prompt"
+  std::optional<SpeechTokens> speech;             ///< Whisper checkpoints only
+
+  std::optional<Weights> weights;
+  std::vector<std::string> unread;  ///< names of tensors that nothing used
+
+  /// Opens a checkpoint directory as published (config.json, *.safetensors, tokenizer.json, ...). Throws IoError,
+  /// FormatError, ShapeError, UnsupportedError, each naming the file.
+  static std::shared_ptr<const Model> open(const std::filesystem::path& directory);
+
+  /// Pixels or frames -> projected rows [R, D]. Throws UnsupportedError where the checkpoint has no such tower. A sound
+  /// longer than one window gives the rows of all its windows one after the other.
+  Tensor encode(Context& ctx, const vision::Image& image) const;
+  Tensor encode_pixels(Context& ctx, const Tensor& pixels /*[3, H, W]*/) const;
+  Tensor encode(Context& ctx, const audio::Sound& sound) const;
+  Tensor encode_frames(Context& ctx, const Tensor& log_mel /*[frames, mels]*/) const;
+
+  /// The task of that name, else "prompt", else [bos_token_id].
+  Task task(const std::string& name) const;
+  /// generation_config.json with the task's overrides.
+  text::SamplingOptions sampling(const std::string& task) const;
+};
+
+/// The files of a checkpoint directory that describe it; absent ones are empty.
+struct CheckpointFiles {
+  std::filesystem::path path;
+  Config config, generation_config, preprocessor_config;
+  Weights weights;
+};
+
+/// How a whole checkpoint is found: by the `model_type` of its config.json. load() fills in the parts.
+struct ModelFamily {
+  std::vector<std::string> model_types;
+  void (*load)(const CheckpointFiles& files, Model& model);
+};
+std::vector<ModelFamily> families();
+
+/// Where the default checkpoint lies: $TESSERA_MODEL, else models/default of the sources or of the installation.
+/// Throws IoError where there is none.
+std::filesystem::path default_model();
+
+}  // namespace tessera::fusion

@@ -1,0 +1,26 @@
+#pragma once
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "audio/sound.h"
+#include "vision/image.h"
+
+namespace tessera::fusion {
+
+struct Text {
+  std::string text;
+};
+using vision::Image;
+using audio::Sound;
+
+/// What the user gave, in order.
+using Prompt = std::vector<std::variant<Text, Image, Sound>>;
+
+/// A text with the marks {image} and {audio}: each takes the next of `images` or `sounds`. What is left over comes
+/// first, before the text, images before sounds. Throws ArgumentError where marks outnumber images or sounds.
+Prompt parse_prompt(std::string_view text, std::span<const Image> images, std::span<const Sound> sounds);
+
+}  // namespace tessera::fusion

@@ -1,0 +1,79 @@
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/context.h"
+#include "fusion/model.h"
+#include "fusion/prompt.h"
+#include "text/generate.h"
+
+namespace tessera::fusion {
+
+/// Seconds and counts of one call.
+struct Timings {
+  double encode = 0;   ///< preprocessing and towers
+  double prefill = 0;  ///< from the embedded prompt to the first token
+  double decode = 0;   ///< the other tokens
+  std::int64_t prompt_tokens = 0, new_tokens = 0;
+  Timings& operator+=(const Timings& other);
+};
+
+struct GenerateOptions {
+  std::string task = "prompt";                    ///< "caption", "transcribe", "prompt"
+  std::optional<text::SamplingOptions> sampling;  ///< empty: what the checkpoint says (Session::defaults)
+};
+
+struct Result {
+  std::string text;
+  std::vector<std::int32_t> ids;  ///< generated, without prompt and stop token
+  text::StopReason stop_reason = text::StopReason::max_tokens;
+  std::vector<text::Generated> sequences;  ///< all of num_return_sequences, best first
+  Timings timings;
+};
+
+/// Calls on one model, one after the other: owns threads, scratch memory and caches. For calls at the same time make
+/// several sessions of the same model.
+class Session {
+ public:
+  explicit Session(std::shared_ptr<const Model> model, const ContextOptions& options = {});
+
+  const Model& model() const { return *model_; }
+  Context& context() { return context_; }
+  /// Sampling options that the checkpoint's files ask for.
+  text::SamplingOptions defaults(const std::string& task) const { return model_->sampling(task); }
+
+  /// Streams text as it becomes certain; false stops.
+  using OnText = std::function<bool(const std::string& piece)>;
+  /// Runs a prompt. Throws UnsupportedError for what the model can't take (an image without an image tower, ...),
+  /// ArgumentError for options out of range and prompts longer than the context.
+  Result generate(const Prompt& prompt, const GenerateOptions& options = {}, const OnText& on_text = {});
+
+  /// The most general form: start ids and memory rows are the caller's. Used by transcribe().
+  Result generate_from(const std::vector<std::int32_t>& ids, const Tensor& rows, const Tensor& memory,
+                       const text::SamplingOptions& sampling, const text::GenerateHooks& hooks);
+
+  /// Class scores of an image, best first. Throws UnsupportedError without a classification head.
+  struct Label {
+    std::string name;
+    std::int64_t index;
+    double score;  ///< softmax over all classes
+  };
+  std::vector<Label> classify(const Image& image, std::int64_t top);
+
+  /// Ends the running call soon, with StopReason::cancelled; from any thread or signal handler. Stays in force until
+  /// reset() is called.
+  void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  void reset() { cancelled_.store(false, std::memory_order_relaxed); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+
+ private:
+  std::shared_ptr<const Model> model_;
+  Context context_;
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace tessera::fusion

@@ -1,0 +1,54 @@
+#pragma once
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "fusion/session.h"
+
+namespace tessera::fusion {
+
+struct TranscribeOptions {
+  std::string language;   ///< "german", "de"; empty: detected by multilingual checkpoints
+  std::string task;       ///< "transcribe" or "translate" (to English); empty: what the checkpoint says
+  bool timestamps = false;
+  bool condition_on_previous = false;             ///< each window sees the text before it
+  std::optional<text::SamplingOptions> sampling;  ///< empty: what the checkpoint says
+};
+
+struct Segment {
+  double start = 0, end = 0;  ///< seconds
+  std::string text;
+  std::vector<std::int32_t> ids;
+};
+
+/// One window as the decoder saw it.
+struct Window {
+  std::int64_t seek = 0;  ///< its first frame of the log-mel
+  std::vector<std::int32_t> prompt, ids;
+};
+
+struct Transcript {
+  std::string text;
+  std::string language;           ///< "en"; empty where the model does not say
+  std::vector<std::int32_t> ids;  ///< of all windows, timestamps included where they were made
+  std::vector<Segment> segments;  ///< with timestamps: as the model cut them; without: one a window
+  std::vector<Window> windows;
+  text::StopReason stop_reason = text::StopReason::end_of_text;
+  Timings timings;
+};
+
+struct TranscribeHooks {
+  std::function<void(const Segment&)> on_segment;               ///< as soon as it is final
+  std::function<void(double done, double total)> on_progress;  ///< seconds of sound
+};
+
+/// Speech to text. Whisper checkpoints: exactly as HF's WhisperForConditionalGeneration.generate() (sound of more than
+/// one window is decoded with timestamps, window by window, each starting where the last finished segment ended).
+/// Others (`tessera`): one window after the other. Throws UnsupportedError where the model can't take sound,
+/// ArgumentError for languages and tasks it does not know.
+Transcript transcribe(Session& session, std::span<const float> samples, const TranscribeOptions& options = {},
+                      const TranscribeHooks& hooks = {});
+
+}  // namespace tessera::fusion
