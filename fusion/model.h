@@ -32,8 +32,8 @@ struct Task {
   Config generation;
 };
 
-/// A whole checkpoint, opened: towers, projectors, decoder, and what is needed to go from files to tokens and back.
-/// Any part may be absent. Const and shared between sessions.
+/// A whole checkpoint, opened: towers, projectors, decoder, and what is needed to go from files to
+/// tokens and back. Any part may be absent. Const and shared between sessions.
 struct Model {
   std::filesystem::path path;
   std::string family;  ///< model_type
@@ -55,12 +55,13 @@ struct Model {
   std::optional<Weights> weights;
   std::vector<std::string> unread;  ///< names of tensors that nothing used
 
-  /// Opens a checkpoint directory as published (config.json, *.safetensors, tokenizer.json, ...). Throws IoError,
-  /// FormatError, ShapeError, UnsupportedError, each naming the file.
+  /// Opens a checkpoint directory as published (config.json, *.safetensors, tokenizer.json, ...).
+  /// Throws IoError, FormatError, ShapeError, UnsupportedError, each naming the file.
   static std::shared_ptr<const Model> open(const std::filesystem::path& directory);
 
-  /// Pixels or frames -> projected rows [R, D]. Throws UnsupportedError where the checkpoint has no such tower. A sound
-  /// longer than one window gives the rows of all its windows one after the other.
+  /// Pixels or frames -> projected rows [R, D]. Throws UnsupportedError where the checkpoint has no
+  /// such tower. A sound longer than one window gives the rows of all its windows one after the
+  /// other.
   Tensor encode(Context& ctx, const vision::Image& image) const;
   Tensor encode_pixels(Context& ctx, const Tensor& pixels /*[3, H, W]*/) const;
   Tensor encode(Context& ctx, const audio::Sound& sound) const;
@@ -79,15 +80,16 @@ struct CheckpointFiles {
   Weights weights;
 };
 
-/// How a whole checkpoint is found: by the `model_type` of its config.json. load() fills in the parts.
+/// How a whole checkpoint is found: by the `model_type` of its config.json. load() fills in the
+/// parts.
 struct ModelFamily {
   std::vector<std::string> model_types;
   void (*load)(const CheckpointFiles& files, Model& model);
 };
 std::vector<ModelFamily> families();
 
-/// Where the default checkpoint lies: $TESSERA_MODEL, else models/default of the sources or of the installation.
-/// Throws IoError where there is none.
+/// Where the default checkpoint lies: $TESSERA_MODEL, else models/default of the sources or of the
+/// installation. Throws IoError where there is none.
 std::filesystem::path default_model();
 
 }  // namespace tessera::fusion

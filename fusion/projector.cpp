@@ -7,9 +7,11 @@
 namespace tessera::fusion {
 namespace {
 
-/// Mean of factor x factor blocks (of factor neighbours where the grid is one row); incomplete blocks are dropped.
+/// Mean of factor x factor blocks (of factor neighbours where the grid is one row); incomplete
+/// blocks are dropped.
 Tensor average_pool(Context& ctx, const Tensor& rows, const RowLayout& grid, std::int64_t factor) {
-  const std::int64_t tall = grid.rows == 1 ? 1 : factor, high = grid.rows / tall, wide = grid.columns / factor;
+  const std::int64_t tall = grid.rows == 1 ? 1 : factor, high = grid.rows / tall,
+                     wide = grid.columns / factor;
   const std::int64_t width = rows.dim(1);
   Tensor out = ctx.empty({high * wide, width});
   std::fill_n(out.data(), out.numel(), 0.0f);
@@ -27,14 +29,16 @@ Tensor average_pool(Context& ctx, const Tensor& rows, const RowLayout& grid, std
 /// Blocks of factor x factor rows, each laid side by side in reading order.
 Tensor pixel_shuffle(Context& ctx, const Tensor& rows, const RowLayout& grid, std::int64_t factor) {
   if (grid.rows % factor != 0 || grid.columns % factor != 0) {
-    throw ShapeError(concat("pixel shuffle by ", factor, " does not divide a grid of ", grid.rows, " x ", grid.columns));
+    throw ShapeError(concat("pixel shuffle by ", factor, " does not divide a grid of ", grid.rows,
+                            " x ", grid.columns));
   }
   const std::int64_t wide = grid.columns / factor, width = rows.dim(1);
   Tensor out = ctx.empty({grid.rows / factor * wide, factor * factor * width});
   for (std::int64_t y = 0; y < grid.rows; ++y) {
     for (std::int64_t x = 0; x < grid.columns; ++x) {
       float* block = out.data() + (y / factor * wide + x / factor) * out.dim(1);
-      std::copy_n(rows.data() + (y * grid.columns + x) * width, width, block + (y % factor * factor + x % factor) * width);
+      std::copy_n(rows.data() + (y * grid.columns + x) * width, width,
+                  block + (y % factor * factor + x % factor) * width);
     }
   }
   return out;
@@ -53,7 +57,8 @@ Tensor stack(Context& ctx, const Tensor& rows, std::int64_t factor) {
 
 Projector::Projector(Linear linear) : project_(std::move(linear)) {}
 
-Projector::Projector(const Config& config, const Weights& w, std::int64_t tower_width, std::int64_t decoder_width) {
+Projector::Projector(const Config& config, const Weights& w, std::int64_t tower_width,
+                     std::int64_t decoder_width) {
   std::int64_t width = tower_width;
   const std::int64_t factor = config.bounded("factor", 1, 1, 64);
   const std::string reduce = config.string("reduce", "none"), type = config.string("type", "none");
@@ -69,28 +74,36 @@ Projector::Projector(const Config& config, const Weights& w, std::int64_t tower_
     throw FormatError(concat(config.where(), ".reduce: \"", reduce,
                              "\" is not one of none, average_pool, pixel_shuffle, stack"));
   }
-  drop_extra_ = config.boolean("drop_class_token", false) || reduce == "average_pool" || reduce == "pixel_shuffle";
-  if (config.boolean("norm", false)) norm_ = LayerNorm(w.at("norm"), width, config.number("norm_eps", 1e-5));
+  drop_extra_ = config.boolean("drop_class_token", false) || reduce == "average_pool" ||
+                reduce == "pixel_shuffle";
+  if (config.boolean("norm", false))
+    norm_ = LayerNorm(w.at("norm"), width, config.number("norm_eps", 1e-5));
   if (type == "linear") {
     project_ = Linear(w.at("linear"), width, decoder_width);
   } else if (type == "mlp") {
     const std::int64_t hidden = config.bounded("hidden_size", decoder_width, 1, 1 << 18);
-    project_ = Mlp{Linear(w.at("linear_1"), width, hidden), Linear(w.at("linear_2"), hidden, decoder_width),
+    project_ = Mlp{Linear(w.at("linear_1"), width, hidden),
+                   Linear(w.at("linear_2"), hidden, decoder_width),
                    activation_from_name(config.string("activation", "gelu"))};
   } else if (type != "none") {
-    throw FormatError(concat(config.where(), ".type: \"", type, "\" is not one of none, linear, mlp"));
+    throw FormatError(
+        concat(config.where(), ".type: \"", type, "\" is not one of none, linear, mlp"));
   } else if (width != decoder_width) {
-    throw FormatError(concat(config.where(), ": rows of ", width, " numbers need a projection to the decoder's ",
-                             decoder_width, ", but type is \"none\""));
+    throw FormatError(concat(config.where(), ": rows of ", width,
+                             " numbers need a projection to the decoder's ", decoder_width,
+                             ", but type is \"none\""));
   }
   if (config.boolean("position_embedding", false)) {
-    positions_ = w.get_f32("position_embedding", {w.get("position_embedding").dim(0), decoder_width});
+    positions_ =
+        w.get_f32("position_embedding", {w.get("position_embedding").dim(0), decoder_width});
   }
 }
 
 Tensor Projector::reduced(Context& ctx, const Tensor& rows, const RowLayout& layout) const {
-  if (const auto* pool = std::get_if<AveragePool>(&reduce_)) return average_pool(ctx, rows, layout, pool->factor);
-  if (const auto* shuffle = std::get_if<PixelShuffle>(&reduce_)) return pixel_shuffle(ctx, rows, layout, shuffle->factor);
+  if (const auto* pool = std::get_if<AveragePool>(&reduce_))
+    return average_pool(ctx, rows, layout, pool->factor);
+  if (const auto* shuffle = std::get_if<PixelShuffle>(&reduce_))
+    return pixel_shuffle(ctx, rows, layout, shuffle->factor);
   if (const auto* frames = std::get_if<Stack>(&reduce_)) return stack(ctx, rows, frames->factor);
   return rows;
 }
@@ -104,7 +117,8 @@ Tensor Projector::operator()(Context& ctx, const Tensor& rows, const RowLayout& 
   }
   if (!positions_) return x;
   if (x.dim(0) > positions_.dim(0)) {
-    throw ShapeError(concat("an image or sound of ", x.dim(0), " rows; this model has positions for ", positions_.dim(0)));
+    throw ShapeError(concat("an image or sound of ", x.dim(0),
+                            " rows; this model has positions for ", positions_.dim(0)));
   }
   return add(ctx, x, positions_.slice(0, x.dim(0)));
 }

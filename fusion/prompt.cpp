@@ -18,14 +18,17 @@ std::size_t count_marks(std::string_view text, std::string_view mark) {
 void check_marks(std::string_view mark, std::size_t marks, std::size_t given, const char* option) {
   if (marks > given) {
     throw ArgumentError(concat("the prompt has ", marks, " ", mark, " marks but ", given,
-                               given == 1 ? " was given" : " were given", "; add one ", option, " FILE for each"));
+                               given == 1 ? " was given" : " were given", "; add one ", option,
+                               " FILE for each"));
   }
 }
 
 }  // namespace
 
-Prompt parse_prompt(std::string_view text, std::span<const Image> images, std::span<const Sound> sounds) {
-  const std::size_t image_marks = count_marks(text, kImageMark), sound_marks = count_marks(text, kAudioMark);
+Prompt parse_prompt(std::string_view text, std::span<const Image> images,
+                    std::span<const Sound> sounds) {
+  const std::size_t image_marks = count_marks(text, kImageMark),
+                    sound_marks = count_marks(text, kAudioMark);
   check_marks(kImageMark, image_marks, images.size(), "--image");
   check_marks(kAudioMark, sound_marks, sounds.size(), "--audio");
   Prompt prompt;

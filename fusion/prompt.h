@@ -13,14 +13,16 @@ namespace tessera::fusion {
 struct Text {
   std::string text;
 };
-using vision::Image;
 using audio::Sound;
+using vision::Image;
 
 /// What the user gave, in order.
 using Prompt = std::vector<std::variant<Text, Image, Sound>>;
 
-/// A text with the marks {image} and {audio}: each takes the next of `images` or `sounds`. What is left over comes
-/// first, before the text, images before sounds. Throws ArgumentError where marks outnumber images or sounds.
-Prompt parse_prompt(std::string_view text, std::span<const Image> images, std::span<const Sound> sounds);
+/// A text with the marks {image} and {audio}: each takes the next of `images` or `sounds`. What is
+/// left over comes first, before the text, images before sounds. Throws ArgumentError where marks
+/// outnumber images or sounds.
+Prompt parse_prompt(std::string_view text, std::span<const Image> images,
+                    std::span<const Sound> sounds);
 
 }  // namespace tessera::fusion

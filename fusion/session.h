@@ -23,8 +23,9 @@ struct Timings {
 };
 
 struct GenerateOptions {
-  std::string task = "prompt";                    ///< "caption", "transcribe", "prompt"
-  std::optional<text::SamplingOptions> sampling;  ///< empty: what the checkpoint says (Session::defaults)
+  std::string task = "prompt";  ///< "caption", "transcribe", "prompt"
+  std::optional<text::SamplingOptions>
+      sampling;  ///< empty: what the checkpoint says (Session::defaults)
 };
 
 struct Result {
@@ -35,8 +36,8 @@ struct Result {
   Timings timings;
 };
 
-/// Calls on one model, one after the other: owns threads, scratch memory and caches. For calls at the same time make
-/// several sessions of the same model.
+/// Calls on one model, one after the other: owns threads, scratch memory and caches. For calls at
+/// the same time make several sessions of the same model.
 class Session {
  public:
   explicit Session(std::shared_ptr<const Model> model, const ContextOptions& options = {});
@@ -48,13 +49,15 @@ class Session {
 
   /// Streams text as it becomes certain; false stops.
   using OnText = std::function<bool(const std::string& piece)>;
-  /// Runs a prompt. Throws UnsupportedError for what the model can't take (an image without an image tower, ...),
-  /// ArgumentError for options out of range and prompts longer than the context.
-  Result generate(const Prompt& prompt, const GenerateOptions& options = {}, const OnText& on_text = {});
+  /// Runs a prompt. Throws UnsupportedError for what the model can't take (an image without an
+  /// image tower, ...), ArgumentError for options out of range and prompts longer than the context.
+  Result generate(const Prompt& prompt, const GenerateOptions& options = {},
+                  const OnText& on_text = {});
 
   /// The most general form: start ids and memory rows are the caller's. Used by transcribe().
-  Result generate_from(const std::vector<std::int32_t>& ids, const Tensor& rows, const Tensor& memory,
-                       const text::SamplingOptions& sampling, const text::GenerateHooks& hooks);
+  Result generate_from(const std::vector<std::int32_t>& ids, const Tensor& rows,
+                       const Tensor& memory, const text::SamplingOptions& sampling,
+                       const text::GenerateHooks& hooks);
 
   /// Class scores of an image, best first. Throws UnsupportedError without a classification head.
   struct Label {
@@ -64,8 +67,8 @@ class Session {
   };
   std::vector<Label> classify(const Image& image, std::int64_t top);
 
-  /// Ends the running call soon, with StopReason::cancelled; from any thread or signal handler. Stays in force until
-  /// reset() is called.
+  /// Ends the running call soon, with StopReason::cancelled; from any thread or signal handler.
+  /// Stays in force until reset() is called.
   void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
   void reset() { cancelled_.store(false, std::memory_order_relaxed); }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }

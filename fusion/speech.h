@@ -10,17 +10,19 @@
 
 namespace tessera::fusion {
 
-/// The special tokens of a Whisper checkpoint (generation_config.json, config.json) and the rules that go with them.
+/// The special tokens of a Whisper checkpoint (generation_config.json, config.json) and the rules
+/// that go with them.
 struct SpeechTokens {
-  std::int32_t start = 0;             ///< <|startoftranscript|>
-  std::int32_t end = 0;               ///< <|endoftext|>; text ids are below it
+  std::int32_t start = 0;  ///< <|startoftranscript|>
+  std::int32_t end = 0;    ///< <|endoftext|>; text ids are below it
   std::int32_t no_timestamps = 0;
-  std::int32_t timestamp_begin = 0;   ///< <|0.00|>; the next ones are 0.02 s apart
-  std::optional<std::int32_t> previous;                    ///< <|startofprev|>
+  std::int32_t timestamp_begin = 0;      ///< <|0.00|>; the next ones are 0.02 s apart
+  std::optional<std::int32_t> previous;  ///< <|startofprev|>
   std::optional<std::int64_t> max_initial_timestamp_index;
-  std::map<std::string, std::int32_t> languages;           ///< "<|en|>" -> id; empty: English only
-  std::map<std::string, std::int32_t> tasks;               ///< "transcribe", "translate"
-  std::vector<std::optional<std::int32_t>> forced;         ///< old forced_decoder_ids, in place; null: to be detected
+  std::map<std::string, std::int32_t> languages;  ///< "<|en|>" -> id; empty: English only
+  std::map<std::string, std::int32_t> tasks;      ///< "transcribe", "translate"
+  std::vector<std::optional<std::int32_t>>
+      forced;  ///< old forced_decoder_ids, in place; null: to be detected
 
   SpeechTokens(const Config& generation_config, const Config& config);
 
@@ -31,13 +33,16 @@ struct SpeechTokens {
   /// Whether a language has to be detected when the caller names neither language nor task.
   bool needs_detection() const;
 
-  /// <|startoftranscript|>, language, task, <|notimestamps|> as HF's generate() puts them together. `language`: what the
-  /// caller named or what was detected. `task`: empty where the caller names none.
-  std::vector<std::int32_t> start_sequence(std::optional<std::int32_t> language, bool language_named,
-                                           const std::string& task, bool timestamps) const;
-  /// HF's WhisperTimeStampLogitsProcessor: timestamps in pairs, never falling back, a first one early enough, and a
-  /// timestamp where all of them together are likelier than any text.
-  void apply_timestamp_rules(std::span<const std::int32_t> generated, std::span<float> logits) const;
+  /// <|startoftranscript|>, language, task, <|notimestamps|> as HF's generate() puts them together.
+  /// `language`: what the caller named or what was detected. `task`: empty where the caller names
+  /// none.
+  std::vector<std::int32_t> start_sequence(std::optional<std::int32_t> language,
+                                           bool language_named, const std::string& task,
+                                           bool timestamps) const;
+  /// HF's WhisperTimeStampLogitsProcessor: timestamps in pairs, never falling back, a first one
+  /// early enough, and a timestamp where all of them together are likelier than any text.
+  void apply_timestamp_rules(std::span<const std::int32_t> generated,
+                             std::span<float> logits) const;
 };
 
 /// "german" -> "de"; empty where unknown.

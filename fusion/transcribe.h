@@ -10,8 +10,8 @@
 namespace tessera::fusion {
 
 struct TranscribeOptions {
-  std::string language;   ///< "german", "de"; empty: detected by multilingual checkpoints
-  std::string task;       ///< "transcribe" or "translate" (to English); empty: what the checkpoint says
+  std::string language;  ///< "german", "de"; empty: detected by multilingual checkpoints
+  std::string task;  ///< "transcribe" or "translate" (to English); empty: what the checkpoint says
   bool timestamps = false;
   bool condition_on_previous = false;             ///< each window sees the text before it
   std::optional<text::SamplingOptions> sampling;  ///< empty: what the checkpoint says
@@ -40,15 +40,16 @@ struct Transcript {
 };
 
 struct TranscribeHooks {
-  std::function<void(const Segment&)> on_segment;               ///< as soon as it is final
+  std::function<void(const Segment&)> on_segment;              ///< as soon as it is final
   std::function<void(double done, double total)> on_progress;  ///< seconds of sound
 };
 
-/// Speech to text. Whisper checkpoints: exactly as HF's WhisperForConditionalGeneration.generate() (sound of more than
-/// one window is decoded with timestamps, window by window, each starting where the last finished segment ended).
-/// Others (`tessera`): one window after the other. Throws UnsupportedError where the model can't take sound,
-/// ArgumentError for languages and tasks it does not know.
-Transcript transcribe(Session& session, std::span<const float> samples, const TranscribeOptions& options = {},
-                      const TranscribeHooks& hooks = {});
+/// Speech to text. Whisper checkpoints: exactly as HF's WhisperForConditionalGeneration.generate()
+/// (sound of more than one window is decoded with timestamps, window by window, each starting where
+/// the last finished segment ended). Others (`tessera`): one window after the other. Throws
+/// UnsupportedError where the model can't take sound, ArgumentError for languages and tasks it does
+/// not know.
+Transcript transcribe(Session& session, std::span<const float> samples,
+                      const TranscribeOptions& options = {}, const TranscribeHooks& hooks = {});
 
 }  // namespace tessera::fusion

@@ -41,6 +41,8 @@ struct SamplingOptions {
 
   /// The values of a generation_config.json over these defaults. `prompt_length` turns max_length into max_new_tokens.
   static SamplingOptions from_config(const Config& generation_config, std::int64_t prompt_length = 0);
+  /// Puts the values a config has (in generation_config.json's names) over the present ones.
+  void apply(const Config& overrides);
 };
 
 }  // namespace tessera::text

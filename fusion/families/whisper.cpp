@@ -1,0 +1,25 @@
+// Whisper checkpoints (tiny to large-v3-turbo, multilingual and English): sound tower, decoder,
+// special tokens.
+#include "fusion/model.h"
+
+namespace tessera::fusion {
+
+ModelFamily whisper_family() {
+  return {{"whisper"}, [](const CheckpointFiles& files, Model& model) {
+            const Weights w = files.weights.has("model.encoder.conv1.weight")
+                                  ? files.weights.at("model")
+                                  : files.weights;
+            model.audio = audio::load_tower(files.config, w.at("encoder"));
+            model.decoder = text::load_language_model(files.config, w.at("decoder"));
+            files.weights.ignore("proj_out.weight");  // the token embedding again
+            model.log_mel.emplace(files.preprocessor_config);
+            model.consume = Consume::memory;
+            model.speech.emplace(files.generation_config, files.config);
+            const std::optional<std::int32_t> unknown;
+            model.tasks["transcribe"].start =
+                model.speech->start_sequence(unknown, false, "", false);
+            model.tasks["prompt"] = model.tasks["transcribe"];
+          }};
+}
+
+}  // namespace tessera::fusion

@@ -1,0 +1,152 @@
+#include "fusion/model.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/family.h"
+
+namespace tessera::fusion {
+namespace {
+
+namespace fs = std::filesystem;
+
+Config read_if_present(const fs::path& file) {
+  std::error_code ignored;
+  return fs::exists(file, ignored) ? Config::read(file) : Config();
+}
+
+CheckpointFiles read_files(const fs::path& directory) {
+  std::error_code error;
+  if (!fs::is_directory(directory, error)) {
+    throw IoError(
+        concat(directory.string(),
+               ": not a checkpoint directory (with config.json, model.safetensors, ...)"));
+  }
+  if (!fs::exists(directory / "config.json", error)) {
+    throw IoError(concat(directory.string(),
+                         ": has no config.json; give the directory of a published checkpoint"));
+  }
+  CheckpointFiles files{directory, Config::read(directory / "config.json"),
+                        read_if_present(directory / "generation_config.json"),
+                        read_if_present(directory / "preprocessor_config.json"),
+                        Weights::open(directory)};
+  // Old checkpoints have their generation options in config.json.
+  if (!fs::exists(directory / "generation_config.json", error))
+    files.generation_config = files.config;
+  return files;
+}
+
+/// A checkpoint of one tower or of a decoder alone.
+void load_single(const CheckpointFiles& files, Model& model) {
+  const std::string type = files.config.string("model_type");
+  if (const auto* text_family = find_family(text::families(), type)) {
+    model.decoder = text_family->load(files.config, files.weights);
+  } else if (const auto* vision_family = find_family(vision::families(), type)) {
+    model.vision = vision_family->load(files.config, files.weights);
+    model.image_processor.emplace(files.preprocessor_config);
+  } else {
+    std::string known;
+    for (const ModelFamily& f : families()) known += f.model_types.front() + ", ";
+    for (const auto& f : text::families()) known += f.model_types.front() + ", ";
+    for (const auto& f : vision::families()) known += f.model_types.front() + ", ";
+    throw UnsupportedError(concat(files.config.where(), ": model_type \"", type,
+                                  "\" is not known; known are ",
+                                  known.substr(0, known.size() - 2)));
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const Model> Model::open(const fs::path& directory) {
+  const CheckpointFiles files = read_files(directory);
+  auto model = std::make_shared<Model>();
+  model->path = directory;
+  model->config = files.config;
+  model->generation_config = files.generation_config;
+  model->family = files.config.string("model_type");
+  const auto all = families();
+  if (const ModelFamily* family = find_family(all, model->family)) {
+    family->load(files, *model);
+  } else {
+    load_single(files, *model);
+  }
+  if (model->decoder) model->tokenizer = text::Tokenizer::open(directory);
+  model->unread = files.weights.leftovers();
+  files.weights.release_pages();
+  model->weights = files.weights;
+  return model;
+}
+
+Tensor Model::encode(Context& ctx, const vision::Image& image) const {
+  if (!vision || !image_processor) {
+    throw UnsupportedError(
+        concat(path.string(), ": this checkpoint has no image tower and can't take images"));
+  }
+  return encode_pixels(ctx, (*image_processor)(image));
+}
+
+Tensor Model::encode_pixels(Context& ctx, const Tensor& pixels) const {
+  const RowLayout layout{vision->class_tokens(), pixels.dim(1) / vision->patch_size(),
+                         pixels.dim(2) / vision->patch_size()};
+  return vision_projector(ctx, vision->encode(ctx, pixels), layout);
+}
+
+Tensor Model::encode(Context& ctx, const audio::Sound& sound) const {
+  if (!audio || !log_mel) {
+    throw UnsupportedError(
+        concat(path.string(), ": this checkpoint has no sound tower and can't take sound"));
+  }
+  const std::span<const float> samples(sound.samples);
+  const auto window = static_cast<std::size_t>(log_mel->samples_per_window());
+  std::vector<Tensor> parts;
+  std::int64_t rows = 0;
+  for (std::size_t at = 0; at == 0 || at < samples.size(); at += window) {
+    const auto piece = samples.subspan(at, std::min(window, samples.size() - at));
+    parts.push_back(encode_frames(ctx, (*log_mel)(ctx, piece)));
+    rows += parts.back().dim(0);
+  }
+  if (parts.size() == 1) return parts.front();
+  Tensor all = ctx.empty({rows, parts.front().dim(1)});
+  float* to = all.data();
+  for (const Tensor& part : parts) to = std::copy_n(part.data(), part.numel(), to);
+  return all;
+}
+
+Tensor Model::encode_frames(Context& ctx, const Tensor& frames) const {
+  const Tensor rows = audio->encode(ctx, frames);
+  return audio_projector(ctx, rows, {0, 1, rows.dim(0)});
+}
+
+Task Model::task(const std::string& name) const {
+  for (const std::string& key : {name, std::string("prompt")}) {
+    if (const auto found = tasks.find(key); found != tasks.end()) return found->second;
+  }
+  Task plain;
+  if (consume == Consume::memory && config.has("bos_token_id")) {
+    plain.start = {static_cast<std::int32_t>(config.integer("bos_token_id"))};
+  }
+  return plain;
+}
+
+text::SamplingOptions Model::sampling(const std::string& name) const {
+  const Task chosen = task(name);
+  auto options = text::SamplingOptions::from_config(generation_config,
+                                                    static_cast<std::int64_t>(chosen.start.size()));
+  options.apply(chosen.generation);
+  return options;
+}
+
+fs::path default_model() {
+  if (const char* chosen = std::getenv("TESSERA_MODEL"); chosen && *chosen) return chosen;
+  for (const char* models : {TESSERA_MODELS_SOURCE, TESSERA_MODELS_INSTALLED}) {
+    std::error_code ignored;
+    const fs::path directory = fs::path(models) / "default";
+    if (fs::exists(directory / "config.json", ignored)) return directory;
+  }
+  throw IoError(
+      "the default model was not found; name a checkpoint with --model DIR or TESSERA_MODEL");
+}
+
+}  // namespace tessera::fusion

@@ -1,0 +1,164 @@
+#include "fusion/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "core/error.h"
+
+namespace tessera::fusion {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+Tensor join(Context& ctx, const std::vector<Tensor>& parts, std::int64_t width) {
+  if (parts.size() == 1) return parts.front();
+  std::int64_t rows = 0;
+  for (const Tensor& part : parts) rows += part.dim(0);
+  Tensor all = ctx.empty({rows, width});
+  float* to = all.data();
+  for (const Tensor& part : parts) to = std::copy_n(part.data(), part.numel(), to);
+  return all;
+}
+
+/// What a prompt becomes: ids with placeholders, their rows, and the memory.
+class Sequence {
+ public:
+  Sequence(Context& ctx, const Model& model) : ctx_(ctx), model_(model) {}
+
+  void add_ids(const std::vector<std::int32_t>& ids) {
+    if (ids.empty()) return;
+    ids_.insert(ids_.end(), ids.begin(), ids.end());
+    rows_.push_back(model_.decoder->embed(ctx_, ids));
+  }
+  void add(const Text& text) {
+    // A plain language model gets what its tokenizer's template adds (BOS); checkpoints with tasks
+    // say it themselves.
+    const bool plain = model_.tasks.empty() && model_.consume == Consume::splice;
+    add_ids(model_.tokenizer->encode(text.text, {.add_special_tokens = plain && ids_.empty()}));
+  }
+  void add(const Image& image) { add_rows(model_.encode(ctx_, image), model_.image_token); }
+  void add(const Sound& sound) { add_rows(model_.encode(ctx_, sound), model_.audio_token); }
+
+  const std::vector<std::int32_t>& ids() const { return ids_; }
+  Tensor rows() const { return join(ctx_, rows_, model_.decoder->width()); }
+  Tensor memory() const {
+    return memory_.empty() ? Tensor() : join(ctx_, memory_, model_.decoder->width());
+  }
+
+ private:
+  void add_rows(const Tensor& rows, std::int32_t placeholder) {
+    if (model_.consume == Consume::memory) {
+      memory_.push_back(rows);
+    } else {
+      ids_.insert(ids_.end(), static_cast<std::size_t>(rows.dim(0)), placeholder);
+      rows_.push_back(rows);
+    }
+  }
+  Context& ctx_;
+  const Model& model_;
+  std::vector<std::int32_t> ids_;
+  std::vector<Tensor> rows_, memory_;
+};
+
+void check_parts(const Model& model) {
+  if (!model.decoder) {
+    throw UnsupportedError(concat(model.path.string(), ": this checkpoint (", model.family,
+                                  ") has no text decoder and can't write text"));
+  }
+}
+
+}  // namespace
+
+Timings& Timings::operator+=(const Timings& other) {
+  encode += other.encode;
+  prefill += other.prefill;
+  decode += other.decode;
+  prompt_tokens += other.prompt_tokens;
+  new_tokens += other.new_tokens;
+  return *this;
+}
+
+Session::Session(std::shared_ptr<const Model> model, const ContextOptions& options)
+    : model_(std::move(model)), context_(options) {}
+
+Result Session::generate_from(const std::vector<std::int32_t>& ids, const Tensor& rows,
+                              const Tensor& memory, const text::SamplingOptions& sampling,
+                              const text::GenerateHooks& hooks) {
+  const auto start = Clock::now();
+  text::GenerateInput input{model_->decoder->new_cache(), rows, ids};
+  if (memory) model_->decoder->set_memory(context_, memory, input.cache);
+  Result result;
+  text::GenerateHooks own = hooks;
+  own.cancelled = [&, outer = hooks.cancelled] { return cancelled() || (outer && outer()); };
+  own.on_token = [&, outer = hooks.on_token](std::int32_t id, const std::string& piece) {
+    if (result.timings.prefill == 0) result.timings.prefill = seconds_since(start);
+    return !outer || outer(id, piece);
+  };
+  result.sequences = text::generate(context_, *model_->decoder, *model_->tokenizer,
+                                    std::move(input), sampling, own);
+  const text::Generated& best = result.sequences.front();
+  result.text = best.text;
+  result.ids = best.ids;
+  result.stop_reason = best.stop_reason;
+  result.timings.decode = seconds_since(start) - result.timings.prefill;
+  result.timings.prompt_tokens = static_cast<std::int64_t>(ids.size());
+  result.timings.new_tokens = static_cast<std::int64_t>(best.ids.size());
+  return result;
+}
+
+Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
+                         const OnText& on_text) {
+  check_parts(*model_);
+  const auto start = Clock::now();
+  const Task task = model_->task(options.task);
+  Sequence sequence(context_, *model_);
+  sequence.add_ids(task.start);
+  for (const auto& part : prompt) std::visit([&](const auto& p) { sequence.add(p); }, part);
+  sequence.add_ids(task.end);
+  if (sequence.ids().empty()) {
+    const auto bos = model_->tokenizer->special("bos_token");
+    if (!bos)
+      throw ArgumentError("the prompt is empty, and this model has no token to begin a text with");
+    sequence.add_ids({*bos});
+  }
+  const double encode = seconds_since(start);
+  text::GenerateHooks hooks;
+  if (on_text)
+    hooks.on_token = [&](std::int32_t, const std::string& piece) {
+      return piece.empty() || on_text(piece);
+    };
+  Result result = generate_from(sequence.ids(), sequence.rows(), sequence.memory(),
+                                options.sampling.value_or(defaults(options.task)), hooks);
+  result.timings.encode = encode;
+  return result;
+}
+
+std::vector<Session::Label> Session::classify(const Image& image, std::int64_t top) {
+  if (!model_->vision || !model_->image_processor) {
+    throw UnsupportedError(
+        concat(model_->path.string(), ": this checkpoint has no image tower and can't classify"));
+  }
+  const Tensor logits = model_->vision->classify(context_, (*model_->image_processor)(image));
+  const std::vector<std::string> names = model_->vision->labels();
+  const std::int64_t count = logits.numel();
+  const float best = *std::max_element(logits.data(), logits.data() + count);
+  double total = 0;
+  std::vector<Label> labels;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double e = std::exp(static_cast<double>(logits.data()[i]) - best);
+    total += e;
+    labels.push_back({names[static_cast<std::size_t>(i)], i, e});
+  }
+  for (Label& label : labels) label.score /= total;
+  std::ranges::stable_sort(labels, std::greater<>(), &Label::score);
+  labels.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(top, 0, count)));
+  return labels;
+}
+
+}  // namespace tessera::fusion
