@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "audio/log_mel.h"
+#include "audio/sound.h"
 #include "audio/tower.h"
 #include "core/config.h"
 #include "core/weights.h"
