@@ -169,10 +169,10 @@ TEST(Config, LimitsTheDepth) {
 
 TEST(Config, ManyKeysAreFast) {
   std::string text = "{\"k\": 0";
-  for (int i = 0; i < 200000; ++i) text += ", \"k" + std::to_string(i) + "\": " + std::to_string(i);
+  for (int i = 0; i < 200000; ++i) text += concat(", \"k", i, "\": ", i);
   const Config c = parse(text + "}");
   EXPECT_EQ(c.size(), 200001u);
-  for (int i = 0; i < 200000; ++i) ASSERT_EQ(c.integer("k" + std::to_string(i)), i);
+  for (int i = 0; i < 200000; ++i) ASSERT_EQ(c.integer(concat("k", i)), i);
 }
 
 TEST(Config, ReadsFilesAndNamesThem) {
