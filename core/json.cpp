@@ -121,6 +121,8 @@ class Builder {
   }
   // Only the innermost open container grows, so the pointers in open_ stay valid.
   Value* place(Value value) {
+    if (++count_ > kMaxValues)
+      throw FormatError(concat(origin_, ": more than ", kMaxValues, " values"));
     if (open_.empty()) {
       root_ = std::move(value);
       return &root_;
@@ -135,6 +137,7 @@ class Builder {
   Duplicates duplicates_;
   Value root_;
   std::vector<Value*> open_;
+  std::size_t count_ = 0;
 };
 
 void dump_to(std::string& text, const Value& value);

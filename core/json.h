@@ -1,4 +1,5 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -44,6 +45,8 @@ struct Object {
 enum class Duplicates { last_wins, rejected };
 
 constexpr int kMaxDepth = 64;
+/// Values in one text: bounds the memory that hostile text can take.
+constexpr std::size_t kMaxValues = std::size_t{1} << 24;
 
 /// Parses a whole text; `origin` stands for the file in messages. Throws FormatError.
 Value parse(std::string_view text, const std::string& origin, Duplicates duplicates);
