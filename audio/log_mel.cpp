@@ -21,6 +21,8 @@ constexpr std::int64_t kPairs = 4;  // frames are transformed in pairs, as real 
 constexpr std::int64_t kLanes = 2 * kPairs;  // frames at a time
 constexpr std::int64_t kBlock = 8 * kLanes;  // frames a task
 
+constexpr std::int64_t kMaxNumbers = 1 << 27;  // of a window
+
 // Sound with zeros after it up to `length`, mirrored at both ends without repeating the outermost
 // sample.
 struct Signal {
@@ -86,6 +88,11 @@ LogMel::Impl::Impl(const Config& config)
   }
   if (config.number("dither", 0) != 0 || config.number("padding_value", 0) != 0) {
     throw UnsupportedError(concat(config.where(), ": dither and padding_value can only be 0"));
+  }
+  if (frames(window_samples) * mels > kMaxNumbers) {
+    throw FormatError(concat(config.where(), ": a window of ", frames(window_samples),
+                             " frames of ", mels, " mels; expected at most ", kMaxNumbers,
+                             " numbers"));
   }
   for (std::int64_t i = 0; i < n(); ++i) {
     window.push_back(0.5 - 0.5 * std::cos(2 * std::numbers::pi * static_cast<double>(i) /

@@ -11,8 +11,8 @@ namespace tessera::audio {
 
 /// Whisper's log-mel spectrogram, as the numpy path of HF's WhisperFeatureExtractor computes it (in
 /// double precision): Hann window of n_fft, frames centred on multiples of hop, both ends mirrored,
-/// power spectrum, Slaney mel filters, log10 of at least 1e-10, clamped to 8 below the maximum, (x
-/// + 4) / 4. Const and shared.
+/// power spectrum, Slaney mel filters, log10 of at least 1e-10, clamped to 8 below the maximum;
+/// then 4 is added and the sum divided by 4. Const and shared.
 class LogMel {
  public:
   /// Reads preprocessor_config.json (feature_size, hop_length, n_fft, chunk_length). Throws

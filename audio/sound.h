@@ -27,13 +27,15 @@ struct SoundLimits {
 };
 
 /// Decodes the sound track of whatever FFmpeg reads (sound files and videos; the first track marked
-/// as default, else the first), any rate and channel layout, to the samples that `ffmpeg -i FILE
-/// -ac 1 -ar 16000 -f f32le` gives. What a file is shows in its bytes, not in its name. Nothing but
+/// as default, else the first), any rate and channel layout, to the samples that
+/// `ffmpeg -i FILE -ac 1 -ar 16000 -f f32le` gives (two channels that are equal come out sqrt(2)
+/// times as loud as one of them). What a file is shows in its bytes, not in its name. Nothing but
 /// `file` itself is ever opened: no playlists, no protocols. A pipe or device is read to its end
-/// first (at most 1 GiB). Throws IoError (can't open or read), FormatError (no sound track, nothing
-/// decodable, zero length, too long), UnsupportedError (playlists, codecs unknown to this FFmpeg,
-/// rates beyond 1 to 768 kHz, over 64 channels). The first call silences FFmpeg's messages for the
-/// process (av_log_set_level), unless the program has chosen a level.
+/// first (at most 1 GiB).
+/// Throws IoError (can't open or read), FormatError (no sound track, nothing decodable, zero
+/// length, too long), UnsupportedError (playlists, codecs unknown to this FFmpeg, rates beyond 1 to
+/// 768 kHz, over 64 channels). The first call silences FFmpeg's messages for the process
+/// (av_log_set_level), unless the program has chosen a level.
 Sound load_sound(const std::filesystem::path& file, const SoundLimits& limits = {});
 /// The same from memory (standard input, embedded data); `name` stands for the file in messages.
 Sound decode_sound(std::span<const std::uint8_t> bytes, const std::string& name,
