@@ -49,19 +49,20 @@ class Whisper {
   Transcript run(std::span<const float> samples) {
     Context& ctx = session_.context();
     const double start = now();
-    const bool one_window =
-        static_cast<std::int64_t>(samples.size()) <= model_.log_mel->samples_per_window();
-    timestamps_ = options_.timestamps || !one_window;
-    const Tensor mel =
-        one_window ? (*model_.log_mel)(ctx, samples) : model_.log_mel->whole(ctx, samples);
+    const auto window = static_cast<std::size_t>(model_.log_mel->samples_per_window());
+    const Tensor mel = samples.size() <= window ? (*model_.log_mel)(ctx, samples)
+                                                : model_.log_mel->whole(ctx, samples);
     out_.timings.encode = now() - start;
-    const double total = static_cast<double>(samples.size()) / audio::kSampleRate;
+    return run(mel, static_cast<double>(samples.size()) / audio::kSampleRate);
+  }
+
+  Transcript run(const Tensor& mel /*[frames, mels]*/, double total_seconds) {
+    timestamps_ = options_.timestamps || mel.dim(0) > frames_;
     std::int64_t seek = 0;
     while (seek < mel.dim(0) && out_.stop_reason != text::StopReason::cancelled) {
-      const std::int64_t count = std::min(frames_, mel.dim(0) - seek);
-      seek += decode_window(mel, seek, count);
-      const double done = static_cast<double>(seek) * kTimePrecision / kInputStride;
-      if (hooks_.on_progress) hooks_.on_progress(std::min(done, total), total);
+      seek += decode_window(mel, seek, std::min(frames_, mel.dim(0) - seek));
+      if (hooks_.on_progress)
+        hooks_.on_progress(std::min(seconds(seek), total_seconds), total_seconds);
     }
     finish();
     return std::move(out_);
@@ -102,14 +103,17 @@ class Whisper {
     return best;
   }
 
-  /// What came before, cut to leave room: <|startofprev|> and the newest ids, the second of two
-  /// closing timestamps left out of each segment.
+  /// What stands before the start sequence: the caller's prompt, or, conditioned, the newest ids so
+  /// far (the second of two closing timestamps left out of each segment) after <|startofprev|>.
   Ids previous_ids() const {
+    if (!options_.condition_on_previous || out_.segments.empty() || !tokens_.previous)
+      return options_.prompt_ids;
     Ids ids;
-    if (!options_.condition_on_previous || out_.segments.empty() || !tokens_.previous) return ids;
+    if (!options_.prompt_ids.empty())
+      ids.assign(options_.prompt_ids.begin() + 1, options_.prompt_ids.end());
     for (const Segment& segment : out_.segments) {
       const std::size_t n = segment.ids.size();
-      const bool pair = n > 2 && segment.ids[n - 2] >= tokens_.timestamp_begin;
+      const bool pair = n > 2 && is_timestamp(segment.ids[n - 2]);
       ids.insert(ids.end(), segment.ids.begin(), segment.ids.end() - (pair ? 1 : 0));
     }
     const auto most = static_cast<std::size_t>(model_.decoder->max_positions() / 2 - 1);
@@ -266,6 +270,26 @@ Transcript transcribe(Session& session, std::span<const float> samples,
   if (samples.empty()) throw ArgumentError("there is no sound to transcribe");
   if (model.speech) return Whisper(session, options, hooks).run(samples);
   return window_by_window(session, samples, options, hooks);
+}
+
+Transcript transcribe_frames(Session& session, const Tensor& log_mel,
+                             const TranscribeOptions& options, const TranscribeHooks& hooks) {
+  if (!session.model().speech) {
+    throw UnsupportedError(
+        concat(session.model().path.string(), ": only Whisper checkpoints transcribe a log-mel"));
+  }
+  const double total = static_cast<double>(log_mel.dim(0)) * kTimePrecision / kInputStride;
+  return Whisper(session, options, hooks).run(log_mel, total);
+}
+
+std::vector<std::int32_t> prompt_ids(const Model& model, const std::string& text) {
+  if (!model.speech || !model.speech->previous) {
+    throw ArgumentError(
+        concat(model.path.string(), ": this checkpoint takes no text before the sound"));
+  }
+  Ids ids = model.tokenizer->encode(" " + strip(text));
+  ids.insert(ids.begin(), *model.speech->previous);
+  return ids;
 }
 
 }  // namespace tessera::fusion

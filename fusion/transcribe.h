@@ -13,7 +13,9 @@ struct TranscribeOptions {
   std::string language;  ///< "german", "de"; empty: detected by multilingual checkpoints
   std::string task;  ///< "transcribe" or "translate" (to English); empty: what the checkpoint says
   bool timestamps = false;
-  bool condition_on_previous = false;             ///< each window sees the text before it
+  std::vector<std::int32_t>
+      prompt_ids;                      ///< <|startofprev|> and a text before the sound; empty: none
+  bool condition_on_previous = false;  ///< each window sees the text before it
   std::optional<text::SamplingOptions> sampling;  ///< empty: what the checkpoint says
 };
 
@@ -51,5 +53,14 @@ struct TranscribeHooks {
 /// not know.
 Transcript transcribe(Session& session, std::span<const float> samples,
                       const TranscribeOptions& options = {}, const TranscribeHooks& hooks = {});
+
+/// The same for a Whisper checkpoint from a log-mel [frames, mels] of a whole sound.
+Transcript transcribe_frames(Session& session, const Tensor& log_mel,
+                             const TranscribeOptions& options = {},
+                             const TranscribeHooks& hooks = {});
+
+/// <|startofprev|> and the ids of `text`, for TranscribeOptions::prompt_ids (names and words to
+/// expect). Throws ArgumentError for checkpoints without that token.
+std::vector<std::int32_t> prompt_ids(const Model& model, const std::string& text);
 
 }  // namespace tessera::fusion

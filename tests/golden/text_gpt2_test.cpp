@@ -1,0 +1,88 @@
+#include "core/weights.h"
+#include "golden/fixture.h"
+#include "golden/stages.h"
+#include "text/generate.h"
+#include "text/language_model.h"
+
+namespace tessera::text {
+namespace {
+
+using golden::Case;
+
+class Gpt2 : public ::testing::TestWithParam<std::string> {
+ protected:
+  Case case_{GetParam()};
+  std::unique_ptr<LanguageModel> model_ = load_language_model(case_.config(), case_.weights());
+  Context ctx_;
+
+  KvCache new_cache() {
+    KvCache cache = model_->new_cache();
+    if (case_.has("memory")) model_->set_memory(ctx_, case_.get("memory"), cache);
+    return cache;
+  }
+  Tensor forward(std::span<const std::int32_t> ids, KvCache& cache) {
+    const Sequence sequence{&cache, static_cast<std::int64_t>(ids.size())};
+    return model_->forward(ctx_, model_->embed(ctx_, ids), std::span(&sequence, 1));
+  }
+};
+
+TEST_P(Gpt2, EveryStageMatchesTheReference) {
+  golden::StageCheck stages(ctx_, case_);
+  KvCache cache = new_cache();
+  const Tensor last = forward(case_.ids("input_ids"), cache);
+  EXPECT_GE(stages.finish(), 2);
+  EXPECT_TRUE(case_.matches("last_hidden", last));
+  EXPECT_TRUE(case_.matches("logits", model_->logits(ctx_, last)));
+}
+
+TEST_P(Gpt2, NothingIsLeftUnread) {
+  const Weights weights = case_.weights();
+  load_language_model(case_.config(), weights);
+  EXPECT_EQ(weights.leftovers(), std::vector<std::string>());
+}
+
+TEST_P(Gpt2, TokenByTokenEqualsAllAtOnce) {
+  const auto ids = case_.ids("input_ids");
+  KvCache cache = new_cache();
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    const Tensor last = forward(std::span(ids).subspan(i, 1), cache);
+    const auto row = static_cast<std::int64_t>(i);
+    EXPECT_TRUE(golden::close_to(last, case_.get("last_hidden").slice(row, row + 1), 2e-4))
+        << "token " << i;
+  }
+}
+
+TEST_P(Gpt2, SequencesDecodedTogetherEqualThemselvesAlone) {
+  const auto ids = case_.ids("input_ids");
+  KvCache a = new_cache(), b = new_cache();
+  const std::span<const std::int32_t> first(ids.data(), 5), second(ids.data() + 2, 3);
+  std::vector<std::int32_t> both(first.begin(), first.end());
+  both.insert(both.end(), second.begin(), second.end());
+  const Sequence sequences[] = {{&a, 5}, {&b, 3}};
+  const Tensor together = model_->forward(ctx_, model_->embed(ctx_, both), sequences);
+  KvCache c = new_cache(), d = new_cache();
+  EXPECT_TRUE(golden::close_to(together.slice(0, 5), forward(first, c), 1e-5));
+  EXPECT_TRUE(golden::close_to(together.slice(5, 8), forward(second, d), 1e-5));
+}
+
+TEST_P(Gpt2, GeneratesTheSameIds) {
+  // These cases come without a tokenizer; ids are what counts here.
+  const Tokenizer tokenizer = Tokenizer::open(Case::folder() / "ved-published" / "tokenizer.json");
+  ASSERT_FALSE(case_.generated().empty());
+  for (const golden::Generated& g : case_.generated()) {
+    auto options = SamplingOptions::from_config(case_.generation_config());
+    options.apply(g.options);
+    if (g.options.has("max_length")) {
+      options.max_new_tokens =
+          g.options.integer("max_length") - static_cast<std::int64_t>(g.prompt.size());
+    }
+    GenerateInput input{new_cache(), model_->embed(ctx_, g.prompt), g.prompt};
+    const auto results = generate(ctx_, *model_, tokenizer, std::move(input), options);
+    golden::expect_generated(results, g, options.stop_tokens);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, Gpt2, ::testing::ValuesIn(Case::all("gpt2")), golden::case_name);
+
+}  // namespace
+}  // namespace tessera::text
