@@ -287,7 +287,7 @@ std::vector<std::int32_t> prompt_ids(const Model& model, const std::string& text
     throw ArgumentError(
         concat(model.path.string(), ": this checkpoint takes no text before the sound"));
   }
-  Ids ids = model.tokenizer->encode(" " + strip(text));
+  Ids ids = model.tokenizer->encode(concat(" ", strip(text)));
   ids.insert(ids.begin(), *model.speech->previous);
   return ids;
 }
