@@ -103,6 +103,8 @@ class Builder {
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& e) {
     std::string reason = e.what();
     if (const auto id = reason.find("] "); id != std::string::npos) reason.erase(0, id + 2);
+    constexpr std::size_t kEnough = 300;  // it ends with all of the string that was being read
+    if (reason.size() > kEnough) reason = reason.substr(0, kEnough) + "...";
     throw FormatError(concat(origin_, ": not valid JSON: ", reason));
   }
 
@@ -202,6 +204,9 @@ const Value* Object::find(std::string_view key) const {
 }
 
 Value parse(std::string_view text, const std::string& origin, Duplicates duplicates) {
+  // The parser would take a zero byte for the end of the text.
+  if (const auto zero = text.find('\0'); zero != std::string_view::npos)
+    throw FormatError(concat(origin, ": not valid JSON: a zero byte at byte ", zero));
   Builder builder(origin, duplicates);
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();

@@ -157,6 +157,19 @@ TEST(Config, RefusesMalformedText) {
   }
 }
 
+TEST(Config, AZeroByteIsNotTheEnd) {
+  using namespace std::string_view_literals;
+  for (const std::string_view text : {"{}\0"sv, "{}\0{\"a\": 1}"sv, "\0"sv, "{\"a\": \"\0\"}"sv}) {
+    const std::string what = message<FormatError>([&] { parse(text); });
+    EXPECT_EQ(what.rfind("config.json: not valid JSON: a zero byte at byte ", 0), 0u) << what;
+  }
+}
+
+TEST(Config, MessagesStayShort) {
+  const std::string text = "{\"a\": \"" + std::string(100000, 'x');
+  EXPECT_LT(message<FormatError>([&] { parse(text); }).size(), 500u);
+}
+
 TEST(Config, LimitsTheDepth) {
   const auto nested = [](int depth) {
     return std::string(static_cast<std::size_t>(depth), '[') +
