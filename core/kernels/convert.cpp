@@ -6,19 +6,22 @@
 namespace tessera {
 namespace {
 
-// Half to float with integer and float arithmetic only, so that the compiler can vectorise it: the
-// exponent is moved to float's place; subnormal halves are made normal by subtracting 2^-14;
-// infinities and NaNs keep all exponent bits.
+// Half to float without branches, so that the compiler can vectorise it: the exponent is moved to
+// float's place, infinities and NaNs keep all exponent bits, and subnormal halves are multiples of
+// 2^-24.
 inline float widen_half(std::uint16_t half) {
-  const std::uint32_t magnitude = static_cast<std::uint32_t>(half & 0x7fffu) << 13;
-  const std::uint32_t exponent = magnitude & 0x0f800000u;
-  const std::uint32_t normal = magnitude + 0x38000000u;
-  const std::uint32_t special = normal + 0x38000000u;
-  const float subnormal =
-      std::bit_cast<float>(magnitude + 0x38800000u) - std::bit_cast<float>(0x38800000u);
-  std::uint32_t bits = exponent == 0x0f800000u ? special : normal;
-  bits = exponent == 0 ? std::bit_cast<std::uint32_t>(subnormal) : bits;
-  return std::bit_cast<float>(bits | static_cast<std::uint32_t>(half & 0x8000u) << 16);
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16;
+  const std::uint32_t magnitude = half & 0x7fffu;
+  const std::uint32_t special = 0u - static_cast<std::uint32_t>(magnitude >= 0x7c00u);
+  const std::uint32_t subnormal = 0u - static_cast<std::uint32_t>(magnitude < 0x0400u);
+  const std::uint32_t normal = (magnitude << 13) + 0x38000000u + (special & 0x38000000u);
+  const float multiple = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
+  const std::uint32_t small = std::bit_cast<std::uint32_t>(multiple);
+  return std::bit_cast<float>(sign | (subnormal & small) | (~subnormal & normal));
+}
+
+inline float widen_bfloat16(std::uint16_t value) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16);
 }
 
 template <class T, class Widen>
@@ -35,9 +38,7 @@ void widen(const void* source, float* to, std::int64_t n, Widen one) {
 
 float f16_to_f32(std::uint16_t half) { return widen_half(half); }
 
-float bf16_to_f32(std::uint16_t value) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(value) << 16);
-}
+float bf16_to_f32(std::uint16_t value) { return widen_bfloat16(value); }
 
 std::uint16_t f32_to_f16(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
@@ -67,7 +68,7 @@ void convert_to_f32(const void* source, DType type, float* to, std::int64_t n) {
     case DType::f16:
       return widen<std::uint16_t>(source, to, n, widen_half);
     case DType::bf16:
-      return widen<std::uint16_t>(source, to, n, bf16_to_f32);
+      return widen<std::uint16_t>(source, to, n, widen_bfloat16);
     case DType::i8:
       return widen<std::int8_t>(source, to, n, [](std::int8_t v) { return static_cast<float>(v); });
     case DType::u8:

@@ -46,6 +46,14 @@ TEST(Convert, WidensEveryHalfExactly) {
   }
 }
 
+TEST(Convert, WidensAllHalvesInARowAsOneByOne) {
+  const std::vector<std::uint16_t> halves = all_16_bit_patterns();
+  std::vector<float> wide(halves.size());
+  convert_to_f32(halves.data(), DType::f16, wide.data(), static_cast<std::int64_t>(wide.size()));
+  for (std::size_t i = 0; i < wide.size(); ++i)
+    ASSERT_TRUE(same_bits(wide[i], f16_to_f32(halves[i]))) << i;
+}
+
 TEST(Convert, WidensEveryBfloat16Exactly) {
   for (const std::uint16_t value : all_16_bit_patterns())
     ASSERT_EQ(std::bit_cast<std::uint32_t>(bf16_to_f32(value)), std::uint32_t{value} << 16);
