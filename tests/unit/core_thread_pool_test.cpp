@@ -1,0 +1,108 @@
+#include "core/thread_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <set>
+#include <stdexcept>
+#include <string>
+
+#include "core/context.h"
+
+namespace tessera {
+namespace {
+
+/// How often each task in [0, count) was called.
+std::vector<int> calls(ThreadPool& pool, std::int64_t count) {
+  std::vector<std::atomic<int>> counters(static_cast<std::size_t>(count));
+  pool.run(count, [&](std::int64_t i) { ++counters.at(static_cast<std::size_t>(i)); });
+  return {counters.begin(), counters.end()};
+}
+
+class ThreadPoolTest : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Threads, ThreadPoolTest, ::testing::Values(1, 2, 3, 8));
+
+TEST_P(ThreadPoolTest, CallsEveryTaskOnce) {
+  ThreadPool pool(GetParam());
+  for (const std::int64_t count : {0, 1, 2, 3, 17, 1000})
+    EXPECT_EQ(calls(pool, count), std::vector<int>(static_cast<std::size_t>(count), 1));
+}
+
+TEST_P(ThreadPoolTest, ManyRoundsSeeEachOthersResults) {
+  ThreadPool pool(GetParam());
+  std::vector<std::int64_t> values(7, 0);
+  for (int round = 0; round < 3000; ++round)
+    pool.run(7, [&](std::int64_t i) { values[static_cast<std::size_t>(i)] += i; });
+  for (std::size_t i = 0; i < values.size(); ++i)
+    EXPECT_EQ(values[i], 3000 * static_cast<std::int64_t>(i));
+}
+
+TEST_P(ThreadPoolTest, RethrowsAnExceptionAndGoesOn) {
+  ThreadPool pool(GetParam());
+  for (int round = 0; round < 50; ++round) {
+    try {
+      pool.run(100, [&](std::int64_t i) {
+        if (i == round) throw std::runtime_error("task " + std::to_string(i));
+      });
+      ADD_FAILURE() << "the exception of task " << round << " was lost";
+    } catch (const std::runtime_error& error) {
+      EXPECT_EQ(error.what(), "task " + std::to_string(round));
+    }
+    EXPECT_EQ(calls(pool, 17), std::vector<int>(17, 1));
+  }
+}
+
+TEST_P(ThreadPoolTest, RethrowsOneOfManyExceptions) {
+  ThreadPool pool(GetParam());
+  EXPECT_THROW(pool.run(1000, [](std::int64_t) { throw std::runtime_error("all fail"); }),
+               std::runtime_error);
+  EXPECT_EQ(calls(pool, 5), std::vector<int>(5, 1));
+}
+
+TEST_P(ThreadPoolTest, RunsInnerTasksWithinATask) {
+  ThreadPool pool(GetParam());
+  std::vector<std::atomic<int>> counters(10 * 13);
+  pool.run(10, [&](std::int64_t i) {
+    pool.run(13, [&](std::int64_t j) { ++counters[static_cast<std::size_t>(i * 13 + j)]; });
+  });
+  for (const auto& counter : counters) EXPECT_EQ(counter, 1);
+}
+
+TEST_P(ThreadPoolTest, PassesOnAnInnerException) {
+  ThreadPool pool(GetParam());
+  const auto inner = [](std::int64_t) { throw std::invalid_argument("inner"); };
+  EXPECT_THROW(pool.run(10, [&](std::int64_t) { pool.run(3, inner); }), std::invalid_argument);
+}
+
+TEST(ThreadPoolStart, UnusedPoolsStartNoThreads) {
+  ThreadPool pool(1000000);
+  std::vector<std::thread::id> ids;
+  pool.run(1, [&](std::int64_t) { ids.push_back(std::this_thread::get_id()); });
+  EXPECT_EQ(ids, std::vector<std::thread::id>{std::this_thread::get_id()});
+}
+
+TEST(ThreadPoolStart, OneThreadIsTheCallers) {
+  ThreadPool pool(1);
+  std::set<std::thread::id> ids;
+  pool.run(100, [&](std::int64_t) { ids.insert(std::this_thread::get_id()); });
+  EXPECT_EQ(ids, std::set<std::thread::id>{std::this_thread::get_id()});
+}
+
+TEST(Context, KnowsItsThreads) {
+  EXPECT_EQ(Context({.threads = 3, .log = {}}).threads(), 3);
+  EXPECT_EQ(Context().threads(), physical_cores());
+  EXPECT_GE(physical_cores(), 1);
+}
+
+TEST(Context, LogsToTheCallbackOnly) {
+  std::string logged;
+  const Context ctx({.threads = 1, .log = [&](LogLevel level, const std::string& message) {
+                       logged += message + (level == LogLevel::warning ? "!" : "?");
+                     }});
+  ctx.log(LogLevel::warning, "careful");
+  EXPECT_EQ(logged, "careful!");
+  Context({.threads = 1, .log = {}}).log(LogLevel::info, "dropped");
+}
+
+}  // namespace
+}  // namespace tessera
