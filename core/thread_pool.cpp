@@ -1,9 +1,17 @@
 #include "core/thread_pool.h"
 
+#include <system_error>
+#include <utility>
+
 namespace tessera {
 namespace {
 
 constexpr int kSpins = 20000;
+
+// Parts of state_.
+constexpr std::uint64_t kInside = (std::uint64_t{1} << 20) - 1;  // workers in the round
+constexpr std::uint64_t kOpen = std::uint64_t{1} << 20;
+constexpr int kRoundShift = 21;
 
 void relax() {
 #if defined(__x86_64__)
@@ -25,7 +33,11 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::start() {
-  for (int i = 1; i < threads_; ++i) workers_.emplace_back([this] { worker(); });
+  try {
+    for (int i = 1; i < threads_; ++i) workers_.emplace_back([this] { worker(); });
+  } catch (const std::system_error&) {  // no more threads to be had: go on with fewer
+    threads_ = 1 + static_cast<int>(workers_.size());
+  }
 }
 
 void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t)>& task) {
@@ -34,19 +46,20 @@ void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t)>
     return;
   }
   if (workers_.empty()) start();
+  running_ = true;
   task_ = &task;
   count_ = count;
   next_.store(0, std::memory_order_relaxed);
   error_ = nullptr;
-  busy_.store(threads_ - 1, std::memory_order_relaxed);
-  running_ = true;
   {
     const std::lock_guard lock(mutex_);
-    round_.fetch_add(1, std::memory_order_release);
+    const std::uint64_t round = (state_.load(std::memory_order_relaxed) >> kRoundShift) + 1;
+    state_.store(round << kRoundShift | kOpen, std::memory_order_release);
   }
   wake_.notify_all();
   take_tasks();
-  for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; ++spins) {
+  state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  for (int spins = 0; (state_.load(std::memory_order_acquire) & kInside) != 0; ++spins) {
     if (spins < kSpins) {
       relax();
     } else {
@@ -54,23 +67,36 @@ void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t)>
     }
   }
   running_ = false;
-  if (error_) std::rethrow_exception(error_);
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void ThreadPool::worker() {
   std::uint64_t seen = 0;
+  const auto new_round = [&] {
+    return state_.load(std::memory_order_acquire) >> kRoundShift != seen;
+  };
   for (;;) {
     int spins = 0;
-    while (round_.load(std::memory_order_acquire) == seen && !stop_ && ++spins < kSpins) relax();
-    if (round_.load(std::memory_order_acquire) == seen) {
+    while (!new_round() && !stop_ && ++spins < kSpins) relax();
+    if (!new_round()) {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stop_ || round_.load(std::memory_order_acquire) != seen; });
+      wake_.wait(lock, [&] { return stop_ || new_round(); });
     }
     if (stop_) return;
-    ++seen;
+    if (!join_round(seen)) continue;
     take_tasks();
-    busy_.fetch_sub(1, std::memory_order_release);
+    state_.fetch_sub(1, std::memory_order_release);
   }
+}
+
+/// Joins the current round unless it is closed; `seen` becomes its number.
+bool ThreadPool::join_round(std::uint64_t& seen) {
+  std::uint64_t state = state_.load(std::memory_order_acquire);
+  do {
+    seen = state >> kRoundShift;
+    if ((state & kOpen) == 0) return false;
+  } while (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire));
+  return true;
 }
 
 void ThreadPool::take_tasks() {

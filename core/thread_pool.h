@@ -27,14 +27,16 @@ class ThreadPool {
  private:
   void start();
   void worker();
+  bool join_round(std::uint64_t& seen);
   void take_tasks();
 
   int threads_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<std::uint64_t> round_{0};
-  std::atomic<int> busy_{0};
+  /// Number of the round, whether workers may still join it, and how many are in it. A worker that
+  /// wakes up too late stays out, so nobody ever waits for a thread that has nothing to do.
+  std::atomic<std::uint64_t> state_{0};
   std::atomic<bool> stop_{false};
   std::atomic<bool> running_{false};
 

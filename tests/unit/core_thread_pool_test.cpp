@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
-#include <numeric>
+#include <chrono>
+#include <mutex>
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "core/context.h"
 
@@ -35,6 +38,34 @@ TEST_P(ThreadPoolTest, ManyRoundsSeeEachOthersResults) {
     pool.run(7, [&](std::int64_t i) { values[static_cast<std::size_t>(i)] += i; });
   for (std::size_t i = 0; i < values.size(); ++i)
     EXPECT_EQ(values[i], 3000 * static_cast<std::int64_t>(i));
+}
+
+TEST_P(ThreadPoolTest, SpreadsTasksThatTakeTime) {
+  ThreadPool pool(GetParam());
+  std::mutex mutex;
+  std::set<std::thread::id> ids;
+  for (int round = 0; round < 5; ++round) {
+    pool.run(40, [&](std::int64_t) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      const std::lock_guard lock(mutex);
+      ids.insert(std::this_thread::get_id());
+    });
+  }
+  EXPECT_LE(ids.size(), static_cast<std::size_t>(GetParam()));
+  EXPECT_EQ(ids.size() > 1, GetParam() > 1);
+}
+
+TEST_P(ThreadPoolTest, RoundsOfManyLengthsDoNotMix) {
+  ThreadPool pool(GetParam());
+  for (int round = 0; round < 60; ++round) {
+    const std::int64_t count = round % 23;
+    std::vector<int> seen(static_cast<std::size_t>(count), -1);
+    pool.run(count, [&, round](std::int64_t i) {
+      if ((i + round) % 5 == 0) std::this_thread::yield();
+      seen[static_cast<std::size_t>(i)] = round;
+    });
+    ASSERT_EQ(seen, std::vector<int>(static_cast<std::size_t>(count), round));
+  }
 }
 
 TEST_P(ThreadPoolTest, RethrowsAnExceptionAndGoesOn) {
