@@ -1,0 +1,52 @@
+#include "cli/options.h"
+#include "core/error.h"
+#include "vision/image.h"
+
+namespace tessera::cli {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::vector<std::string> files;
+  std::int64_t top = 5;
+};
+
+int run(const Options& o) {
+  fusion::Session session(o.common.open(), o.common.context());
+  const InterruptGuard guard(session);
+  return for_each_file(o.files, o.common.json, [&](const std::string& file) {
+    const auto labels = session.classify(vision::load_image(file), o.top);
+    Json list = Json::array();
+    for (const auto& label : labels) {
+      list.push_back({{"label", label.name}, {"score", label.score}});
+      char score[16];
+      std::snprintf(score, sizeof score, "%.4f", label.score);
+      if (!o.common.json) {
+        print_line(o.files.size() > 1 ? concat(file, "\t", score, "\t", label.name)
+                                      : concat(score, "\t", label.name));
+      }
+    }
+    if (o.common.json) {
+      print_json({{"file", file},
+                  {"text", labels.empty() ? "" : labels.front().name},
+                  {"ids", Json::array()},
+                  {"labels", list}});
+    }
+  });
+}
+
+}  // namespace
+
+Run add_classify(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("classify", "Name what an image shows, with scores");
+  command->add_option("FILE", o->files, "Images")->required();
+  command->add_option("--top", o->top, "Labels to print")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  o->common.add_to(*command, false);
+  command->footer("Example:\n  tessera classify --model vit-base-patch16-224 --top 3 photo.jpg");
+  return [o] { return run(*o); };
+}
+
+}  // namespace tessera::cli

@@ -1,0 +1,124 @@
+#include <map>
+
+#include "cli/options.h"
+#include "core/error.h"
+
+namespace tessera::cli {
+namespace {
+
+struct Options {
+  std::string model;
+  bool json = false;
+};
+
+std::string megabytes(std::int64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f MB", static_cast<double>(bytes) / 1e6);
+  return text;
+}
+
+std::string millions(std::int64_t n) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f M", static_cast<double>(n) / 1e6);
+  return text;
+}
+
+/// Bytes by number format.
+std::map<std::string, std::int64_t> formats(const Weights& weights) {
+  std::map<std::string, std::int64_t> bytes;
+  for (const std::string& name : weights.names()) {
+    const Tensor t = weights.get(name);
+    bytes[name_of(t.dtype())] += static_cast<std::int64_t>(t.nbytes());
+  }
+  return bytes;
+}
+
+Json describe(const fusion::Model& m) {
+  Json out = {{"file", m.path.string()}, {"family", m.family}};
+  out["parameters"] = m.weights->parameters();
+  out["bytes"] = m.weights->bytes();
+  out["formats"] = formats(*m.weights);
+  if (m.config.has("quantization_config")) {
+    out["quantization"] = m.config.at("quantization_config").string("format", "unknown");
+  }
+  if (m.vision) {
+    out["image_tower"] = {{"width", m.vision->width()},
+                          {"patch", m.vision->patch_size()},
+                          {"classes", m.vision->labels().size()}};
+  }
+  if (m.audio) {
+    out["sound_tower"] = {
+        {"width", m.audio->width()}, {"mels", m.audio->mels()}, {"frames", m.audio->frames()}};
+  }
+  if (m.decoder) {
+    out["decoder"] = {{"width", m.decoder->width()},
+                      {"vocabulary", m.decoder->vocab_size()},
+                      {"context", m.decoder->max_positions()},
+                      {"cross_attention", m.decoder->has_cross_attention()}};
+    out["consume"] = m.consume == fusion::Consume::memory ? "memory" : "splice";
+  }
+  Json tasks = Json::object();
+  for (const auto& [name, task] : m.tasks) tasks[name] = task.start;
+  out["tasks"] = tasks;
+  if (m.speech) out["languages"] = m.speech->languages.empty() ? 1 : m.speech->languages.size();
+  out["tokenizer_tokens"] = m.tokenizer ? m.tokenizer->vocab_size() : 0;
+  out["unused_tensors"] = m.unread;
+  return out;
+}
+
+void print_for_people(const Json& d) {
+  const auto line = [](const std::string& key, const std::string& value) {
+    print_line(concat(key, std::string(key.size() < 14 ? 14 - key.size() : 1, ' '), value));
+  };
+  line("checkpoint", d["file"]);
+  line("family", d["family"]);
+  line("parameters", concat(millions(d["parameters"]), ", ", megabytes(d["bytes"])));
+  std::string types;
+  for (const auto& [type, bytes] : d["formats"].items()) {
+    types += concat(types.empty() ? "" : ", ", type, " ", megabytes(bytes));
+  }
+  line("formats", d.contains("quantization")
+                      ? concat(types, " (", d["quantization"].get<std::string>(), ")")
+                      : types);
+  for (const char* part : {"image_tower", "sound_tower", "decoder"}) {
+    if (!d.contains(part)) {
+      line(part, "none");
+      continue;
+    }
+    std::string text;
+    for (const auto& [key, value] : d[part].items())
+      text += concat(text.empty() ? "" : ", ", key, " ", value.dump());
+    line(part, text);
+  }
+  if (d.contains("consume"))
+    line("images, sound",
+         d["consume"] == "memory" ? "cross-attended memory" : "spliced into the text");
+  for (const auto& [name, start] : d["tasks"].items())
+    line(concat("task ", name), concat("starts with ", start.dump()));
+  if (d.contains("languages")) line("languages", d["languages"].dump());
+  line("tokenizer", concat(d["tokenizer_tokens"].dump(), " tokens"));
+  line("unused", d["unused_tensors"].empty() ? "nothing" : d["unused_tensors"].dump());
+}
+
+}  // namespace
+
+Run add_info(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("info", "Tell what a checkpoint is made of");
+  command->add_option("DIR", o->model, "Checkpoint directory (default: the default model)");
+  command->add_flag("--json", o->json, "Print one JSON object");
+  command->footer("Example:\n  tessera info whisper-tiny.en");
+  return [o] {
+    const auto model = fusion::Model::open(o->model.empty() ? fusion::default_model()
+                                                            : std::filesystem::path(o->model));
+    const Json description = describe(*model);
+    if (o->json) {
+      print_json(description);
+    } else {
+      print_for_people(description);
+    }
+    return static_cast<int>(kOk);
+  };
+}
+
+}  // namespace tessera::cli

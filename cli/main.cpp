@@ -1,0 +1,66 @@
+#include <csignal>
+#include <cstdio>
+#include <utility>
+#include <vector>
+
+#include "cli/options.h"
+#include "core/error.h"
+#include "core/version.h"
+
+namespace {
+
+using namespace tessera;
+
+int run(int argc, char** argv) {
+  CLI::App app(
+      "Text, images and speech through one decoder.\n\nOpens checkpoints as published (Hugging "
+      "Face directories)."
+      " Without --model, the default model is used.",
+      "tessera");
+  app.set_version_flag("--version", concat("tessera ", kVersion));
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  app.footer(
+      "Examples:\n"
+      "  tessera caption photo.jpg\n"
+      "  tessera transcribe --timestamps speech.mp3\n"
+      "  tessera prompt \"{image} A man\" --image photo.jpg\n"
+      "  tessera COMMAND --help\n"
+      "Results go to standard output, all else to standard error.\n"
+      "Exit codes: 0 done, 1 something failed, 2 wrong usage, 130 interrupted.");
+  std::vector<std::pair<CLI::App*, cli::Run>> commands;
+  for (auto* add : {cli::add_caption, cli::add_transcribe, cli::add_prompt, cli::add_generate,
+                    cli::add_classify, cli::add_tokenize, cli::add_info}) {
+    cli::Run work = add(app);
+    commands.emplace_back(app.get_subcommands([](CLI::App*) { return true; }).back(),
+                          std::move(work));
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? cli::kOk : cli::kUsage;
+  }
+  for (const auto& [command, work] : commands) {
+    if (command->parsed()) return work();
+  }
+  return cli::kUsage;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  try {
+    return run(argc, argv);
+  } catch (const tessera::cli::ClosedPipe&) {
+    return tessera::cli::kOk;
+  } catch (const tessera::ArgumentError& error) {
+    tessera::cli::report(error.what());
+    return tessera::cli::kUsage;
+  } catch (const std::bad_alloc&) {
+    tessera::cli::report("not enough memory");
+  } catch (const std::exception& error) {
+    tessera::cli::report(error.what());
+  }
+  return tessera::cli::kFailed;
+}

@@ -1,0 +1,221 @@
+#include "cli/options.h"
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+
+#include "core/error.h"
+
+namespace tessera::cli {
+namespace {
+
+std::atomic<fusion::Session*> running{nullptr};
+std::atomic<bool> was_interrupted{false};
+
+void on_signal(int) {
+  was_interrupted = true;
+  if (fusion::Session* session = running) session->cancel();
+}
+
+void handle(int signal, void (*handler)(int)) {
+  struct sigaction action = {};
+  action.sa_handler = handler;
+  action.sa_flags = static_cast<int>(SA_RESETHAND);  // the second one ends the program
+  sigaction(signal, &action, nullptr);
+}
+
+}  // namespace
+
+void CommonOptions::add_to(CLI::App& command, bool default_model) {
+  auto* option =
+      command
+          .add_option("-m,--model", model, "Checkpoint directory (config.json, *.safetensors, ...)")
+          ->type_name("DIR");
+  if (!default_model) option->required();
+  command.add_option("-t,--threads", threads, "Threads (0: one for each physical core)")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command.add_option("--dtype", dtype, "Number format of the computation")
+      ->check(CLI::IsMember({"auto", "f32"}))
+      ->capture_default_str();
+  command.add_flag("--json", json, "Print one JSON object a line");
+  command.add_flag("--timings", timings, "Say on standard error where the time went");
+  command.add_flag("-v,--verbose", verbose, "Print notes of the library on standard error");
+}
+
+ContextOptions CommonOptions::context() const {
+  ContextOptions options;
+  options.threads = threads;
+  if (verbose) options.log = [](LogLevel, const std::string& message) { report(message); };
+  return options;
+}
+
+std::shared_ptr<const fusion::Model> CommonOptions::open() const {
+  const auto opened =
+      fusion::Model::open(model.empty() ? fusion::default_model() : std::filesystem::path(model));
+  if (verbose && !opened->unread.empty()) {
+    report(concat(opened->path.string(), ": ", opened->unread.size(),
+                  " tensors were not used, the first of them ", opened->unread.front()));
+  }
+  return opened;
+}
+
+void SamplingFlags::add_to(CLI::App& command) {
+  const std::string group = "Choosing tokens (default: what the checkpoint says)";
+  const auto add = [&](const std::string& name, auto& value, const std::string& help) {
+    return command.add_option(name, value, help)->group(group);
+  };
+  add("-n,--n-predict", max_new_tokens, "Most new tokens")->check(CLI::PositiveNumber);
+  add("--temp", temperature, "Temperature; 0: always the likeliest token")
+      ->check(CLI::NonNegativeNumber);
+  add("--top-k", top_k, "Sample among the k likeliest tokens (0: all)")
+      ->check(CLI::NonNegativeNumber);
+  add("--top-p", top_p, "Sample among the likeliest tokens that make up this share")
+      ->check(CLI::Range(0.0, 1.0));
+  add("--min-p", min_p, "Drop tokens below this share of the likeliest one's probability")
+      ->check(CLI::Range(0.0, 1.0));
+  add("--repeat-penalty", repeat, "Divide the logits of tokens seen before (1: off)")
+      ->check(CLI::PositiveNumber);
+  add("--repeat-last-n", repeat_last_n, "Tokens that --repeat-penalty looks at (0: all)")
+      ->check(CLI::NonNegativeNumber);
+  add("--presence-penalty", presence, "Subtracted once for tokens produced before");
+  add("--frequency-penalty", frequency, "Subtracted for each time a token was produced");
+  add("--no-repeat-ngram", no_repeat_ngram, "Never repeat as many tokens in a row")
+      ->check(CLI::NonNegativeNumber);
+  add("-s,--seed", seed, "Seed of the sampling: same seed, same text");
+  add("--beam-size", beams, "Beam search with as many beams (1: off)")->check(CLI::Range(1, 1024));
+  add("--length-penalty", length_penalty, "Beam search: exponent of the length in the score");
+  add("--num-return", returned, "Texts to return")->check(CLI::Range(1, 1024));
+  add("--stop", stop, "End before this text (may be given several times)")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
+  command.add_flag("--logprobs", log_probabilities, "With --json: log-probability of each token")
+      ->group(group);
+}
+
+void SamplingFlags::apply(text::SamplingOptions& o) const {
+  const auto set = [](auto& to, const auto& from) {
+    if (from) to = *from;
+  };
+  set(o.max_new_tokens, max_new_tokens);
+  set(o.top_k, top_k);
+  set(o.top_p, top_p);
+  set(o.min_p, min_p);
+  set(o.repetition_penalty, repeat);
+  set(o.repeat_last_n, repeat_last_n);
+  set(o.presence_penalty, presence);
+  set(o.frequency_penalty, frequency);
+  set(o.no_repeat_ngram_size, no_repeat_ngram);
+  set(o.seed, seed);
+  set(o.length_penalty, length_penalty);
+  set(o.num_return_sequences, returned);
+  if (temperature) {
+    o.do_sample = *temperature > 0;
+    o.temperature = *temperature > 0 ? *temperature : 1.0;
+    o.num_beams = 1;
+  }
+  if (beams) {
+    o.num_beams = *beams;
+    if (*beams > 1 && !temperature) o.do_sample = false;
+  }
+  o.stop_strings.insert(o.stop_strings.end(), stop.begin(), stop.end());
+  o.log_probabilities = log_probabilities;
+}
+
+InterruptGuard::InterruptGuard(fusion::Session& session) {
+  running = &session;
+  if (was_interrupted) session.cancel();
+  handle(SIGINT, on_signal);
+  handle(SIGTERM, on_signal);
+}
+
+InterruptGuard::~InterruptGuard() {
+  handle(SIGINT, SIG_DFL);
+  handle(SIGTERM, SIG_DFL);
+  running = nullptr;
+}
+
+bool InterruptGuard::interrupted() { return was_interrupted; }
+
+int for_each_file(const std::vector<std::string>& files, bool json,
+                  const std::function<void(const std::string&)>& work) {
+  int code = kOk;
+  for (const std::string& file : files) {
+    if (InterruptGuard::interrupted()) break;
+    std::string problem;
+    try {
+      work(file);
+      continue;
+    } catch (const Error& error) {
+      problem = error.what();
+    } catch (const std::bad_alloc&) {
+      problem = concat(file, ": not enough memory");
+    }
+    report(problem);
+    if (json) print_json({{"file", file}, {"error", problem}});
+    code = kFailed;
+  }
+  return InterruptGuard::interrupted() ? kInterrupted : code;
+}
+
+Json timings_json(const fusion::Timings& t) {
+  return {{"encode_s", t.encode},
+          {"prefill_s", t.prefill},
+          {"decode_s", t.decode},
+          {"prompt_tokens", t.prompt_tokens},
+          {"new_tokens", t.new_tokens}};
+}
+
+void report_timings(const std::string& what, const fusion::Timings& t) {
+  const double rate = t.decode > 0 ? static_cast<double>(t.new_tokens) / t.decode : 0;
+  char text[200];
+  std::snprintf(
+      text, sizeof text,
+      "encode %.1f ms, prefill %.1f ms (%lld tokens), decode %.1f ms (%lld tokens, %.1f/s)",
+      1e3 * t.encode, 1e3 * t.prefill, static_cast<long long>(t.prompt_tokens), 1e3 * t.decode,
+      static_cast<long long>(t.new_tokens), rate);
+  report(concat(what, ": ", text));
+}
+
+Json result_json(const std::string& file, const fusion::Result& result) {
+  Json out = {{"file", file},
+              {"text", trim(result.text)},
+              {"ids", result.ids},
+              {"stop_reason", text::name_of(result.stop_reason)},
+              {"timings", timings_json(result.timings)}};
+  if (!result.sequences.front().log_probabilities.empty())
+    out["logprobs"] = result.sequences.front().log_probabilities;
+  if (result.sequences.size() < 2) return out;
+  for (const text::Generated& g : result.sequences) {
+    out["sequences"].push_back({{"text", trim(g.text)}, {"ids", g.ids}, {"score", g.score}});
+  }
+  return out;
+}
+
+std::string trim(const std::string& text) {
+  const auto first = text.find_first_not_of(" \t\r\n");
+  return first == text.npos ? "" : text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+}
+
+std::string read_stdin(std::size_t limit) {
+  std::string all;
+  char buffer[1 << 16];
+  while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, stdin)) {
+    all.append(buffer, n);
+    if (all.size() > limit)
+      throw ArgumentError(concat("standard input is longer than ", limit >> 20, " MiB"));
+  }
+  if (std::ferror(stdin)) throw IoError("standard input can't be read");
+  return all;
+}
+
+std::string read_text_file(const std::string& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::string all{std::istreambuf_iterator<char>(in), {}};
+  if (!in) throw IoError(concat(file, ": can't be read"));
+  return all;
+}
+
+}  // namespace tessera::cli

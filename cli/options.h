@@ -1,0 +1,82 @@
+#pragma once
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/output.h"
+#include "fusion/session.h"
+
+namespace tessera::cli {
+
+/// Options that every command with a model has.
+struct CommonOptions {
+  std::string model;  ///< empty: the default model
+  int threads = 0;
+  std::string dtype = "auto";
+  bool json = false, timings = false, verbose = false;
+
+  void add_to(CLI::App& command, bool default_model);
+  ContextOptions context() const;
+  /// Opens the checkpoint (or the default one).
+  std::shared_ptr<const fusion::Model> open() const;
+};
+
+/// How tokens are chosen; what is not given stays as the checkpoint says.
+struct SamplingFlags {
+  std::optional<std::int64_t> max_new_tokens, top_k, beams, no_repeat_ngram, returned,
+      repeat_last_n;
+  std::optional<double> temperature, top_p, min_p, repeat, presence, frequency, length_penalty;
+  std::optional<std::uint64_t> seed;
+  std::vector<std::string> stop;
+  bool log_probabilities = false;
+
+  void add_to(CLI::App& command);
+  void apply(text::SamplingOptions& options) const;
+};
+
+/// While it lives, Ctrl-C (and SIGTERM) cancel the session's call; a second one ends the program at
+/// once.
+class InterruptGuard {
+ public:
+  explicit InterruptGuard(fusion::Session& session);
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+  static bool interrupted();
+};
+
+enum ExitCode : int { kOk = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
+
+/// Runs work(file) for each; an Error is reported (with --json also as {"file", "error"}), and the
+/// rest goes on. Returns the exit code.
+int for_each_file(const std::vector<std::string>& files, bool json,
+                  const std::function<void(const std::string&)>& work);
+
+/// Seconds and tokens per second, for --timings and --json.
+Json timings_json(const fusion::Timings& timings);
+void report_timings(const std::string& what, const fusion::Timings& timings);
+
+/// {"file", "text", "ids", ...} of a result.
+Json result_json(const std::string& file, const fusion::Result& result);
+/// Without spaces and line ends at both ends.
+std::string trim(const std::string& text);
+
+/// Standard input to its end; at most `limit` bytes, else an ArgumentError.
+std::string read_stdin(std::size_t limit);
+/// A text file's bytes.
+std::string read_text_file(const std::string& file);
+
+using Run = std::function<int()>;
+/// Each adds its command to the program and returns what runs it.
+Run add_caption(CLI::App& app);
+Run add_transcribe(CLI::App& app);
+Run add_prompt(CLI::App& app);
+Run add_generate(CLI::App& app);
+Run add_classify(CLI::App& app);
+Run add_tokenize(CLI::App& app);
+Run add_info(CLI::App& app);
+
+}  // namespace tessera::cli

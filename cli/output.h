@@ -1,0 +1,45 @@
+#pragma once
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace tessera::cli {
+
+using Json = nlohmann::ordered_json;
+
+/// Standard output was closed by its reader (`| head`): the program ends without a word.
+struct ClosedPipe {};
+
+/// Writes text and flushes. Throws ClosedPipe, IoError (disk full).
+void print(std::string_view text);
+void print_line(std::string_view text);
+/// One JSON object as one line; invalid UTF-8 in it is replaced.
+void print_json(const Json& object);
+
+/// "tessera: ..." on standard error.
+void report(std::string_view message);
+
+/// A bar on standard error while that is a terminal; else nothing.
+class Progress {
+ public:
+  /// label: what is worked on; unit: what `total` counts ("s", "files").
+  Progress(std::string label, std::string unit, bool wanted);
+  ~Progress() { clear(); }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+  void show(double done, double total);
+  /// Takes the bar away, so that something else can be printed.
+  void clear();
+
+ private:
+  std::string label_, unit_;
+  bool wanted_, shown_ = false;
+};
+
+bool stdout_is_terminal();
+
+/// "01:02.340", from an hour up "01:01:02.340".
+std::string clock_time(double seconds);
+
+}  // namespace tessera::cli

@@ -1,0 +1,106 @@
+// prompt: text with images and sounds; generate: text alone.
+#include "fusion/prompt.h"
+
+#include "audio/sound.h"
+#include "cli/options.h"
+#include "core/error.h"
+#include "vision/image.h"
+
+namespace tessera::cli {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  SamplingFlags sampling;
+  std::string text, file, task = "prompt";
+  std::vector<std::string> images, sounds;
+};
+
+constexpr std::size_t kMostText = std::size_t{64} << 20;
+
+std::string given_text(const Options& o) {
+  if (!o.file.empty()) return o.file == "-" ? read_stdin(kMostText) : read_text_file(o.file);
+  return o.text == "-" ? read_stdin(kMostText) : o.text;
+}
+
+fusion::Prompt build(const Options& o) {
+  std::vector<vision::Image> images;
+  std::vector<audio::Sound> sounds;
+  for (const std::string& file : o.images) images.push_back(vision::load_image(file));
+  for (const std::string& file : o.sounds) {
+    sounds.push_back(audio::load_sound(file));
+    if (!sounds.back().warning.empty()) report(concat(file, ": ", sounds.back().warning));
+  }
+  return fusion::parse_prompt(given_text(o), images, sounds);
+}
+
+int run(const Options& o, bool marks) {
+  fusion::Session session(o.common.open(), o.common.context());
+  const InterruptGuard guard(session);
+  fusion::GenerateOptions generate{o.task, session.defaults(o.task)};
+  o.sampling.apply(*generate.sampling);
+  const fusion::Prompt prompt = marks ? build(o) : fusion::Prompt{fusion::Text{given_text(o)}};
+  const bool stream = stdout_is_terminal() && !o.common.json && generate.sampling->num_beams == 1 &&
+                      generate.sampling->num_return_sequences == 1;
+  fusion::Session::OnText on_text;
+  if (stream) {
+    on_text = [](const std::string& piece) {
+      print(piece);
+      return true;
+    };
+  }
+  const fusion::Result result = session.generate(prompt, generate, on_text);
+  if (o.common.json) {
+    print_json(result_json(o.images.empty() && !o.sounds.empty() ? o.sounds.front()
+                           : o.images.empty()                    ? ""
+                                                                 : o.images.front(),
+                           result));
+  } else if (stream) {
+    print_line("");
+  } else {
+    for (const text::Generated& g : result.sequences) print_line(g.text);
+  }
+  if (o.common.timings) report_timings(o.task, result.timings);
+  return result.stop_reason == text::StopReason::cancelled ? kInterrupted : kOk;
+}
+
+}  // namespace
+
+Run add_prompt(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("prompt", "Continue a prompt of text, images and sounds in any order");
+  command->add_option("TEXT", o->text,
+                      "The text; {image} and {audio} mark where each stands; - is standard input");
+  command->add_option("-f,--file", o->file, "Read the text from a file");
+  command->add_option("--image", o->images, "An image (once for each)")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  command->add_option("--audio", o->sounds, "A sound (once for each)")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  command->add_option("--task", o->task, "Start sequence: a task of the checkpoint's config")
+      ->capture_default_str();
+  o->common.add_to(*command, true);
+  o->sampling.add_to(*command);
+  command->footer(
+      "Examples:\n  tessera prompt \"{image} Two dogs\" --image dogs.jpg\n"
+      "  tessera prompt \"{image}{audio}\" --image photo.jpg --audio note.wav --json");
+  return [o] { return run(*o, true); };
+}
+
+Run add_generate(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("generate", "Continue a text");
+  command->add_option("TEXT", o->text, "The text; - is standard input");
+  command->add_option("-f,--file", o->file, "Read the text from a file");
+  o->common.add_to(*command, false);
+  o->sampling.add_to(*command);
+  command->footer(
+      "Examples:\n  tessera generate --model gpt2 \"The quick brown fox\" -n 40 --temp 0.8 --seed "
+      "1\n"
+      "  tessera generate --model gpt2 -f story.txt --json");
+  return [o] { return run(*o, false); };
+}
+
+}  // namespace tessera::cli

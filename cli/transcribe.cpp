@@ -1,0 +1,126 @@
+#include "fusion/transcribe.h"
+
+#include "audio/sound.h"
+#include "cli/options.h"
+#include "core/error.h"
+
+namespace tessera::cli {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  SamplingFlags sampling;
+  std::vector<std::string> files;
+  std::string language, task, prompt, pcm;
+  std::int64_t rate = audio::kSampleRate, channels = 1;
+  bool timestamps = false, condition = false;
+};
+
+constexpr std::size_t kMostInput = std::size_t{1} << 31;
+
+audio::Sound load(const Options& o, const std::string& file) {
+  const bool from_stdin = file == "-";
+  if (!o.pcm.empty()) {
+    const std::string bytes = from_stdin ? read_stdin(kMostInput) : read_text_file(file);
+    const auto format = o.pcm == "s16le" ? audio::PcmFormat::s16le : audio::PcmFormat::f32le;
+    return audio::from_pcm({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()},
+                           format, o.rate, o.channels);
+  }
+  if (!from_stdin) return audio::load_sound(file);
+  const std::string bytes = read_stdin(kMostInput);
+  return audio::decode_sound({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()},
+                             "standard input");
+}
+
+Json to_json(const std::string& file, const fusion::Transcript& t, double seconds) {
+  Json segments = Json::array();
+  for (const fusion::Segment& s : t.segments) {
+    segments.push_back({{"start", s.start}, {"end", s.end}, {"text", s.text}, {"ids", s.ids}});
+  }
+  return {{"file", file},
+          {"text", t.text},
+          {"ids", t.ids},
+          {"language", t.language},
+          {"segments", segments},
+          {"duration", seconds},
+          {"timings", timings_json(t.timings)}};
+}
+
+std::string segment_line(const fusion::Segment& s) {
+  return concat("[", clock_time(s.start), " --> ", clock_time(s.end), "] ", trim(s.text));
+}
+
+void transcribe_file(const Options& o, fusion::Session& session,
+                     const fusion::TranscribeOptions& options, const std::string& file,
+                     bool several) {
+  const audio::Sound sound = load(o, file);
+  if (!sound.warning.empty()) report(concat(file, ": ", sound.warning));
+  Progress progress("transcribe", "s", sound.seconds() > 30);
+  progress.show(0, sound.seconds());
+  const bool lines = o.timestamps && !o.common.json;
+  if (lines && several) print_line(concat(file, ":"));
+  fusion::TranscribeHooks hooks;
+  hooks.on_progress = [&](double done, double total) { progress.show(done, total); };
+  if (lines) {
+    hooks.on_segment = [&](const fusion::Segment& s) {
+      progress.clear();
+      print_line(segment_line(s));
+    };
+  }
+  const fusion::Transcript t = fusion::transcribe(session, sound.samples, options, hooks);
+  progress.clear();
+  if (o.common.json) {
+    print_json(to_json(file, t, sound.seconds()));
+  } else if (!lines) {
+    print_line(several ? concat(file, "\t", t.text) : t.text);
+  }
+  if (o.common.timings) report_timings(file, t.timings);
+}
+
+int run(const Options& o) {
+  fusion::Session session(o.common.open(), o.common.context());
+  const InterruptGuard guard(session);
+  fusion::TranscribeOptions options;
+  options.language = o.language;
+  options.task = o.task;
+  options.timestamps = o.timestamps;
+  options.condition_on_previous = o.condition;
+  if (!o.prompt.empty()) options.prompt_ids = fusion::prompt_ids(session.model(), o.prompt);
+  options.sampling = session.defaults("transcribe");
+  o.sampling.apply(*options.sampling);
+  return for_each_file(o.files, o.common.json, [&](const std::string& file) {
+    transcribe_file(o, session, options, file, o.files.size() > 1);
+  });
+}
+
+}  // namespace
+
+Run add_transcribe(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("transcribe", "Write down what is said in a recording or video");
+  command->add_option("FILE", o->files, "Sound or video files; - is standard input")->required();
+  command->add_option("-l,--language", o->language,
+                      "Spoken language, as \"de\" or \"german\" (default: detected)");
+  command->add_option("--task", o->task, "transcribe, or translate to English")
+      ->check(CLI::IsMember({"transcribe", "translate"}));
+  command->add_flag("--timestamps", o->timestamps, "Print a line for each segment, with its times");
+  command->add_option("--prompt", o->prompt, "Text before the sound: names and words to expect");
+  command->add_flag("--condition-on-previous", o->condition,
+                    "Let each window see the text before it");
+  command->add_option("--pcm", o->pcm, "Files are raw samples of this format")
+      ->check(CLI::IsMember({"s16le", "f32le"}));
+  command->add_option("--rate", o->rate, "Samples a second of --pcm")->capture_default_str();
+  command->add_option("--channels", o->channels, "Channels of --pcm")->capture_default_str();
+  o->common.add_to(*command, true);
+  o->sampling.add_to(*command);
+  command->footer(
+      "Examples:\n  tessera transcribe speech.mp3\n  tessera transcribe --model whisper-base "
+      "--language de "
+      "--task translate --timestamps talk.mp4\n  arecord -f S16_LE -r 16000 -d 5 -t raw | tessera "
+      "transcribe "
+      "--pcm s16le -");
+  return [o] { return run(*o); };
+}
+
+}  // namespace tessera::cli
