@@ -1,0 +1,348 @@
+// The Huffman-coded part of JPEG files, block by block: how many bits each block has, not what is in them.
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "vision/jpeg_segments.h"
+
+namespace tessera::vision {
+namespace {
+
+/// Bits of coded data, without the zero byte after each 0xff.
+class BitReader {
+ public:
+  BitReader(const Encoded& file, std::size_t begin, std::size_t end)
+      : file_(file), at_(file.bytes().data() + begin), end_(file.bytes().data() + end) {}
+
+  /// The next bits, up to 32; zeros beyond the end.
+  std::uint32_t peek(std::uint32_t count) {
+    if (left_ < count) refill();
+    return left_ >= count ? static_cast<std::uint32_t>(buffer_ >> (left_ - count) & ((std::uint64_t{1} << count) - 1))
+                          : static_cast<std::uint32_t>(buffer_ << (count - left_) & ((std::uint64_t{1} << count) - 1));
+  }
+  void drop(std::uint32_t count) {
+    if (left_ < count) refill();
+    if (left_ < count) file_.fail(position(), "the file is truncated: the coded picture ends early");
+    left_ -= count;
+  }
+  /// Drops what is left before a restart marker, and the marker.
+  void restart() {
+    do {
+      left_ = 0;
+      refill();
+    } while (left_ > 0);
+    while (end_ - at_ > 1 && at_[0] == 0xff && at_[1] == 0xff) ++at_;
+    if (end_ - at_ < 2 || at_[0] != 0xff || at_[1] < kJpegRst0 || at_[1] >= kJpegSoi)
+      file_.fail(position(), "corrupt: expected a restart marker");
+    at_ += 2;
+  }
+  std::size_t position() const { return static_cast<std::size_t>(at_ - file_.bytes().data()); }
+
+ private:
+  void refill() {
+    while (left_ <= 56 && at_ < end_) {
+      if (at_[0] == 0xff) {
+        if (end_ - at_ < 2 || at_[1] != 0) return;  // a marker
+        ++at_;
+        buffer_ = buffer_ << 8 | 0xff;
+      } else {
+        buffer_ = buffer_ << 8 | at_[0];
+      }
+      ++at_;
+      left_ += 8;
+    }
+  }
+
+  const Encoded& file_;
+  const std::uint8_t *at_, *end_;
+  std::uint64_t buffer_ = 0;  // its lowest left_ bits are next
+  std::uint32_t left_ = 0;
+};
+
+class BitWriter {
+ public:
+  explicit BitWriter(std::vector<std::uint8_t>& out) : out_(out) {}
+  void bits(std::uint32_t value, std::uint32_t count) {
+    while (count-- > 0) {
+      byte_ = byte_ << 1 | (value >> count & 1);
+      if (++used_ == 8) flush();
+    }
+  }
+  /// Fills the byte with ones.
+  void align() {
+    while (used_ != 0) bits(1, 1);
+  }
+
+ private:
+  void flush() {
+    out_.push_back(static_cast<std::uint8_t>(byte_));
+    if ((byte_ & 0xff) == 0xff) out_.push_back(0);
+    used_ = 0;
+    byte_ = 0;
+  }
+  std::vector<std::uint8_t>& out_;
+  std::uint32_t byte_ = 0;
+  int used_ = 0;
+};
+
+struct Code {
+  std::uint8_t length = 0, symbol = 0;  // length 0: none
+};
+
+class HuffmanTable {
+ public:
+  HuffmanTable() = default;
+  /// Lengths (16 bytes) and symbols at `at`.
+  HuffmanTable(const Encoded& file, std::size_t at) {
+    std::uint32_t next = 0;  // code
+    std::size_t symbol = at + 16;
+    for (std::uint8_t length = 1; length <= 16; ++length, next <<= 1) {
+      const std::uint32_t count = file.u8(at + length - 1);
+      if (next + count > 1u << length) file.fail(at, "a Huffman table with too many codes");
+      first_[length - 1] = next;
+      before_[length - 1] = symbols_.size();
+      for (std::uint32_t i = 0; i < count; ++i, ++next) {
+        symbols_.push_back(static_cast<std::uint8_t>(file.u8(symbol++)));
+        if (length > kShort) continue;
+        const std::uint32_t same = kShort - length;
+        std::fill_n(short_.begin() + (next << same), 1 << same, Code{length, symbols_.back()});
+      }
+      end_[length - 1] = next;
+    }
+  }
+  std::size_t size() const { return 16 + symbols_.size(); }
+
+  /// The code that comes next; it is not dropped.
+  Code find(const Encoded& file, BitReader& in) const {
+    const std::uint32_t bits = in.peek(16);
+    const Code code = short_[bits >> (16 - kShort)];
+    if (code.length > 0) return code;
+    for (std::uint32_t length = kShort + 1; length <= 16; ++length) {
+      const std::uint32_t candidate = bits >> (16 - length);
+      if (candidate >= first_[length - 1] && candidate < end_[length - 1])
+        return {static_cast<std::uint8_t>(length), symbols_[before_[length - 1] + candidate - first_[length - 1]]};
+    }
+    file.fail(in.position(), "corrupt: bits that are no code");
+  }
+
+ private:
+  static constexpr std::uint32_t kShort = 9;                         // bits of codes found at once
+  std::array<Code, 1 << kShort> short_{};                            // by the next bits
+  std::array<std::uint32_t, 16> first_{}, end_{};                    // codes of each length
+  std::array<std::size_t, 16> before_{};                             // symbols of shorter codes
+  std::vector<std::uint8_t> symbols_;
+};
+
+struct ScanComponent {
+  std::size_t index = 0;  // among the frame's
+  std::int64_t h = 1, v = 1;
+  std::uint32_t dc = 0, ac = 0;  // tables
+};
+
+struct Scan {
+  std::vector<ScanComponent> components;
+  std::uint32_t first = 0, last = 63, refines = 0;  // spectral band; not zero: adds a bit to known values
+};
+
+/// Which components a copy has: as they are, flat, or not at all.
+enum class Keep { as_is, flat, no };
+
+/// Reads blocks; hands every run of bits to a writer where there is one.
+class Walker {
+ public:
+  Walker(const Encoded& file, const JpegLayout& layout) : file_(file), layout_(layout) {}
+
+  void read_tables(const JpegSegment& segment) {
+    if (segment.marker == kJpegDri) restart_interval_ = file_.big(segment.at, 2);
+    if (segment.marker != kJpegDht) return;
+    for (std::size_t at = segment.at; at < segment.at + segment.length;) {
+      const std::uint32_t slot = file_.u8(at);
+      if ((slot & 15) > 3 || slot >> 4 > 1) file_.fail(at, "a Huffman table numbered ", slot);
+      tables_[slot >> 4][slot & 15] = HuffmanTable(file_, at + 1);
+      at += 1 + tables_[slot >> 4][slot & 15].size();
+    }
+  }
+
+  Scan read_scan(const JpegSegment& segment) const {
+    Scan scan;
+    const std::size_t count = file_.u8(segment.at);
+    if (count < 1 || count > 4 || segment.length != 4 + count * 2) file_.fail(segment.at, "a bad scan header");
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::uint32_t id = file_.u8(segment.at + 1 + i * 2), slots = file_.u8(segment.at + 2 + i * 2);
+      const auto found = std::find_if(layout_.components.begin(), layout_.components.end(),
+                                      [id](const JpegComponent& component) { return component.id == id; });
+      if (found == layout_.components.end() || slots >> 4 > 3 || (slots & 15) > 3)
+        file_.fail(segment.at, "a bad scan header");
+      scan.components.push_back({static_cast<std::size_t>(found - layout_.components.begin()), found->h, found->v,
+                                 slots >> 4, slots & 15});
+    }
+    scan.first = file_.u8(segment.at + 1 + count * 2);
+    scan.last = file_.u8(segment.at + 2 + count * 2);
+    scan.refines = file_.u8(segment.at + 3 + count * 2) >> 4;
+    return scan;
+  }
+
+  /// Walks all blocks of a sequential scan, or a progressive one of mean values.
+  void walk(const JpegSegment& segment, const Scan& scan, const std::array<Keep, 4>& keep,
+            std::vector<std::uint8_t>* out) {
+    BitReader in(file_, segment.at + segment.length, segment.data_end);
+    std::optional<BitWriter> writer;
+    if (out != nullptr) writer.emplace(*out);
+    const bool alone = scan.components.size() == 1;
+    const JpegComponent& only = layout_.components[scan.components[0].index];
+    const std::int64_t units = alone ? layout_.blocks_across(only) * layout_.blocks_down(only)
+                                     : (layout_.width + 8 * layout_.h - 1) / (8 * layout_.h) *
+                                           ((layout_.height + 8 * layout_.v - 1) / (8 * layout_.v));
+    std::uint32_t restarts = 0;
+    for (std::int64_t unit = 0; unit < units; ++unit) {
+      if (restart_interval_ > 0 && unit > 0 && unit % restart_interval_ == 0) {
+        in.restart();
+        if (writer) {
+          writer->align();
+          out->insert(out->end(), {0xff, static_cast<std::uint8_t>(kJpegRst0 + restarts++ % 8)});
+        }
+      }
+      for (const ScanComponent& component : scan.components)
+        for (std::int64_t i = alone ? 1 : component.h * component.v; i > 0; --i)
+          block(scan, component, keep[component.index], in, writer ? &*writer : nullptr);
+    }
+    if (writer) writer->align();
+  }
+
+ private:
+  void block(const Scan& scan, const ScanComponent& component, Keep keep, BitReader& in, BitWriter* out) {
+    const bool copied = out != nullptr && keep == Keep::as_is;
+    // A flat block is one bit where values are refined, else a bit for "same mean" and a bit for "nothing more".
+    if (out != nullptr && keep == Keep::flat) out->bits(0, scan.refines == 0 && scan.last > 0 ? 2 : 1);
+    const auto take = [&](std::uint32_t count) {
+      if (copied) out->bits(in.peek(count), count);
+      in.drop(count);
+    };
+    if (scan.refines > 0) return take(1);
+    const Code mean = tables_[0][component.dc].find(file_, in);
+    if (mean.symbol > 15) file_.fail(in.position(), "corrupt: a value of ", int{mean.symbol}, " bits");
+    take(mean.length + mean.symbol);
+    const HuffmanTable& table = tables_[1][component.ac];
+    for (std::uint32_t k = 1; k <= scan.last; ++k) {
+      const Code detail = table.find(file_, in);
+      take(detail.length + (detail.symbol & 15u));
+      if (detail.symbol == 0) break;  // nothing more
+      k += detail.symbol >> 4;        // zeros before it
+    }
+  }
+
+  const Encoded& file_;
+  const JpegLayout& layout_;
+  std::int64_t restart_interval_ = 0;
+  std::array<std::array<HuffmanTable, 4>, 2> tables_;  // [DC, AC][number]
+};
+
+/// Writes a file of three of the four components.
+class Copy {
+ public:
+  Copy(const Encoded& file, const JpegLayout& layout, const std::array<Keep, 4>& keep, int adobe_transform)
+      : file_(file), layout_(layout), walker_(file, layout), keep_(keep) {
+    out_ = {0xff, kJpegSoi};
+    std::vector<std::uint8_t> adobe = {'A', 'd', 'o', 'b', 'e', 0, 100, 0, 0, 0, 0};
+    adobe.push_back(static_cast<std::uint8_t>(adobe_transform));
+    segment(kJpegApp14, adobe);
+  }
+
+  std::vector<std::uint8_t> run() {
+    for (const JpegSegment& next : layout_.segments) {
+      walker_.read_tables(next);
+      if (next.marker == layout_.frame)
+        frame(next);
+      else if (next.marker == kJpegSos)
+        scan(next);
+      else if (next.marker == kJpegDht || next.marker == kJpegDqt || next.marker == kJpegDri)
+        segment(next.marker, file_.part(next.at, next.length));
+    }
+    out_.insert(out_.end(), {0xff, kJpegEoi});
+    return std::move(out_);
+  }
+
+ private:
+  static constexpr std::uint8_t kFlatTable = 3;  // number of the Huffman tables of flat blocks
+
+  void segment(std::uint32_t marker, std::span<const std::uint8_t> content) {
+    const std::size_t length = content.size() + 2;
+    out_.insert(out_.end(), {0xff, static_cast<std::uint8_t>(marker), static_cast<std::uint8_t>(length >> 8),
+                             static_cast<std::uint8_t>(length)});
+    out_.insert(out_.end(), content.begin(), content.end());
+  }
+
+  void frame(const JpegSegment& from) {
+    const auto bytes = file_.part(from.at, from.length);
+    std::vector<std::uint8_t> header(bytes.begin(), bytes.begin() + 6);
+    header[5] = 3;
+    for (std::size_t i = 0; i < 4; ++i)
+      if (keep_[i] != Keep::no) header.insert(header.end(), bytes.begin() + 6 + std::ptrdiff_t(i) * 3, bytes.begin() + 9 + std::ptrdiff_t(i) * 3);
+    segment(from.marker, header);
+  }
+
+  void scan(const JpegSegment& from) {
+    const Scan scan = walker_.read_scan(from);
+    const auto bytes = file_.part(from.at, from.length);
+    std::vector<std::uint8_t> header = {0};
+    bool flat = false;
+    for (std::size_t i = 0; i < scan.components.size(); ++i) {
+      const Keep keep = keep_[scan.components[i].index];
+      if (keep == Keep::no || (keep == Keep::flat && scan.first > 0)) continue;
+      if (keep == Keep::as_is && (scan.components[i].dc == kFlatTable || scan.components[i].ac == kFlatTable))
+        file_.unsupported("CMYK with four Huffman tables");
+      flat = flat || keep == Keep::flat;
+      ++header[0];
+      header.push_back(bytes[1 + i * 2]);
+      header.push_back(keep == Keep::flat ? kFlatTable << 4 | kFlatTable : bytes[2 + i * 2]);
+    }
+    if (header[0] == 0) return;
+    header.insert(header.end(), bytes.end() - 3, bytes.end());
+    if (flat) {  // one code, the bit 0, for symbol 0
+      for (const int kind : {0, 1}) {
+        std::array<std::uint8_t, 18> table{static_cast<std::uint8_t>(kind << 4 | kFlatTable), 1};
+        segment(kJpegDht, table);
+      }
+    }
+    segment(kJpegSos, header);
+    if (scan.first > 0) {  // a progressive scan of details: of one component only, taken whole
+      const auto codes = file_.part(from.at + from.length, from.data_end - from.at - from.length);
+      out_.insert(out_.end(), codes.begin(), codes.end());
+    } else {
+      walker_.walk(from, scan, keep_, &out_);
+    }
+  }
+
+  const Encoded& file_;
+  const JpegLayout& layout_;
+  Walker walker_;
+  std::array<Keep, 4> keep_;
+  std::vector<std::uint8_t> out_;
+};
+
+}  // namespace
+
+void check_jpeg_codes(const Encoded& file, const JpegLayout& layout) {
+  if (layout.arithmetic()) return;
+  Walker walker(file, layout);
+  for (const JpegSegment& segment : layout.segments) {
+    walker.read_tables(segment);
+    if (segment.marker != kJpegSos) continue;
+    const Scan scan = walker.read_scan(segment);
+    if (scan.first == 0) walker.walk(segment, scan, {}, nullptr);
+  }
+}
+
+JpegHalves split_jpeg(const Encoded& file, const JpegLayout& layout) {
+  if (layout.arithmetic()) file.unsupported("arithmetic-coded CMYK");
+  const JpegComponent &first = layout.components[0], &black = layout.components[3];
+  if (first.h != layout.h || first.v != layout.v || black.h > first.h || black.v > first.v)
+    file.unsupported("CMYK whose first component is not the finest");
+  constexpr Keep kAsIs = Keep::as_is, kFlat = Keep::flat, kNo = Keep::no;
+  // Adobe's mark 0 means that the components are the colours themselves, else luma and chroma.
+  const int transform = layout.adobe_transform > 0 ? 1 : 0;
+  return {Copy(file, layout, {kAsIs, kAsIs, kAsIs, kNo}, transform).run(),
+          Copy(file, layout, {kFlat, kFlat, kNo, kAsIs}, 0).run()};
+}
+
+}  // namespace tessera::vision
