@@ -32,7 +32,8 @@ void read_channels(const Encoded& file, Header& header) {
   std::array<std::uint32_t, 3> masks{0xff0000, 0xff00, 0xff};
   if (header.bits == 16) masks = {0x7c00, 0x3e0, 0x1f};
   if (header.compression == kBitFields) {
-    const std::array<std::uint32_t, 3> stored{file.little(kFileHeader + 40, 4), file.little(kFileHeader + 44, 4),
+    const std::array<std::uint32_t, 3> stored{file.little(kFileHeader + 40, 4),
+                                              file.little(kFileHeader + 44, 4),
                                               file.little(kFileHeader + 48, 4)};
     if (header.bits != 32 || stored != std::array<std::uint32_t, 3>{}) masks = stored;
   }
@@ -66,7 +67,8 @@ Header read_header(const Encoded& file) {
     file.unsupported("a header of ", size, " bytes");
   }
   file.check_size(header.width, header.height);
-  const bool matches = header.compression == kRaw || (header.compression == kRle8 && header.bits == 8) ||
+  const bool matches = header.compression == kRaw ||
+                       (header.compression == kRle8 && header.bits == 8) ||
                        (header.compression == kRle4 && header.bits == 4) ||
                        (header.compression == kBitFields && header.bits >= 16);
   if (!matches) file.unsupported("compression ", header.compression, " of ", header.bits, " bits");
@@ -90,7 +92,8 @@ std::vector<std::uint8_t> read_palette(const Encoded& file, const Header& header
   bool ramp = header.bits == 8;
   for (std::size_t i = 0; i < std::min<std::size_t>(header.colors, 256); ++i)
     for (std::size_t c = 0; c < 3; ++c) {
-      colors[i * 3 + c] = static_cast<std::uint8_t>(file.u8(header.palette_at + i * header.color_bytes + 2 - c));
+      colors[i * 3 + c] =
+          static_cast<std::uint8_t>(file.u8(header.palette_at + i * header.color_bytes + 2 - c));
       ramp = ramp && colors[i * 3 + c] == i;
     }
   if (ramp)
@@ -101,7 +104,8 @@ std::vector<std::uint8_t> read_palette(const Encoded& file, const Header& header
 /// Run-length coded pixels as one index a byte, rows in the order of the file.
 std::vector<std::uint8_t> unpack_runs(const Encoded& file, const Header& header) {
   const bool nibbles = header.compression == kRle4;
-  const std::size_t width = static_cast<std::size_t>(header.width), count = width * static_cast<std::size_t>(header.height);
+  const std::size_t width = static_cast<std::size_t>(header.width),
+                    count = width * static_cast<std::size_t>(header.height);
   std::vector<std::uint8_t> pixels(count);
   std::size_t at = header.data_at, done = 0, x = 0;
   const auto nibble = [](std::uint32_t byte, std::size_t i) {
@@ -128,7 +132,8 @@ std::vector<std::uint8_t> unpack_runs(const Encoded& file, const Header& header)
     } else {  // pixels one by one
       const std::size_t literal = std::min<std::size_t>(value, count - done);
       for (std::size_t i = 0; i < literal; ++i)
-        pixels[done++] = nibbles ? nibble(file.u8(at + i / 2), i) : static_cast<std::uint8_t>(file.u8(at + i));
+        pixels[done++] =
+            nibbles ? nibble(file.u8(at + i / 2), i) : static_cast<std::uint8_t>(file.u8(at + i));
       x += value;
       at += nibbles ? (value + 1) / 2 : value;
       at += at % 2;
@@ -139,8 +144,8 @@ std::vector<std::uint8_t> unpack_runs(const Encoded& file, const Header& header)
 }
 
 /// One row of pixels to RGB.
-void unpack_row(const Header& header, std::span<const std::uint8_t> row, std::span<const std::uint8_t> palette,
-                std::uint8_t* out) {
+void unpack_row(const Header& header, std::span<const std::uint8_t> row,
+                std::span<const std::uint8_t> palette, std::uint8_t* out) {
   const std::size_t bits = header.bits;
   for (std::size_t x = 0; x < static_cast<std::size_t>(header.width); ++x, out += 3) {
     if (bits <= 8) {
@@ -150,25 +155,28 @@ void unpack_row(const Header& header, std::span<const std::uint8_t> row, std::sp
       continue;
     }
     std::uint32_t pixel = 0;
-    for (std::size_t i = 0; i < bits / 8; ++i) pixel |= static_cast<std::uint32_t>(row[x * bits / 8 + i]) << 8 * i;
+    for (std::size_t i = 0; i < bits / 8; ++i)
+      pixel |= static_cast<std::uint32_t>(row[x * bits / 8 + i]) << 8 * i;
     for (std::size_t c = 0; c < 3; ++c) {
       const Channel& channel = header.channels[c];
-      out[c] = static_cast<std::uint8_t>((pixel >> channel.shift & channel.most) * 255 / channel.most);
+      out[c] =
+          static_cast<std::uint8_t>((pixel >> channel.shift & channel.most) * 255 / channel.most);
     }
   }
 }
 
 }  // namespace
 
-/// Own code, because OpenCV's reader widens 5 and 6 bits in another way than Pillow, ignores colour masks and takes
-/// pictures whose data ends early.
+/// Own code, because OpenCV's reader widens 5 and 6 bits in another way than Pillow, ignores colour
+/// masks and takes pictures whose data ends early.
 Decoded decode_bmp(const Encoded& file) {
   Header header = read_header(file);
   std::vector<std::uint8_t> palette, indices;
   if (header.channels.empty()) palette = read_palette(file, header);
 
   const bool runs = header.compression == kRle8 || header.compression == kRle4;
-  const std::size_t height = static_cast<std::size_t>(header.height), width = static_cast<std::size_t>(header.width);
+  const std::size_t height = static_cast<std::size_t>(header.height),
+                    width = static_cast<std::size_t>(header.width);
   std::size_t stride = (width * header.bits + 31) / 32 * 4;
   std::span<const std::uint8_t> data;
   if (runs) {
@@ -184,7 +192,8 @@ Decoded decode_bmp(const Encoded& file) {
   image.pixels.resize(width * height * 3);
   for (std::size_t y = 0; y < height; ++y) {
     const std::size_t row = header.top_down ? y : height - 1 - y;
-    unpack_row(header, data.subspan(row * stride, stride), palette, image.pixels.data() + y * width * 3);
+    unpack_row(header, data.subspan(row * stride, stride), palette,
+               image.pixels.data() + y * width * 3);
   }
   return {std::move(image), 1};
 }

@@ -65,8 +65,8 @@ Frame read_frame(const Encoded& file, std::size_t at, const ColorTable& global) 
   frame.data = file.part(data, skip_blocks(file, data + 1) - data);
   // A code of 12 bits stands for 4095 pixels at most.
   if (frame.width * frame.height / 2731 > static_cast<std::int64_t>(frame.data.size()))
-    file.fail(data, "the file is truncated: ", frame.data.size(), " bytes can't hold ", frame.width, " x ",
-              frame.height, " pixels");
+    file.fail(data, "the file is truncated: ", frame.data.size(), " bytes can't hold ", frame.width,
+              " x ", frame.height, " pixels");
   return frame;
 }
 
@@ -87,10 +87,13 @@ Frame first_frame(const Encoded& file, std::size_t at, const ColorTable& global)
   }
 }
 
-/// A GIF file of this frame alone, whose colour number i is the grey (i, i, i): what it decodes to are colour numbers.
+/// A GIF file of this frame alone, whose colour number i is the grey (i, i, i): what it decodes to
+/// are colour numbers.
 std::vector<std::uint8_t> index_file(const Frame& frame) {
   std::vector<std::uint8_t> out;
-  const auto text = [&out](std::string_view bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); };
+  const auto text = [&out](std::string_view bytes) {
+    out.insert(out.end(), bytes.begin(), bytes.end());
+  };
   const auto size = [&out, &frame] {
     for (const std::int64_t side : {frame.width, frame.height}) {
       out.push_back(static_cast<std::uint8_t>(side));
@@ -109,7 +112,8 @@ std::vector<std::uint8_t> index_file(const Frame& frame) {
   return out;
 }
 
-/// The colours as Pillow has them: black beyond the table's end, but greys where there is no table or only greys.
+/// The colours as Pillow has them: black beyond the table's end, but greys where there is no table
+/// or only greys.
 std::vector<std::uint8_t> palette(const Encoded& file, const ColorTable& table) {
   std::vector<std::uint8_t> greys(kColors * 3);
   for (std::size_t i = 0; i < greys.size(); ++i) greys[i] = static_cast<std::uint8_t>(i / 3);
@@ -133,15 +137,18 @@ Decoded decode_gif(const Encoded& file) {
   const std::vector<std::uint8_t> gif = index_file(frame);
   int width = 0, height = 0, channels = 0;
   const std::unique_ptr<stbi_uc, void (*)(void*)> rgba(
-      stbi_load_from_memory(gif.data(), static_cast<int>(gif.size()), &width, &height, &channels, 4),
+      stbi_load_from_memory(gif.data(), static_cast<int>(gif.size()), &width, &height, &channels,
+                            4),
       stbi_image_free);
   if (!rgba || width != frame.width || height != frame.height) file.fail(0, "corrupt picture data");
 
   const std::vector<std::uint8_t> colors = palette(file, frame.colors);
   Image image{screen.width, screen.height, {}};
   image.pixels.resize(static_cast<std::size_t>(screen.width * screen.height * 3));
-  const std::size_t around = frame.transparent < 0 ? 0 : static_cast<std::size_t>(frame.transparent);
-  for (std::size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = colors[around * 3 + i % 3];
+  const std::size_t around =
+      frame.transparent < 0 ? 0 : static_cast<std::size_t>(frame.transparent);
+  for (std::size_t i = 0; i < image.pixels.size(); ++i)
+    image.pixels[i] = colors[around * 3 + i % 3];
   const stbi_uc* pixel = rgba.get();
   for (std::int64_t y = 0; y < frame.height; ++y) {
     std::uint8_t* out = image.pixels.data() + ((frame.y + y) * screen.width + frame.x) * 3;

@@ -19,8 +19,9 @@ int read_orientation(const Encoded& file, const JpegLayout& layout) {
   return orientation_of(exif, xmp);
 }
 
-/// Ink and black are stored inverted, as Adobe does and Pillow assumes of all files. Where the inks are coded as luma
-/// and chroma, those are of the colours red, green and blue, which are the inverse once more.
+/// Ink and black are stored inverted, as Adobe does and Pillow assumes of all files. Where the inks
+/// are coded as luma and chroma, those are of the colours red, green and blue, which are the
+/// inverse once more.
 Image decode_cmyk(const Encoded& file, const JpegLayout& layout) {
   const JpegHalves halves = split_jpeg(file, layout);
   Image image = decode_by_opencv(file, halves.colors, layout.width, layout.height);

@@ -29,19 +29,23 @@ void to_rgb(const cv::Mat& mat, std::uint8_t* out) {
 
 Image decode_by_opencv(const Encoded& file, std::span<const std::uint8_t> bytes, std::int64_t width,
                        std::int64_t height) {
-  constexpr std::int64_t kSide = 1 << 20;  // OpenCV's own limit (CV_IO_MAX_IMAGE_WIDTH), on which it throws
+  constexpr std::int64_t kSide =
+      1 << 20;  // OpenCV's own limit (CV_IO_MAX_IMAGE_WIDTH), on which it throws
   if (width > kSide || height > kSide)
-    file.unsupported("the image has ", width, " x ", height, " pixels; OpenCV decodes at most ", kSide, " a side");
+    file.unsupported("the image has ", width, " x ", height, " pixels; OpenCV decodes at most ",
+                     kSide, " a side");
   cv::Mat mat;
   try {
-    const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8UC1, const_cast<std::uint8_t*>(bytes.data()));
+    const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8UC1,
+                       const_cast<std::uint8_t*>(bytes.data()));
     mat = cv::imdecode(view, cv::IMREAD_UNCHANGED);
   } catch (const cv::Exception& error) {
     file.fail(0, "the codec refuses the image: ", error.err);
   }
   if (mat.empty()) file.fail(0, "the codec refuses the image: corrupt data");
   if (mat.cols != width || mat.rows != height)
-    file.fail(0, "the header says ", width, " x ", height, " pixels, the codec found ", mat.cols, " x ", mat.rows);
+    file.fail(0, "the header says ", width, " x ", height, " pixels, the codec found ", mat.cols,
+              " x ", mat.rows);
 
   Image image{width, height, {}};
   image.pixels.resize(static_cast<std::size_t>(width * height * 3));

@@ -38,11 +38,13 @@ Header read_header(const Encoded& file, std::size_t at) {
   const auto depth_is = [&](std::initializer_list<std::uint32_t> allowed) {
     return std::find(allowed.begin(), allowed.end(), header.depth) != allowed.end();
   };
-  const bool known = header.color == kGrey      ? depth_is({1, 2, 4, 8, 16})
-                     : header.color == kPalette ? depth_is({1, 2, 4, 8})
-                                                : depth_is({8, 16}) && (header.color == kRgb || header.color == kRgba ||
-                                                                        header.color == kGreyAlpha);
-  if (!known) file.fail(at + 8, "bad header: colour type ", header.color, " with ", header.depth, " bits");
+  const bool known = header.color == kGrey ? depth_is({1, 2, 4, 8, 16})
+                     : header.color == kPalette
+                         ? depth_is({1, 2, 4, 8})
+                         : depth_is({8, 16}) && (header.color == kRgb || header.color == kRgba ||
+                                                 header.color == kGreyAlpha);
+  if (!known)
+    file.fail(at + 8, "bad header: colour type ", header.color, " with ", header.depth, " bits");
   if (file.u8(at + 10) != 0 || file.u8(at + 11) != 0 || file.u8(at + 12) > 1)
     file.fail(at + 10, "bad header: unknown compression, filter or interlacing");
   return header;
@@ -56,12 +58,13 @@ void check_data_size(const Encoded& file, const Header& header, std::int64_t com
                                                              : 1;
   const std::int64_t row = (header.width * channels * header.depth + 7) / 8;
   if (row * header.height / 1032 > compressed)
-    file.fail(0, "the file is truncated: ", compressed, " bytes of compressed data can't hold ", header.width, " x ",
-              header.height, " pixels");
+    file.fail(0, "the file is truncated: ", compressed, " bytes of compressed data can't hold ",
+              header.width, " x ", header.height, " pixels");
 }
 
-/// The picture alone: header, palette and data. Everything else (profiles, gamma, transparency, text, animation) would
-/// not change the colours Pillow gives, but does make codecs differ and warn.
+/// The picture alone: header, palette and data. Everything else (profiles, gamma, transparency,
+/// text, animation) would not change the colours Pillow gives, but does make codecs differ and
+/// warn.
 class Extract {
  public:
   explicit Extract(const Encoded& file) : file_(file) {
@@ -84,7 +87,8 @@ class Extract {
     const auto colors = file_.part(at + 8, length);
     const std::size_t full = std::size_t{3} << depth;
     std::vector<std::uint8_t> body = {'P', 'L', 'T', 'E'};
-    body.insert(body.end(), colors.begin(), colors.begin() + static_cast<std::ptrdiff_t>(std::min(length, full)));
+    body.insert(body.end(), colors.begin(),
+                colors.begin() + static_cast<std::ptrdiff_t>(std::min(length, full)));
     body.resize(4 + full);
     big_endian(static_cast<std::uint32_t>(full));
     png_.insert(png_.end(), body.begin(), body.end());
@@ -102,7 +106,8 @@ class Extract {
       file_.fail(at, "corrupt: the checksum of chunk ", name(at), " is wrong");
   }
   void big_endian(std::uint32_t value) {
-    for (int shift = 24; shift >= 0; shift -= 8) png_.push_back(static_cast<std::uint8_t>(value >> shift));
+    for (int shift = 24; shift >= 0; shift -= 8)
+      png_.push_back(static_cast<std::uint8_t>(value >> shift));
   }
 
   const Encoded& file_;
@@ -112,8 +117,9 @@ class Extract {
 /// The packet of an uncompressed iTXt chunk with XMP; empty for every other text.
 std::span<const std::uint8_t> xmp_text(const Encoded& file, std::size_t at, std::size_t length) {
   constexpr std::string_view kKey("XML:com.adobe.xmp\0\0", 19);  // keyword, then "not compressed"
-  return length > kKey.size() && file.has(at, kKey) ? file.part(at + kKey.size(), length - kKey.size())
-                                                     : std::span<const std::uint8_t>{};
+  return length > kKey.size() && file.has(at, kKey)
+             ? file.part(at + kKey.size(), length - kKey.size())
+             : std::span<const std::uint8_t>{};
 }
 
 }  // namespace
@@ -152,7 +158,8 @@ Decoded decode_png(const Encoded& file) {
   if (data_bytes == 0) file.fail(file.size(), "no picture data");
   if (header.color == kPalette && !has_palette) file.fail(0, "a palette picture without palette");
   check_data_size(file, header, data_bytes);
-  return {decode_by_opencv(file, picture.bytes(), header.width, header.height), orientation_of(exif, xmp)};
+  return {decode_by_opencv(file, picture.bytes(), header.width, header.height),
+          orientation_of(exif, xmp)};
 }
 
 }  // namespace tessera::vision

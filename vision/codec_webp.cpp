@@ -42,7 +42,8 @@ Size bitstream_size(const Encoded& file, const Chunk& chunk) {
     const std::uint32_t bits = file.little(at + 1, 4);
     return {(bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1};
   }
-  if (chunk.length < 10 || !file.has(at + 3, "\x9d\x01\x2a")) file.fail(at, "not a lossy WebP picture");
+  if (chunk.length < 10 || !file.has(at + 3, "\x9d\x01\x2a"))
+    file.fail(at, "not a lossy WebP picture");
   return {file.little(at + 6, 2) & 0x3fff, file.little(at + 8, 2) & 0x3fff};
 }
 
@@ -67,8 +68,12 @@ void little_endian(std::vector<std::uint8_t>& out, std::int64_t value, int bytes
 /// A still WebP file of one bitstream.
 std::vector<std::uint8_t> still_file(const Encoded& file, const Bitstream& bitstream) {
   std::vector<std::uint8_t> out;
-  const auto append = [&out](std::span<const std::uint8_t> bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); };
-  const auto text = [&out](std::string_view name) { out.insert(out.end(), name.begin(), name.end()); };
+  const auto append = [&out](std::span<const std::uint8_t> bytes) {
+    out.insert(out.end(), bytes.begin(), bytes.end());
+  };
+  const auto text = [&out](std::string_view name) {
+    out.insert(out.end(), name.begin(), name.end());
+  };
   text("RIFF....WEBP");
   if (bitstream.alpha.length > 0) {
     text("VP8X");
@@ -89,7 +94,8 @@ std::vector<std::uint8_t> still_file(const Encoded& file, const Bitstream& bitst
 }
 
 Image decode_bitstream(const Encoded& file, const Bitstream& bitstream) {
-  return decode_by_opencv(file, still_file(file, bitstream), bitstream.size.width, bitstream.size.height);
+  return decode_by_opencv(file, still_file(file, bitstream), bitstream.size.width,
+                          bitstream.size.height);
 }
 
 /// The first frame of an animation, on a black canvas.
@@ -97,7 +103,8 @@ Image first_frame(const Encoded& file, const Chunk& frame, const Size& canvas) {
   constexpr std::size_t kFrameHeader = 16;
   if (frame.length < kFrameHeader) file.fail(frame.at, "a frame of ", frame.length, " bytes");
   const std::int64_t x = file.little(frame.body(), 3) * 2, y = file.little(frame.body() + 3, 3) * 2;
-  const Bitstream bitstream = find_bitstream(file, frame.body() + kFrameHeader, frame.body() + frame.length);
+  const Bitstream bitstream =
+      find_bitstream(file, frame.body() + kFrameHeader, frame.body() + frame.length);
   if (x + bitstream.size.width > canvas.width || y + bitstream.size.height > canvas.height)
     file.fail(frame.at, "the first frame is not within the picture");
   const Image part = decode_bitstream(file, bitstream);
@@ -116,7 +123,8 @@ Decoded decode_webp(const Encoded& file) {
   const std::size_t riff_bytes = file.little(4, 4);
   file.part(8, riff_bytes);
   const std::size_t begin = 12, end = 8 + riff_bytes;
-  if (!file.has(begin, "VP8X")) return {decode_bitstream(file, find_bitstream(file, begin, end)), 1};
+  if (!file.has(begin, "VP8X"))
+    return {decode_bitstream(file, find_bitstream(file, begin, end)), 1};
 
   if (file.little(begin + 4, 4) < 10) file.fail(begin, "the header is too short");
   const Size canvas{file.little(begin + 12, 3) + 1, file.little(begin + 15, 3) + 1};

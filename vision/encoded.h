@@ -10,8 +10,8 @@
 
 namespace tessera::vision {
 
-/// The bytes of an image file, read with bounds checks. Whatever is wrong is thrown with the file's name, the format
-/// and the byte.
+/// The bytes of an image file, read with bounds checks. Whatever is wrong is thrown with the file's
+/// name, the format and the byte.
 class Encoded {
  public:
   Encoded(std::span<const std::uint8_t> bytes, std::string_view name, std::string_view format,
@@ -23,7 +23,8 @@ class Encoded {
   /// Bytes [at, at + length); FormatError where the file ends before.
   std::span<const std::uint8_t> part(std::size_t at, std::size_t length) const {
     if (at > size() || length > size() - at)
-      fail(at, "the file is truncated: expected ", length, " bytes, found ", size() - std::min(at, size()));
+      fail(at, "the file is truncated: expected ", length, " bytes, found ",
+           size() - std::min(at, size()));
     return bytes_.subspan(at, length);
   }
   bool has(std::size_t at, std::string_view text) const {
@@ -54,8 +55,8 @@ class Encoded {
   void check_size(std::int64_t width, std::int64_t height) const {
     if (width <= 0 || height <= 0) fail(0, "the image is empty: ", width, " x ", height, " pixels");
     if (width > limits_.max_pixels / height)
-      unsupported("the image has ", width, " x ", height, " pixels; the limit is ", limits_.max_pixels,
-                  " (ImageLimits::max_pixels)");
+      unsupported("the image has ", width, " x ", height, " pixels; the limit is ",
+                  limits_.max_pixels, " (ImageLimits::max_pixels)");
   }
 
   template <class... Args>

@@ -28,13 +28,15 @@ constexpr Format kFormats[] = {
 
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path, const ImageLimits& limits) {
   std::error_code error;
-  if (std::filesystem::is_directory(path, error)) throw IoError(concat(path.string(), ": is a directory"));
+  if (std::filesystem::is_directory(path, error))
+    throw IoError(concat(path.string(), ": is a directory"));
   std::ifstream in(path, std::ios::binary);
   if (!in) throw IoError(concat(path.string(), ": can't open: ", std::strerror(errno)));
 
   std::vector<std::uint8_t> bytes;
   std::size_t used = 0;
-  while (in) {  // in steps, so that pipes work and a size is never believed before the bytes are there
+  while (
+      in) {  // in steps, so that pipes work and a size is never believed before the bytes are there
     if (std::int64_t(used) > limits.max_file_bytes)
       throw UnsupportedError(concat(path.string(), ": more than ", limits.max_file_bytes,
                                     " bytes (ImageLimits::max_file_bytes)"));
@@ -53,10 +55,11 @@ Image load_image(const std::filesystem::path& file, const ImageLimits& limits) {
   return decode_image(read_file(file, limits), file.string(), limits);
 }
 
-Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name, const ImageLimits& limits) {
+Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name,
+                   const ImageLimits& limits) {
   if (std::int64_t(bytes.size()) > limits.max_file_bytes)
-    throw UnsupportedError(concat(name, ": ", bytes.size(), " bytes; the limit is ", limits.max_file_bytes,
-                                  " (ImageLimits::max_file_bytes)"));
+    throw UnsupportedError(concat(name, ": ", bytes.size(), " bytes; the limit is ",
+                                  limits.max_file_bytes, " (ImageLimits::max_file_bytes)"));
   for (const Format& format : kFormats) {
     const Encoded file(bytes, name, format.name, limits);
     if (!file.has(0, format.magic)) continue;

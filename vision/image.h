@@ -14,14 +14,17 @@ struct Image {
 };
 
 struct ImageLimits {
-  std::int64_t max_pixels = 178'956'970;        ///< Pillow's decompression-bomb bound; checked before memory is taken
+  std::int64_t max_pixels =
+      178'956'970;  ///< Pillow's decompression-bomb bound; checked before memory is taken
   std::int64_t max_file_bytes = 512ll << 20;
 };
 
-/// Decodes JPEG, PNG, WebP, TIFF, BMP, GIF (first frame) as Pillow's Image.open(f).convert("RGB") does, with the EXIF
-/// orientation applied. Throws IoError (can't read), FormatError (not an image, truncated), UnsupportedError.
+/// Decodes JPEG, PNG, WebP, TIFF, BMP, GIF (first frame) as Pillow's Image.open(f).convert("RGB")
+/// does, with the EXIF orientation applied. Throws IoError (can't read), FormatError (not an image,
+/// truncated), UnsupportedError.
 Image load_image(const std::filesystem::path& file, const ImageLimits& limits = {});
 /// The same from memory; `name` stands for the file in messages.
-Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name, const ImageLimits& limits = {});
+Image decode_image(std::span<const std::uint8_t> bytes, const std::string& name,
+                   const ImageLimits& limits = {});
 
 }  // namespace tessera::vision

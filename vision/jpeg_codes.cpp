@@ -1,4 +1,5 @@
-// The Huffman-coded part of JPEG files, block by block: how many bits each block has, not what is in them.
+// The Huffman-coded part of JPEG files, block by block: how many bits each block has, not what is
+// in them.
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -17,12 +18,15 @@ class BitReader {
   /// The next bits, up to 32; zeros beyond the end.
   std::uint32_t peek(std::uint32_t count) {
     if (left_ < count) refill();
-    return left_ >= count ? static_cast<std::uint32_t>(buffer_ >> (left_ - count) & ((std::uint64_t{1} << count) - 1))
-                          : static_cast<std::uint32_t>(buffer_ << (count - left_) & ((std::uint64_t{1} << count) - 1));
+    return left_ >= count ? static_cast<std::uint32_t>(buffer_ >> (left_ - count) &
+                                                       ((std::uint64_t{1} << count) - 1))
+                          : static_cast<std::uint32_t>(buffer_ << (count - left_) &
+                                                       ((std::uint64_t{1} << count) - 1));
   }
   void drop(std::uint32_t count) {
     if (left_ < count) refill();
-    if (left_ < count) file_.fail(position(), "the file is truncated: the coded picture ends early");
+    if (left_ < count)
+      file_.fail(position(), "the file is truncated: the coded picture ends early");
     left_ -= count;
   }
   /// Drops what is left before a restart marker, and the marker.
@@ -120,16 +124,17 @@ class HuffmanTable {
     for (std::uint32_t length = kShort + 1; length <= 16; ++length) {
       const std::uint32_t candidate = bits >> (16 - length);
       if (candidate >= first_[length - 1] && candidate < end_[length - 1])
-        return {static_cast<std::uint8_t>(length), symbols_[before_[length - 1] + candidate - first_[length - 1]]};
+        return {static_cast<std::uint8_t>(length),
+                symbols_[before_[length - 1] + candidate - first_[length - 1]]};
     }
     file.fail(in.position(), "corrupt: bits that are no code");
   }
 
  private:
-  static constexpr std::uint32_t kShort = 9;                         // bits of codes found at once
-  std::array<Code, 1 << kShort> short_{};                            // by the next bits
-  std::array<std::uint32_t, 16> first_{}, end_{};                    // codes of each length
-  std::array<std::size_t, 16> before_{};                             // symbols of shorter codes
+  static constexpr std::uint32_t kShort = 9;       // bits of codes found at once
+  std::array<Code, 1 << kShort> short_{};          // by the next bits
+  std::array<std::uint32_t, 16> first_{}, end_{};  // codes of each length
+  std::array<std::size_t, 16> before_{};           // symbols of shorter codes
   std::vector<std::uint8_t> symbols_;
 };
 
@@ -141,7 +146,8 @@ struct ScanComponent {
 
 struct Scan {
   std::vector<ScanComponent> components;
-  std::uint32_t first = 0, last = 63, refines = 0;  // spectral band; not zero: adds a bit to known values
+  std::uint32_t first = 0, last = 63,
+                refines = 0;  // spectral band; not zero: adds a bit to known values
 };
 
 /// Which components a copy has: as they are, flat, or not at all.
@@ -166,15 +172,18 @@ class Walker {
   Scan read_scan(const JpegSegment& segment) const {
     Scan scan;
     const std::size_t count = file_.u8(segment.at);
-    if (count < 1 || count > 4 || segment.length != 4 + count * 2) file_.fail(segment.at, "a bad scan header");
+    if (count < 1 || count > 4 || segment.length != 4 + count * 2)
+      file_.fail(segment.at, "a bad scan header");
     for (std::size_t i = 0; i < count; ++i) {
-      const std::uint32_t id = file_.u8(segment.at + 1 + i * 2), slots = file_.u8(segment.at + 2 + i * 2);
-      const auto found = std::find_if(layout_.components.begin(), layout_.components.end(),
-                                      [id](const JpegComponent& component) { return component.id == id; });
+      const std::uint32_t id = file_.u8(segment.at + 1 + i * 2),
+                          slots = file_.u8(segment.at + 2 + i * 2);
+      const auto found =
+          std::find_if(layout_.components.begin(), layout_.components.end(),
+                       [id](const JpegComponent& component) { return component.id == id; });
       if (found == layout_.components.end() || slots >> 4 > 3 || (slots & 15) > 3)
         file_.fail(segment.at, "a bad scan header");
-      scan.components.push_back({static_cast<std::size_t>(found - layout_.components.begin()), found->h, found->v,
-                                 slots >> 4, slots & 15});
+      scan.components.push_back({static_cast<std::size_t>(found - layout_.components.begin()),
+                                 found->h, found->v, slots >> 4, slots & 15});
     }
     scan.first = file_.u8(segment.at + 1 + count * 2);
     scan.last = file_.u8(segment.at + 2 + count * 2);
@@ -210,17 +219,21 @@ class Walker {
   }
 
  private:
-  void block(const Scan& scan, const ScanComponent& component, Keep keep, BitReader& in, BitWriter* out) {
+  void block(const Scan& scan, const ScanComponent& component, Keep keep, BitReader& in,
+             BitWriter* out) {
     const bool copied = out != nullptr && keep == Keep::as_is;
-    // A flat block is one bit where values are refined, else a bit for "same mean" and a bit for "nothing more".
-    if (out != nullptr && keep == Keep::flat) out->bits(0, scan.refines == 0 && scan.last > 0 ? 2 : 1);
+    // A flat block is one bit where values are refined, else a bit for "same mean" and a bit for
+    // "nothing more".
+    if (out != nullptr && keep == Keep::flat)
+      out->bits(0, scan.refines == 0 && scan.last > 0 ? 2 : 1);
     const auto take = [&](std::uint32_t count) {
       if (copied) out->bits(in.peek(count), count);
       in.drop(count);
     };
     if (scan.refines > 0) return take(1);
     const Code mean = tables_[0][component.dc].find(file_, in);
-    if (mean.symbol > 15) file_.fail(in.position(), "corrupt: a value of ", int{mean.symbol}, " bits");
+    if (mean.symbol > 15)
+      file_.fail(in.position(), "corrupt: a value of ", int{mean.symbol}, " bits");
     take(mean.length + mean.symbol);
     const HuffmanTable& table = tables_[1][component.ac];
     for (std::uint32_t k = 1; k <= scan.last; ++k) {
@@ -240,7 +253,8 @@ class Walker {
 /// Writes a file of three of the four components.
 class Copy {
  public:
-  Copy(const Encoded& file, const JpegLayout& layout, const std::array<Keep, 4>& keep, int adobe_transform)
+  Copy(const Encoded& file, const JpegLayout& layout, const std::array<Keep, 4>& keep,
+       int adobe_transform)
       : file_(file), layout_(layout), walker_(file, layout), keep_(keep) {
     out_ = {0xff, kJpegSoi};
     std::vector<std::uint8_t> adobe = {'A', 'd', 'o', 'b', 'e', 0, 100, 0, 0, 0, 0};
@@ -267,8 +281,9 @@ class Copy {
 
   void segment(std::uint32_t marker, std::span<const std::uint8_t> content) {
     const std::size_t length = content.size() + 2;
-    out_.insert(out_.end(), {0xff, static_cast<std::uint8_t>(marker), static_cast<std::uint8_t>(length >> 8),
-                             static_cast<std::uint8_t>(length)});
+    out_.insert(out_.end(),
+                {0xff, static_cast<std::uint8_t>(marker), static_cast<std::uint8_t>(length >> 8),
+                 static_cast<std::uint8_t>(length)});
     out_.insert(out_.end(), content.begin(), content.end());
   }
 
@@ -277,7 +292,9 @@ class Copy {
     std::vector<std::uint8_t> header(bytes.begin(), bytes.begin() + 6);
     header[5] = 3;
     for (std::size_t i = 0; i < 4; ++i)
-      if (keep_[i] != Keep::no) header.insert(header.end(), bytes.begin() + 6 + std::ptrdiff_t(i) * 3, bytes.begin() + 9 + std::ptrdiff_t(i) * 3);
+      if (keep_[i] != Keep::no)
+        header.insert(header.end(), bytes.begin() + 6 + std::ptrdiff_t(i) * 3,
+                      bytes.begin() + 9 + std::ptrdiff_t(i) * 3);
     segment(from.marker, header);
   }
 
@@ -289,7 +306,8 @@ class Copy {
     for (std::size_t i = 0; i < scan.components.size(); ++i) {
       const Keep keep = keep_[scan.components[i].index];
       if (keep == Keep::no || (keep == Keep::flat && scan.first > 0)) continue;
-      if (keep == Keep::as_is && (scan.components[i].dc == kFlatTable || scan.components[i].ac == kFlatTable))
+      if (keep == Keep::as_is &&
+          (scan.components[i].dc == kFlatTable || scan.components[i].ac == kFlatTable))
         file_.unsupported("CMYK with four Huffman tables");
       flat = flat || keep == Keep::flat;
       ++header[0];

@@ -26,7 +26,7 @@ enum JpegMarker : std::uint32_t {
 struct JpegSegment {
   std::uint32_t marker = 0;
   std::size_t at = 0, length = 0;  // of what follows marker and length
-  std::size_t data_end = 0;        // of coded data, which begins at `at + length`; 0 for other segments
+  std::size_t data_end = 0;  // of coded data, which begins at `at + length`; 0 for other segments
 };
 
 struct JpegComponent {
@@ -45,19 +45,25 @@ struct JpegLayout {
 
   bool arithmetic() const { return frame >= 0xc9; }
   /// Blocks of 8 x 8 samples of a component, as a scan of its own has them.
-  std::int64_t blocks_across(const JpegComponent& component) const { return (width * component.h + 8 * h - 1) / (8 * h); }
-  std::int64_t blocks_down(const JpegComponent& component) const { return (height * component.v + 8 * v - 1) / (8 * v); }
+  std::int64_t blocks_across(const JpegComponent& component) const {
+    return (width * component.h + 8 * h - 1) / (8 * h);
+  }
+  std::int64_t blocks_down(const JpegComponent& component) const {
+    return (height * component.v + 8 * v - 1) / (8 * v);
+  }
 };
 
 /// Walks all segments; FormatError where the image has no end, or a component no data.
 JpegLayout read_jpeg_layout(const Encoded& file);
 
-/// Walks the Huffman codes of all blocks (of progressive files: of the scans that make the picture's coarse values);
-/// FormatError where they end early. A decoder would leave the rest of such a picture grey.
+/// Walks the Huffman codes of all blocks (of progressive files: of the scans that make the
+/// picture's coarse values); FormatError where they end early. A decoder would leave the rest of
+/// such a picture grey.
 void check_jpeg_codes(const Encoded& file, const JpegLayout& layout);
 
-/// A file of four components (CMYK, YCCK) as two of three: one without the fourth component, and one whose third
-/// component is that fourth, while the others are flat. Bits are copied, so samples decode to what they were.
+/// A file of four components (CMYK, YCCK) as two of three: one without the fourth component, and
+/// one whose third component is that fourth, while the others are flat. Bits are copied, so samples
+/// decode to what they were.
 struct JpegHalves {
   std::vector<std::uint8_t> colors, black;
 };

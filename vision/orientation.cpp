@@ -8,7 +8,9 @@ namespace {
 
 constexpr std::uint32_t kOrientationTag = 0x0112;
 
-int valid_or_upright(std::uint32_t value) { return value >= 1 && value <= 8 ? static_cast<int>(value) : 1; }
+int valid_or_upright(std::uint32_t value) {
+  return value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
+}
 
 /// 0 where the block has none.
 int exif_orientation(std::span<const std::uint8_t> exif) {
@@ -28,7 +30,8 @@ int exif_orientation(std::span<const std::uint8_t> exif) {
       if (number(entry, 2) != kOrientationTag) continue;
       const std::uint32_t type = number(entry + 2, 2), count = number(entry + 4, 4);
       if (count != 1) return 1;
-      if (type == 3) return valid_or_upright(number(entry + 8, 2));  // SHORT, as the standard has it
+      if (type == 3)
+        return valid_or_upright(number(entry + 8, 2));  // SHORT, as the standard has it
       if (type == 4) return valid_or_upright(number(entry + 8, 4));  // LONG
       if (type == 1) return valid_or_upright(number(entry + 8, 1));  // BYTE
       return 1;
@@ -87,7 +90,8 @@ Image upright(Image image, int orientation) {
   std::uint8_t* to = out.pixels.data();
   for (std::int64_t y = 0; y < out.height; ++y)
     for (std::int64_t x = 0; x < out.width; ++x, to += 3) {
-      const std::uint8_t* from = image.pixels.data() + (walk.start + x * walk.right + y * walk.down) * 3;
+      const std::uint8_t* from =
+          image.pixels.data() + (walk.start + x * walk.right + y * walk.down) * 3;
       std::copy_n(from, 3, to);
     }
   return out;

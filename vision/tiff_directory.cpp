@@ -51,7 +51,8 @@ std::vector<std::uint32_t> TiffDirectory::values(std::uint32_t tag) const {
   if (stored.size == 0) file_.fail(stored.at, "tag ", tag, " is not of integers");
   file_.part(stored.at, stored.size * stored.count);
   std::vector<std::uint32_t> values(stored.count);
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = number(stored.at + i * stored.size, stored.size);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = number(stored.at + i * stored.size, stored.size);
   return values;
 }
 
@@ -61,14 +62,16 @@ std::uint32_t TiffDirectory::value(std::uint32_t tag, std::uint32_t fallback) co
 }
 
 void TiffWriter::set(std::uint32_t tag, std::vector<std::uint32_t> values) {
-  const bool is_long = std::any_of(values.begin(), values.end(), [](std::uint32_t value) { return value > 0xffff; });
+  const bool is_long =
+      std::any_of(values.begin(), values.end(), [](std::uint32_t value) { return value > 0xffff; });
   Entry entry{is_long ? kLong : kShort, static_cast<std::uint32_t>(values.size()), {}};
   for (const std::uint32_t value : values) put(entry.bytes, value, is_long ? 4 : 2);
   entries_[tag] = std::move(entry);
 }
 
 void TiffWriter::set_bytes(std::uint32_t tag, std::span<const std::uint8_t> bytes) {
-  entries_[tag] = {kUndefined, static_cast<std::uint32_t>(bytes.size()), {bytes.begin(), bytes.end()}};
+  entries_[tag] = {
+      kUndefined, static_cast<std::uint32_t>(bytes.size()), {bytes.begin(), bytes.end()}};
 }
 
 std::vector<std::uint8_t> TiffWriter::file(std::span<const std::uint8_t> strip) {
