@@ -40,8 +40,8 @@ Decoded decode_jpeg(const Encoded& file) {
   const JpegLayout layout = read_jpeg_layout(file);
   const int orientation = read_orientation(file, layout);
   if (layout.components.size() == 4) return {decode_cmyk(file, layout), orientation};
-  check_jpeg_codes(file, layout);
-  return {decode_by_opencv(file, file.bytes(), layout.width, layout.height), orientation};
+  return {decode_by_opencv(file, clean_jpeg(file, layout), layout.width, layout.height),
+          orientation};
 }
 
 }  // namespace tessera::vision

@@ -62,58 +62,6 @@ void check_data_size(const Encoded& file, const Header& header, std::int64_t com
               header.width, " x ", header.height, " pixels");
 }
 
-/// The picture alone: header, palette and data. Everything else (profiles, gamma, transparency,
-/// text, animation) would not change the colours Pillow gives, but does make codecs differ and
-/// warn.
-class Extract {
- public:
-  explicit Extract(const Encoded& file) : file_(file) {
-    const auto signature = file.part(0, kSignature);
-    png_.reserve(file.size() + 1024);
-    png_.assign(signature.begin(), signature.end());
-  }
-
-  /// Takes the whole chunk that begins at `at`.
-  void chunk(std::size_t at, std::size_t length) {
-    check(at, length);
-    const auto bytes = file_.part(at, length + 12);
-    png_.insert(png_.end(), bytes.begin(), bytes.end());
-  }
-
-  /// Takes the palette, filled up with black to all colours that pixels can name.
-  void palette(std::size_t at, std::size_t length, std::uint32_t depth) {
-    check(at, length);
-    if (length % 3 != 0 || length > 768) file_.fail(at, "a palette of ", length, " bytes");
-    const auto colors = file_.part(at + 8, length);
-    const std::size_t full = std::size_t{3} << depth;
-    std::vector<std::uint8_t> body = {'P', 'L', 'T', 'E'};
-    body.insert(body.end(), colors.begin(),
-                colors.begin() + static_cast<std::ptrdiff_t>(std::min(length, full)));
-    body.resize(4 + full);
-    big_endian(static_cast<std::uint32_t>(full));
-    png_.insert(png_.end(), body.begin(), body.end());
-    big_endian(crc32(body));
-  }
-
-  std::string_view name(std::size_t at) const {
-    return {reinterpret_cast<const char*>(file_.part(at + 4, 4).data()), 4};
-  }
-  std::span<const std::uint8_t> bytes() const { return png_; }
-
- private:
-  void check(std::size_t at, std::size_t length) const {
-    if (file_.big(at + 8 + length, 4) != crc32(file_.part(at + 4, length + 4)))
-      file_.fail(at, "corrupt: the checksum of chunk ", name(at), " is wrong");
-  }
-  void big_endian(std::uint32_t value) {
-    for (int shift = 24; shift >= 0; shift -= 8)
-      png_.push_back(static_cast<std::uint8_t>(value >> shift));
-  }
-
-  const Encoded& file_;
-  std::vector<std::uint8_t> png_;
-};
-
 /// The packet of an uncompressed iTXt chunk with XMP; empty for every other text.
 std::span<const std::uint8_t> xmp_text(const Encoded& file, std::size_t at, std::size_t length) {
   constexpr std::string_view kKey("XML:com.adobe.xmp\0\0", 19);  // keyword, then "not compressed"
@@ -122,44 +70,88 @@ std::span<const std::uint8_t> xmp_text(const Encoded& file, std::size_t at, std:
              : std::span<const std::uint8_t>{};
 }
 
+/// Collects the picture alone: header, palette and data. Everything else (profiles, gamma,
+/// transparency, text, animation) would not change the colours Pillow gives, but does make codecs
+/// differ and warn.
+class Picture {
+ public:
+  explicit Picture(const Encoded& file) : file_(file), header_(read_header(file, kSignature + 8)) {
+    const auto signature = file.part(0, kSignature);
+    png_.reserve(file.size() + 1024);
+    png_.assign(signature.begin(), signature.end());
+    std::size_t at = kSignature;
+    while (take_chunk(at, file.big(at, 4))) at += 12 + std::size_t{file.big(at, 4)};
+    if (data_bytes_ == 0) file.fail(at, "no picture data");
+    if (header_.color == kPalette && !has_palette_)
+      file.fail(at, "a palette picture without palette");
+    check_data_size(file, header_, data_bytes_);
+  }
+
+  Decoded decode() const {
+    return {decode_by_opencv(file_, png_, header_.width, header_.height),
+            orientation_of(exif_, xmp_)};
+  }
+
+ private:
+  /// False at the end of the file.
+  bool take_chunk(std::size_t at, std::size_t length) {
+    const auto chunk = file_.part(at, 12 + length), content = chunk.subspan(8, length);
+    const std::string_view name(reinterpret_cast<const char*>(chunk.data()) + 4, 4);
+    if (file_.big(at + 8 + length, 4) != crc32(chunk.subspan(4, 4 + length)))
+      file_.fail(at, "corrupt: the checksum of a chunk is wrong");
+    if (at == kSignature || name == "IEND") {
+      append(chunk);
+    } else if (name == "PLTE" && header_.color == kPalette && !has_palette_) {
+      take_palette(at, content);
+    } else if (name == "IDAT" && !data_ended_) {
+      append(chunk);
+      data_bytes_ += static_cast<std::int64_t>(length);
+    } else if (name == "eXIf") {
+      exif_ = content;
+    } else if (name == "iTXt" && xmp_.empty()) {
+      xmp_ = xmp_text(file_, at + 8, length);
+    }
+    data_ended_ = data_bytes_ > 0 && name != "IDAT";
+    return name != "IEND";
+  }
+
+  /// Takes the palette, filled up with black to all colours that pixels can name.
+  void take_palette(std::size_t at, std::span<const std::uint8_t> colors) {
+    if (colors.size() % 3 != 0 || colors.size() > 768)
+      file_.fail(at, "a palette of ", colors.size(), " bytes");
+    const std::size_t full = std::size_t{3} << header_.depth;
+    std::vector<std::uint8_t> body = {'P', 'L', 'T', 'E'};
+    body.insert(body.end(), colors.begin(),
+                colors.begin() + static_cast<std::ptrdiff_t>(std::min(colors.size(), full)));
+    body.resize(4 + full);
+    append_number(static_cast<std::uint32_t>(full));
+    append(body);
+    append_number(crc32(body));
+    has_palette_ = true;
+  }
+
+  void append(std::span<const std::uint8_t> bytes) {
+    png_.insert(png_.end(), bytes.begin(), bytes.end());
+  }
+  void append_number(std::uint32_t value) {
+    for (int shift = 24; shift >= 0; shift -= 8)
+      png_.push_back(static_cast<std::uint8_t>(value >> shift));
+  }
+
+  const Encoded& file_;
+  Header header_;
+  std::vector<std::uint8_t> png_;
+  std::span<const std::uint8_t> exif_, xmp_;
+  std::int64_t data_bytes_ = 0;
+  bool has_palette_ = false, data_ended_ = false;
+};
+
 }  // namespace
 
 Decoded decode_png(const Encoded& file) {
   if (!file.has(kSignature + 4, "IHDR") || file.big(kSignature, 4) != 13)
     file.fail(kSignature, "the first chunk is not a PNG header");
-  const Header header = read_header(file, kSignature + 8);
-  Extract picture(file);
-  std::span<const std::uint8_t> exif, xmp;
-  std::int64_t data_bytes = 0;
-  bool has_palette = false, data_ended = false;
-
-  for (std::size_t at = kSignature;;) {
-    const std::size_t length = file.big(at, 4);
-    file.part(at + 8, length);
-    file.part(at + 8 + length, 4);
-    const std::string_view name = picture.name(at);
-    if (at == kSignature || name == "IEND") {
-      picture.chunk(at, length);
-    } else if (name == "PLTE" && header.color == kPalette && !has_palette) {
-      picture.palette(at, length, header.depth);
-      has_palette = true;
-    } else if (name == "IDAT" && !data_ended) {
-      picture.chunk(at, length);
-      data_bytes += static_cast<std::int64_t>(length);
-    } else if (name == "eXIf") {
-      exif = file.part(at + 8, length);
-    } else if (name == "iTXt" && xmp.empty()) {
-      xmp = xmp_text(file, at + 8, length);
-    }
-    data_ended = data_bytes > 0 && name != "IDAT";
-    if (name == "IEND") break;
-    at += 12 + length;
-  }
-  if (data_bytes == 0) file.fail(file.size(), "no picture data");
-  if (header.color == kPalette && !has_palette) file.fail(0, "a palette picture without palette");
-  check_data_size(file, header, data_bytes);
-  return {decode_by_opencv(file, picture.bytes(), header.width, header.height),
-          orientation_of(exif, xmp)};
+  return Picture(file).decode();
 }
 
 }  // namespace tessera::vision

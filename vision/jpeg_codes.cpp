@@ -41,6 +41,13 @@ class BitReader {
     at_ += 2;
   }
   std::size_t position() const { return static_cast<std::size_t>(at_ - file_.bytes().data()); }
+  /// The first byte of which no bit was dropped.
+  std::size_t end_of_used() const {
+    const std::uint8_t* at = at_;
+    for (std::uint32_t unused = left_ / 8; unused > 0; --unused)
+      at -= at[-1] == 0 && at[-2] == 0xff ? 2 : 1;
+    return static_cast<std::size_t>(at - file_.bytes().data());
+  }
 
  private:
   void refill() {
@@ -185,15 +192,17 @@ class Walker {
       scan.components.push_back({static_cast<std::size_t>(found - layout_.components.begin()),
                                  found->h, found->v, slots >> 4, slots & 15});
     }
+    if (!layout_.progressive()) return scan;
     scan.first = file_.u8(segment.at + 1 + count * 2);
     scan.last = file_.u8(segment.at + 2 + count * 2);
     scan.refines = file_.u8(segment.at + 3 + count * 2) >> 4;
     return scan;
   }
 
-  /// Walks all blocks of a sequential scan, or a progressive one of mean values.
-  void walk(const JpegSegment& segment, const Scan& scan, const std::array<Keep, 4>& keep,
-            std::vector<std::uint8_t>* out) {
+  /// Walks all blocks of a sequential scan, or a progressive one of mean values; returns where its
+  /// codes end.
+  std::size_t walk(const JpegSegment& segment, const Scan& scan, const std::array<Keep, 4>& keep,
+                   std::vector<std::uint8_t>* out) {
     BitReader in(file_, segment.at + segment.length, segment.data_end);
     std::optional<BitWriter> writer;
     if (out != nullptr) writer.emplace(*out);
@@ -216,6 +225,7 @@ class Walker {
           block(scan, component, keep[component.index], in, writer ? &*writer : nullptr);
     }
     if (writer) writer->align();
+    return in.end_of_used();
   }
 
  private:
@@ -250,16 +260,41 @@ class Walker {
   std::array<std::array<HuffmanTable, 4>, 2> tables_;  // [DC, AC][number]
 };
 
+void append_segment(std::vector<std::uint8_t>& out, std::uint32_t marker,
+                    std::span<const std::uint8_t> content) {
+  const std::size_t length = content.size() + 2;
+  out.insert(out.end(),
+             {0xff, static_cast<std::uint8_t>(marker), static_cast<std::uint8_t>(length >> 8),
+              static_cast<std::uint8_t>(length)});
+  out.insert(out.end(), content.begin(), content.end());
+}
+
+void append_adobe(std::vector<std::uint8_t>& out, int transform) {
+  std::vector<std::uint8_t> adobe = {'A', 'd', 'o', 'b', 'e', 0, 100, 0, 0, 0, 0};
+  adobe.push_back(transform > 0 ? 1 : 0);
+  append_segment(out, kJpegApp14, adobe);
+}
+
+bool is_table(std::uint32_t marker) {
+  return marker == kJpegDht || marker == kJpegDqt || marker == kJpegDri || marker == kJpegDac;
+}
+
+/// The last three bytes of a scan header: the spectral band and the bits it adds. Sequential scans
+/// have one meaning whatever is stored there.
+std::array<std::uint8_t, 3> band_of(const Encoded& file, const JpegLayout& layout,
+                                    const JpegSegment& scan) {
+  if (!layout.progressive()) return {0, 63, 0};
+  const auto stored = file.part(scan.at + scan.length - 3, 3);
+  return {stored[0], stored[1], stored[2]};
+}
+
 /// Writes a file of three of the four components.
 class Copy {
  public:
   Copy(const Encoded& file, const JpegLayout& layout, const std::array<Keep, 4>& keep,
        int adobe_transform)
-      : file_(file), layout_(layout), walker_(file, layout), keep_(keep) {
-    out_ = {0xff, kJpegSoi};
-    std::vector<std::uint8_t> adobe = {'A', 'd', 'o', 'b', 'e', 0, 100, 0, 0, 0, 0};
-    adobe.push_back(static_cast<std::uint8_t>(adobe_transform));
-    segment(kJpegApp14, adobe);
+      : file_(file), layout_(layout), walker_(file, layout), keep_(keep), out_({0xff, kJpegSoi}) {
+    append_adobe(out_, adobe_transform);
   }
 
   std::vector<std::uint8_t> run() {
@@ -269,8 +304,8 @@ class Copy {
         frame(next);
       else if (next.marker == kJpegSos)
         scan(next);
-      else if (next.marker == kJpegDht || next.marker == kJpegDqt || next.marker == kJpegDri)
-        segment(next.marker, file_.part(next.at, next.length));
+      else if (is_table(next.marker))
+        append_segment(out_, next.marker, file_.part(next.at, next.length));
     }
     out_.insert(out_.end(), {0xff, kJpegEoi});
     return std::move(out_);
@@ -278,14 +313,6 @@ class Copy {
 
  private:
   static constexpr std::uint8_t kFlatTable = 3;  // number of the Huffman tables of flat blocks
-
-  void segment(std::uint32_t marker, std::span<const std::uint8_t> content) {
-    const std::size_t length = content.size() + 2;
-    out_.insert(out_.end(),
-                {0xff, static_cast<std::uint8_t>(marker), static_cast<std::uint8_t>(length >> 8),
-                 static_cast<std::uint8_t>(length)});
-    out_.insert(out_.end(), content.begin(), content.end());
-  }
 
   void frame(const JpegSegment& from) {
     const auto bytes = file_.part(from.at, from.length);
@@ -295,7 +322,7 @@ class Copy {
       if (keep_[i] != Keep::no)
         header.insert(header.end(), bytes.begin() + 6 + std::ptrdiff_t(i) * 3,
                       bytes.begin() + 9 + std::ptrdiff_t(i) * 3);
-    segment(from.marker, header);
+    append_segment(out_, from.marker, header);
   }
 
   void scan(const JpegSegment& from) {
@@ -315,14 +342,15 @@ class Copy {
       header.push_back(keep == Keep::flat ? kFlatTable << 4 | kFlatTable : bytes[2 + i * 2]);
     }
     if (header[0] == 0) return;
-    header.insert(header.end(), bytes.end() - 3, bytes.end());
+    const auto band = band_of(file_, layout_, from);
+    header.insert(header.end(), band.begin(), band.end());
     if (flat) {  // one code, the bit 0, for symbol 0
       for (const int kind : {0, 1}) {
         std::array<std::uint8_t, 18> table{static_cast<std::uint8_t>(kind << 4 | kFlatTable), 1};
-        segment(kJpegDht, table);
+        append_segment(out_, kJpegDht, table);
       }
     }
-    segment(kJpegSos, header);
+    append_segment(out_, kJpegSos, header);
     if (scan.first > 0) {  // a progressive scan of details: of one component only, taken whole
       const auto codes = file_.part(from.at + from.length, from.data_end - from.at - from.length);
       out_.insert(out_.end(), codes.begin(), codes.end());
@@ -340,15 +368,31 @@ class Copy {
 
 }  // namespace
 
-void check_jpeg_codes(const Encoded& file, const JpegLayout& layout) {
-  if (layout.arithmetic()) return;
+std::vector<std::uint8_t> clean_jpeg(const Encoded& file, const JpegLayout& layout) {
   Walker walker(file, layout);
+  std::vector<std::uint8_t> out = {0xff, kJpegSoi};
+  out.reserve(file.size() + 64);
+  constexpr std::uint8_t kJfif[] = {'J', 'F', 'I', 'F', 0, 1, 1, 0, 0, 1, 0, 1, 0, 0};
+  if (layout.jfif) append_segment(out, kJpegApp0, kJfif);
+  if (layout.adobe_transform >= 0) append_adobe(out, layout.adobe_transform);
   for (const JpegSegment& segment : layout.segments) {
     walker.read_tables(segment);
+    const auto content = file.part(segment.at, segment.length);
+    if (segment.marker == layout.frame || is_table(segment.marker))
+      append_segment(out, segment.marker, content);
     if (segment.marker != kJpegSos) continue;
     const Scan scan = walker.read_scan(segment);
-    if (scan.first == 0) walker.walk(segment, scan, {}, nullptr);
+    append_segment(out, kJpegSos, content);
+    const auto band = band_of(file, layout, segment);
+    std::copy(band.begin(), band.end(), out.end() - 3);
+    const bool walked = !layout.arithmetic() && scan.first == 0;
+    const std::size_t begin = segment.at + segment.length;
+    const auto codes = file.part(
+        begin, (walked ? walker.walk(segment, scan, {}, nullptr) : segment.data_end) - begin);
+    out.insert(out.end(), codes.begin(), codes.end());
   }
+  out.insert(out.end(), {0xff, kJpegEoi});
+  return out;
 }
 
 JpegHalves split_jpeg(const Encoded& file, const JpegLayout& layout) {
@@ -357,9 +401,7 @@ JpegHalves split_jpeg(const Encoded& file, const JpegLayout& layout) {
   if (first.h != layout.h || first.v != layout.v || black.h > first.h || black.v > first.v)
     file.unsupported("CMYK whose first component is not the finest");
   constexpr Keep kAsIs = Keep::as_is, kFlat = Keep::flat, kNo = Keep::no;
-  // Adobe's mark 0 means that the components are the colours themselves, else luma and chroma.
-  const int transform = layout.adobe_transform > 0 ? 1 : 0;
-  return {Copy(file, layout, {kAsIs, kAsIs, kAsIs, kNo}, transform).run(),
+  return {Copy(file, layout, {kAsIs, kAsIs, kAsIs, kNo}, layout.adobe_transform).run(),
           Copy(file, layout, {kFlat, kFlat, kNo, kAsIs}, 0).run()};
 }
 

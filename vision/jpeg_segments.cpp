@@ -7,7 +7,8 @@ namespace tessera::vision {
 namespace {
 
 bool starts_frame(std::uint32_t marker) {
-  return marker >= 0xc0 && marker <= 0xcf && marker != kJpegDht && marker != 0xc8 && marker != 0xcc;
+  return marker >= 0xc0 && marker <= 0xcf && marker != kJpegDht && marker != 0xc8 &&
+         marker != kJpegDac;
 }
 /// Markers without length and content.
 bool stands_alone(std::uint32_t marker) {
@@ -87,7 +88,7 @@ void check_complete(const Encoded& file, const JpegLayout& layout) {
     for (const JpegSegment& segment : layout.segments) {
       if (segment.marker != kJpegSos) continue;
       const std::size_t count = file.u8(segment.at);
-      const bool has_means = file.u8(segment.at + 1 + count * 2) == 0;
+      const bool has_means = !layout.progressive() || file.u8(segment.at + 1 + count * 2) == 0;
       for (std::size_t i = 0; i < count; ++i)
         coded |= has_means && file.u8(segment.at + 1 + i * 2) == component.id;
     }
@@ -114,6 +115,9 @@ JpegLayout read_jpeg_layout(const Encoded& file) {
     if (starts_frame(segment.marker)) read_frame(file, segment, layout);
     if (segment.marker == kJpegSos && layout.components.empty())
       file.fail(segment.at, "a scan before the frame header");
+    if (segment.marker == kJpegApp0 && segment.length >= 14 &&
+        file.has(segment.at, std::string_view("JFIF\0", 5)))
+      layout.jfif = true;
     if (segment.marker == kJpegApp14 && segment.length >= 12 && file.has(segment.at, "Adobe"))
       layout.adobe_transform = static_cast<int>(file.u8(segment.at + 11));
     at = segment.data_end > 0 ? segment.data_end : segment.at + segment.length;
