@@ -3,7 +3,6 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <dnnl.hpp>
 #include <map>
@@ -13,6 +12,8 @@
 
 #include "core/error.h"
 #include "core/kernels/convert.h"
+#include "core/kernels/reference.h"
+#include "core/kernels/vector.h"
 
 namespace tessera::kernels {
 namespace {
@@ -223,22 +224,22 @@ std::shared_ptr<MatmulCache> make_matmul_cache() { return std::make_shared<Matmu
 
 namespace {
 
-/// One tile: rows [i, i + shape.m) by columns [j, j + shape.n).
+/// Rows [i, i + shape.m).
 void run_tile(const MatmulCache::Entry& entry, const TileShape& shape, const MatmulArguments& a,
-              std::int64_t i, std::int64_t j, void* scratch) {
+              std::int64_t i, void* scratch) {
   const auto memory = [](const dnnl::memory::desc& desc, const void* data) {
     return dnnl::memory(desc, engine(), const_cast<void*>(data));
   };
   std::unordered_map<int, dnnl::memory> arguments{
       {DNNL_ARG_SRC, memory(rows(shape.m, shape.k, shape.ldx), a.x + i * a.ldx)},
-      {DNNL_ARG_WEIGHTS, memory(weight_desc(shape), a.weight->column(j))},
-      {DNNL_ARG_DST, memory(rows(shape.m, shape.n, shape.ldy), a.y + i * a.ldy + j)},
+      {DNNL_ARG_WEIGHTS, memory(weight_desc(shape), a.weight->column(0))},
+      {DNNL_ARG_DST, memory(rows(shape.m, shape.n, shape.ldy), a.y + i * a.ldy)},
       {DNNL_ARG_SCRATCHPAD, memory(entry.scratch, scratch)}};
-  if (shape.bias) arguments.emplace(DNNL_ARG_BIAS, memory(rows(1, shape.n, shape.n), a.bias + j));
+  if (shape.bias) arguments.emplace(DNNL_ARG_BIAS, memory(rows(1, shape.n, shape.n), a.bias));
   if (shape.ldr) {
     const int position = shape.activation == Activation::none ? 0 : 1;
     arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(position) | DNNL_ARG_SRC_1,
-                      memory(rows(shape.m, shape.n, shape.ldr), a.residual + i * a.ldr + j));
+                      memory(rows(shape.m, shape.n, shape.ldr), a.residual + i * a.ldr));
   }
   const SerialOneDnn serial;
   entry.primitive.execute(stream(), arguments);
@@ -246,44 +247,82 @@ void run_tile(const MatmulCache::Entry& entry, const TileShape& shape, const Mat
 
 }  // namespace
 
-void matmul(Context& ctx, const MatmulArguments& a) {
-  const std::int64_t n = a.weight->n(), k = a.weight->k();
-  if (a.m == 0 || n == 0) return;
-  // Tile sizes follow from the shape alone, never from the number of threads.
-  const std::int64_t tile_m = 128, tile_n = a.m < 32 ? 128 : 384;
-  const std::int64_t tiles_m = (a.m + tile_m - 1) / tile_m, tiles_n = (n + tile_n - 1) / tile_n;
-  const auto shape_of = [&](bool last_m, bool last_n) {
-    const std::int64_t rows = last_m ? a.m - (tiles_m - 1) * tile_m : tile_m;
-    const std::int64_t columns = last_n ? n - (tiles_n - 1) * tile_n : tile_n;
-    return TileShape{rows,
-                     columns,
-                     k,
-                     a.ldx,
-                     a.ldy,
-                     a.residual ? a.ldr : 0,
-                     a.bias != nullptr,
-                     a.weight->blocked(),
+namespace {
+
+/// Fewer rows than this are a matter of reading the weights once: our own kernels, column by
+/// column.
+constexpr std::int64_t kManyRows = 16;
+
+/// Bias, activation and residual of rows [i, i + m) and columns [j, j + n); sums [m][stride].
+void finish_columns(const MatmulArguments& a, std::int64_t i, std::int64_t m, std::int64_t j,
+                    std::int64_t n, const float* sums, std::int64_t stride) {
+  for (std::int64_t r = 0; r < m; ++r) {
+    float* y = a.y + (i + r) * a.ldy + j;
+    for (std::int64_t c = 0; c < n; ++c)
+      y[c] = sums[r * stride + c] + (a.bias ? a.bias[j + c] : 0.0f);
+    if (a.activation != Activation::none) {
+      for (std::int64_t c = 0; c < n; ++c) y[c] = reference::activate(a.activation, y[c]);
+    }
+    if (!a.residual) continue;
+    const float* residual = a.residual + (i + r) * a.ldr + j;
+    for (std::int64_t c = 0; c < n; ++c) y[c] += residual[c];
+  }
+}
+
+void few_rows(Context& ctx, const MatmulArguments& a) {
+  constexpr std::int64_t kColumns = PackedMatrix::kPanel, kBytesPerTask = 1 << 18;
+  const std::int64_t n = a.weight->n(), k = a.weight->k(), panels = (n + kColumns - 1) / kColumns;
+  const std::int64_t per_task = std::max<std::int64_t>(1, kBytesPerTask / (k * kColumns * 4));
+  const auto& kernels = vector_kernels();
+  ctx.parallel_for((panels + per_task - 1) / per_task, [&](std::int64_t task) {
+    alignas(64) float sums[kFewRows * kColumns];
+    for (std::int64_t p = task * per_task; p < std::min(panels, (task + 1) * per_task); ++p) {
+      const std::int64_t j = p * kColumns, columns = std::min(kColumns, n - j);
+      for (std::int64_t i = 0; i < a.m; i += kFewRows) {
+        const std::int64_t m = std::min(kFewRows, a.m - i);
+        if (a.weight->blocked()) {
+          kernels.few_rows_panel(a.x + i * a.ldx, a.ldx, m, a.weight->column(j), k, sums);
+        } else {
+          kernels.few_rows_dot(a.x + i * a.ldx, a.ldx, m, a.weight->column(j), columns, k, sums);
+        }
+        finish_columns(a, i, m, j, columns, sums, a.weight->blocked() ? kColumns : columns);
+      }
+    }
+  });
+}
+
+/// Tiles of rows, each one oneDNN call over all columns (oneDNN's blocked kernels want their output
+/// dense).
+void many_rows(Context& ctx, const MatmulArguments& a) {
+  // The size of a tile follows from the shape alone, never from the number of threads.
+  const std::int64_t tile = a.m < 512 ? 32 : 64, tiles = (a.m + tile - 1) / tile;
+  const auto shape_of = [&](std::int64_t rows) {
+    return TileShape{rows,        a.weight->n(),          a.weight->k(),     a.ldx,
+                     a.ldy,       a.residual ? a.ldr : 0, a.bias != nullptr, a.weight->blocked(),
                      a.activation};
   };
-  struct Kind {
-    TileShape shape;
-    const MatmulCache::Entry* entry;
-  };
-  std::array<Kind, 4> kinds;
-  std::size_t scratch_bytes = 0;
-  for (std::size_t i = 0; i < kinds.size(); ++i) {
-    const bool last_m = (i & 1) != 0, last_n = (i & 2) != 0;
-    if ((!last_m && tiles_m == 1) || (!last_n && tiles_n == 1)) continue;
-    kinds[i].shape = shape_of(last_m, last_n);
-    kinds[i].entry = &ctx.matmul_cache().get(kinds[i].shape);
-    scratch_bytes = std::max(scratch_bytes, kinds[i].entry->scratch.get_size());
-  }
-  ctx.parallel_for(tiles_m * tiles_n, [&](std::int64_t tile) {
-    const std::int64_t i = tile / tiles_n, j = tile % tiles_n;
-    const Kind& kind = kinds[(i == tiles_m - 1 ? 1u : 0u) | (j == tiles_n - 1 ? 2u : 0u)];
-    Tensor scratch = ctx.empty({static_cast<std::int64_t>(scratch_bytes)}, DType::u8);
-    run_tile(*kind.entry, kind.shape, a, i * tile_m, j * tile_n, scratch.raw());
+  const TileShape whole = shape_of(tile), last = shape_of(a.m - (tiles - 1) * tile);
+  const MatmulCache::Entry& whole_entry = ctx.matmul_cache().get(tiles > 1 ? whole : last);
+  const MatmulCache::Entry& last_entry = ctx.matmul_cache().get(last);
+  const auto scratch_bytes = static_cast<std::int64_t>(
+      std::max(whole_entry.scratch.get_size(), last_entry.scratch.get_size()));
+  ctx.parallel_for(tiles, [&](std::int64_t t) {
+    const bool is_last = t == tiles - 1;
+    Tensor scratch = ctx.empty({scratch_bytes}, DType::u8);
+    run_tile(is_last ? last_entry : whole_entry, is_last ? last : whole, a, t * tile,
+             scratch.raw());
   });
+}
+
+}  // namespace
+
+void matmul(Context& ctx, const MatmulArguments& a) {
+  if (a.m == 0 || a.weight->n() == 0) return;
+  if (a.m < kManyRows) {
+    few_rows(ctx, a);
+  } else {
+    many_rows(ctx, a);
+  }
 }
 
 }  // namespace tessera::kernels

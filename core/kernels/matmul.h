@@ -48,9 +48,9 @@ struct MatmulArguments {
 /// Whether matmul applies this activation itself.
 bool fuses(Activation activation);
 
-/// y = act(x W^T + bias) + residual by oneDNN, cut into tiles that do not depend on the number of
-/// threads; each tile is one single-threaded oneDNN call, so the result does not depend on it
-/// either.
+/// y = act(x W^T + bias) + residual. Many rows: oneDNN, in tiles of rows, each one single-threaded
+/// call. Few rows: our own kernels, in groups of columns. How the work is cut does not depend on
+/// the number of threads, so the result does not either.
 void matmul(Context& ctx, const MatmulArguments& arguments);
 
 /// oneDNN primitives by shape; one for each Context.

@@ -10,6 +10,9 @@ struct PackedHead {
   const float* values;
 };
 
+/// Most rows of few_rows_panel and few_rows_dot.
+constexpr std::int64_t kFewRows = 4;
+
 struct AttentionBlock {
   const float* q;  // [rows, width], stride ldq
   std::int64_t ldq;
@@ -40,6 +43,12 @@ struct VectorKernels {
                      std::int64_t width, float* y);
   void (*rms_norm)(const float* x, const float* weight, float eps, std::int64_t width, float* y);
   void (*add)(const float* a, const float* b, std::int64_t n, float* y);
+  /// One to kFewRows rows of x [m, k] times a panel of 64 columns [k][64] -> sums [m][64].
+  void (*few_rows_panel)(const float* x, std::int64_t ldx, std::int64_t m, const float* panel,
+                         std::int64_t k, float* sums);
+  /// The same for n columns whose weights lie one after the other, [n, k] -> sums [m][n].
+  void (*few_rows_dot)(const float* x, std::int64_t ldx, std::int64_t m, const float* weight,
+                       std::int64_t n, std::int64_t k, float* sums);
   /// k, v [count, width] with row stride ld* -> the layout of PackedHead, for keys [begin, end),
   /// begin a multiple of panel.
   void (*pack_head)(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,

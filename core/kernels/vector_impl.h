@@ -102,6 +102,60 @@ void add(const float* a, const float* b, std::int64_t n, float* y) {
   for (; i < n; ++i) y[i] = a[i] + b[i];
 }
 
+constexpr std::int64_t kPanelColumns = 64;
+
+template <std::int64_t kCount>
+TESSERA_INLINE void rows_times_panel(const float* x, std::int64_t ldx, const float* panel,
+                                     std::int64_t k, float* sums) {
+  constexpr std::int64_t kVectors = kPanelColumns / kLanes;
+  Vec acc[kCount][kVectors] = {};
+  for (std::int64_t i = 0; i < k; ++i) {
+#pragma GCC unroll 16
+    for (std::int64_t v = 0; v < kVectors; ++v) {
+      const Vec w = load(panel + i * kPanelColumns + v * kLanes);
+#pragma GCC unroll 4
+      for (std::int64_t r = 0; r < kCount; ++r) acc[r][v] += splat(x[r * ldx + i]) * w;
+    }
+  }
+  for (std::int64_t r = 0; r < kCount; ++r) {
+    for (std::int64_t v = 0; v < kVectors; ++v)
+      store(sums + r * kPanelColumns + v * kLanes, acc[r][v]);
+  }
+}
+
+void few_rows_panel(const float* x, std::int64_t ldx, std::int64_t m, const float* panel,
+                    std::int64_t k, float* sums) {
+  switch (m) {
+    case 1:
+      return rows_times_panel<1>(x, ldx, panel, k, sums);
+    case 2:
+      return rows_times_panel<2>(x, ldx, panel, k, sums);
+    case 3:
+      return rows_times_panel<3>(x, ldx, panel, k, sums);
+    default:
+      return rows_times_panel<4>(x, ldx, panel, k, sums);
+  }
+}
+
+void few_rows_dot(const float* x, std::int64_t ldx, std::int64_t m, const float* weight,
+                  std::int64_t n, std::int64_t k, float* sums) {
+  const std::int64_t whole = k / kPanel * kPanel;
+  for (std::int64_t j = 0; j < n; ++j) {
+    const float* w = weight + j * k;
+    for (std::int64_t r = 0; r < m; ++r) {
+      const float* row = x + r * ldx;
+      Vec a{}, b{};
+      for (std::int64_t i = 0; i < whole; i += kPanel) {
+        a += load(row + i) * load(w + i);
+        b += load(row + i + kLanes) * load(w + i + kLanes);
+      }
+      float sum = sum_of(a + b);
+      for (std::int64_t i = whole; i < k; ++i) sum += row[i] * w[i];
+      sums[r * n + j] = sum;
+    }
+  }
+}
+
 void pack_head(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
                std::int64_t begin, std::int64_t end, std::int64_t width, float* keys,
                float* values) {
@@ -279,7 +333,7 @@ void attention_one(const float* q, const float* k, std::int64_t ldk, const float
 
 extern const VectorKernels TESSERA_KERNELS_NAME;
 const VectorKernels TESSERA_KERNELS_NAME = {
-    TESSERA_KERNELS_LABEL, kPanel,       layer_norm, rms_norm, add, pack_head,
-    attention_block,       attention_one};
+    TESSERA_KERNELS_LABEL, kPanel,       layer_norm, rms_norm,        add,
+    few_rows_panel,        few_rows_dot, pack_head,  attention_block, attention_one};
 
 }  // namespace tessera::kernels
