@@ -132,8 +132,7 @@ dnnl::matmul::primitive_desc describe(const TileShape& t) {
 /// take its reference).
 bool blocked_is_fast(std::int64_t n, std::int64_t k) {
   const SerialOneDnn serial;
-  const TileShape tile{
-      64, std::min<std::int64_t>(n, 384), k, k, n, 0, true, true, Activation::none};
+  const TileShape tile{64, n, k, k, n, n, true, true, Activation::gelu};
   try {
     return std::strncmp(describe(tile).impl_info_str(), "brg", 3) == 0;
   } catch (const dnnl::error&) {
