@@ -27,6 +27,8 @@ class Tokenizer {
   /// A checkpoint directory (tokenizer.json, else vocab.json + merges.txt; tokenizer_config.json and
   /// special_tokens_map.json if present) or a tokenizer.json. Throws IoError, FormatError, UnsupportedError.
   static Tokenizer open(const std::filesystem::path& path);
+  /// The text of a tokenizer.json; `origin` stands for the file in error messages.
+  static Tokenizer parse(std::string_view json, const std::string& origin);
 
   /// Invalid UTF-8 counts as U+FFFD, one for each maximal ill-formed part (as Python's errors="replace").
   std::vector<std::int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const;
@@ -44,6 +46,7 @@ class Tokenizer {
   struct Impl;
   std::shared_ptr<const Impl> impl_;
   friend class StreamDecoder;
+  friend class TokenizerLoader;
 };
 
 /// Turns ids into text one at a time and never emits half a character: what is not yet complete is held back.
