@@ -13,7 +13,8 @@ constexpr std::size_t kMaxText = std::size_t{1} << 31;
 
 }  // namespace
 
-std::optional<std::string_view> Tokenizer::Impl::decoder_token(std::int32_t id, bool skip_special) const {
+std::optional<std::string_view> Tokenizer::Impl::decoder_token(std::int32_t id,
+                                                               bool skip_special) const {
   if (id < 0) return std::nullopt;
   const auto key = static_cast<std::uint32_t>(id);
   std::string_view token;
@@ -28,10 +29,12 @@ std::optional<std::string_view> Tokenizer::Impl::decoder_token(std::int32_t id, 
   return token;
 }
 
-std::vector<std::int32_t> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text,
+                                            const EncodeOptions& options) const {
   const Impl& t = *impl_;
   if (text.size() > kMaxText)
-    throw ArgumentError(concat("a text of ", text.size(), " bytes; at most ", kMaxText, " are encoded at once"));
+    throw ArgumentError(
+        concat("a text of ", text.size(), " bytes; at most ", kMaxText, " are encoded at once"));
   std::string repaired;
   if (valid_utf8_prefix(text) != text.size()) text = repaired = replace_invalid_utf8(text);
 
@@ -61,7 +64,8 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, const EncodeO
   return options.add_special_tokens ? t.post_processor(std::move(ids)) : ids;
 }
 
-std::string Tokenizer::decode(std::span<const std::int32_t> ids, const DecodeOptions& options) const {
+std::string Tokenizer::decode(std::span<const std::int32_t> ids,
+                              const DecodeOptions& options) const {
   StreamDecoder stream(*this, options);
   std::string out;
   for (const std::int32_t id : ids) out += stream.push(id);
@@ -104,8 +108,9 @@ struct StreamDecoder::Impl {
 };
 
 StreamDecoder::StreamDecoder(Tokenizer tokenizer, const DecodeOptions& options)
-    : impl_(std::make_shared<Impl>(Impl{tokenizer, options.skip_special_tokens,
-                                        Decoder::Stream(tokenizer.impl_->decoder, options.clean_up_spaces)})) {}
+    : impl_(std::make_shared<Impl>(
+          Impl{tokenizer, options.skip_special_tokens,
+               Decoder::Stream(tokenizer.impl_->decoder, options.clean_up_spaces)})) {}
 
 std::string StreamDecoder::push(std::int32_t id) {
   const auto token = impl_->tokenizer.impl_->decoder_token(id, impl_->skip_special);

@@ -63,7 +63,8 @@ void StringMatcher::add(std::string_view text, std::uint32_t value) {
   nodes_[node].value = value;
 }
 
-std::optional<StringMatcher::Match> StringMatcher::find(std::string_view text, std::size_t from) const {
+std::optional<StringMatcher::Match> StringMatcher::find(std::string_view text,
+                                                        std::size_t from) const {
   for (std::size_t begin = from; begin < text.size(); ++begin) {
     std::uint32_t node = roots_[static_cast<unsigned char>(text[begin])];
     std::optional<Match> longest;
@@ -77,7 +78,8 @@ std::optional<StringMatcher::Match> StringMatcher::find(std::string_view text, s
   return std::nullopt;
 }
 
-void AddedTokens::add(const std::vector<AddedToken>& tokens, const Bpe& bpe, const Normalizer& normalizer) {
+void AddedTokens::add(const std::vector<AddedToken>& tokens, const Bpe& bpe,
+                      const Normalizer& normalizer) {
   const auto model_tokens = static_cast<std::uint32_t>(bpe.vocabulary().count());
   std::uint32_t next_id = std::max(model_tokens, end_id_);
   for (const AddedToken& token : tokens) {
@@ -96,7 +98,8 @@ void AddedTokens::add(const std::vector<AddedToken>& tokens, const Bpe& bpe, con
 
 void AddedTokens::rebuild_matchers() {
   raw_ = normalized_ = StringMatcher();
-  for (const auto& [id, entry] : entries_) (entry.token.normalized ? normalized_ : raw_).add(entry.text, id);
+  for (const auto& [id, entry] : entries_)
+    (entry.token.normalized ? normalized_ : raw_).add(entry.text, id);
 }
 
 std::vector<AddedTokens::Segment> AddedTokens::split(std::string_view text, bool normalized,
@@ -112,8 +115,10 @@ std::vector<AddedTokens::Segment> AddedTokens::split(std::string_view text, bool
     const AddedToken& token = entries_.at(id).token;
     if (!parse_special && is_special(token.content)) continue;
     if (token.single_word && (is_word_before(text, begin) || is_word_behind(text, end))) continue;
-    if (token.lstrip) begin = std::max(space_before(text, begin, std::min(begin, covered)), covered);
-    // A token of white space with rstrip may be found again in what it took: that run is not walked twice.
+    if (token.lstrip)
+      begin = std::max(space_before(text, begin, std::min(begin, covered)), covered);
+    // A token of white space with rstrip may be found again in what it took: that run is not walked
+    // twice.
     if (token.rstrip) end = spaces_end = end < spaces_end ? spaces_end : space_behind(text, end);
     if (covered < begin) out.push_back({covered, begin, std::nullopt});
     out.push_back({begin, end, id});

@@ -54,7 +54,8 @@ class StringMatcher {
 /// The tokens that are found in the text before the model sees it.
 class AddedTokens {
  public:
-  /// Adds tokens as HF does: with the model's id where the model knows it, else with the next free one.
+  /// Adds tokens as HF does: with the model's id where the model knows it, else with the next free
+  /// one.
   void add(const std::vector<AddedToken>& tokens, const Bpe& bpe, const Normalizer& normalizer);
 
   struct Segment {
@@ -62,7 +63,8 @@ class AddedTokens {
     std::size_t end;
     std::optional<std::uint32_t> id;  ///< none: ordinary text
   };
-  /// The text in order; first all tokens that are not `normalized`, then in normalized text the others.
+  /// The text in order; first all tokens that are not `normalized`, then in normalized text the
+  /// others.
   std::vector<Segment> split(std::string_view text, bool normalized, bool parse_special) const;
 
   std::optional<std::uint32_t> id_of(std::string_view content) const;

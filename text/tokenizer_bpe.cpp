@@ -13,7 +13,9 @@ namespace {
 
 constexpr std::size_t kShortWord = 48;  // up to here, looking at all pairs again beats a heap
 
-std::uint64_t pair_of(std::uint32_t left, std::uint32_t right) { return std::uint64_t{left} << 32 | right; }
+std::uint64_t pair_of(std::uint32_t left, std::uint32_t right) {
+  return std::uint64_t{left} << 32 | right;
+}
 
 }  // namespace
 
@@ -22,7 +24,9 @@ Bpe::Bpe(Vocabulary vocabulary, const Merges& merges, BpeOptions options, const 
   merges_.resize(std::bit_ceil(2 * merges.size() + 16), Merge{0, kNone, 0});
   const auto id_of = [&](std::string_view token, std::size_t rank) {
     const auto id = vocabulary_.find(token);
-    if (!id) throw FormatError(concat(where_, ": merge ", rank, ": token '", token, "' is not in the vocabulary"));
+    if (!id)
+      throw FormatError(
+          concat(where_, ": merge ", rank, ": token '", token, "' is not in the vocabulary"));
     return *id;
   };
   std::string merged;
@@ -30,7 +34,8 @@ Bpe::Bpe(Vocabulary vocabulary, const Merges& merges, BpeOptions options, const 
     const auto& [left, right] = merges[rank];
     const std::uint32_t left_id = id_of(left, rank), right_id = id_of(right, rank);
     if (right.size() < options_.prefix.size())
-      throw FormatError(concat(where_, ": merge ", rank, ": '", right, "' is shorter than continuing_subword_prefix"));
+      throw FormatError(concat(where_, ": merge ", rank, ": '", right,
+                               "' is shorter than continuing_subword_prefix"));
     merged.assign(left).append(right, options_.prefix.size());
     add_merge(pair_of(left_id, right_id), static_cast<std::uint32_t>(rank), id_of(merged, rank));
   }
@@ -54,12 +59,14 @@ void Bpe::add_merge(std::uint64_t pair, std::uint32_t rank, std::uint32_t id) {
 const Bpe::Merge* Bpe::find_merge(std::uint32_t left, std::uint32_t right) const {
   const std::uint64_t pair = pair_of(left, right);
   const std::size_t mask = merges_.size() - 1;
-  for (std::size_t slot = mix_hash(pair) & mask; merges_[slot].rank != kNone; slot = (slot + 1) & mask)
+  for (std::size_t slot = mix_hash(pair) & mask; merges_[slot].rank != kNone;
+       slot = (slot + 1) & mask)
     if (merges_[slot].pair == pair) return &merges_[slot];
   return nullptr;
 }
 
-/// A word's first symbols: its characters, with prefix and suffix, or what stands for those unknown.
+/// A word's first symbols: its characters, with prefix and suffix, or what stands for those
+/// unknown.
 class Bpe::Symbols {
  public:
   Symbols(const Bpe& bpe, std::vector<std::uint32_t>& out) : bpe_(bpe), out_(out) {}
@@ -77,7 +84,8 @@ class Bpe::Symbols {
     flush_unknown();
     const auto id = bpe_.vocabulary_.find(*bpe_.options_.unk_token);
     if (!id)
-      throw FormatError(concat(bpe_.where_, ": '", symbol, "' is not in the vocabulary, and neither is unk_token '",
+      throw FormatError(concat(bpe_.where_, ": '", symbol,
+                               "' is not in the vocabulary, and neither is unk_token '",
                                *bpe_.options_.unk_token, "'"));
     unknown_ = *id;
   }
@@ -89,7 +97,8 @@ class Bpe::Symbols {
  private:
   bool add_bytes(std::string_view symbol) {
     const auto id = [&](char c) { return bpe_.byte_ids_[static_cast<unsigned char>(c)]; };
-    if (std::any_of(symbol.begin(), symbol.end(), [&](char c) { return id(c) == kNone; })) return false;
+    if (std::any_of(symbol.begin(), symbol.end(), [&](char c) { return id(c) == kNone; }))
+      return false;
     for (const char c : symbol) out_.push_back(id(c));
     return true;
   }
@@ -173,15 +182,18 @@ void Bpe::merge_long(std::vector<std::uint32_t>& symbols) const {
   };
   const auto count = static_cast<std::uint32_t>(symbols.size());
   std::vector<Node> nodes(count);
-  for (std::uint32_t i = 0; i < count; ++i) nodes[i] = {i == 0 ? kNone : i - 1, i + 1 == count ? kNone : i + 1, symbols[i]};
+  for (std::uint32_t i = 0; i < count; ++i)
+    nodes[i] = {i == 0 ? kNone : i - 1, i + 1 == count ? kNone : i + 1, symbols[i]};
   std::vector<Candidate> first;
   for (std::uint32_t i = 0; i + 1 < count; ++i)
-    if (const Merge* m = find_merge(symbols[i], symbols[i + 1])) first.push_back({m->rank, i, m->id});
+    if (const Merge* m = find_merge(symbols[i], symbols[i + 1]))
+      first.push_back({m->rank, i, m->id});
   std::priority_queue<Candidate> queue(std::less<Candidate>(), std::move(first));
 
   const auto offer = [&](std::uint32_t position) {
     const Node& node = nodes[position];
-    if (const Merge* m = find_merge(node.id, nodes[node.next].id)) queue.push({m->rank, position, m->id});
+    if (const Merge* m = find_merge(node.id, nodes[node.next].id))
+      queue.push({m->rank, position, m->id});
   };
   while (!queue.empty()) {
     const Candidate top = queue.top();
@@ -203,7 +215,8 @@ void Bpe::merge_long(std::vector<std::uint32_t>& symbols) const {
     if (node.id != kNone) symbols.push_back(node.id);
 }
 
-WordEncoder::WordEncoder(const Bpe& bpe, bool byte_level) : bpe_(bpe), byte_level_(byte_level), entries_(64) {}
+WordEncoder::WordEncoder(const Bpe& bpe, bool byte_level)
+    : bpe_(bpe), byte_level_(byte_level), entries_(64) {}
 
 void WordEncoder::grow() {
   std::vector<Entry> old(4 * entries_.size());
@@ -226,7 +239,8 @@ void WordEncoder::encode(std::string_view word, std::vector<std::int32_t>& out) 
   std::size_t slot = hash & mask;
   for (; entries_[slot].key_length != 0; slot = (slot + 1) & mask) {
     const Entry& entry = entries_[slot];
-    if (entry.hash == hash && std::string_view(keys_).substr(entry.key_begin, entry.key_length) == word) {
+    if (entry.hash == hash &&
+        std::string_view(keys_).substr(entry.key_begin, entry.key_length) == word) {
       const auto ids = ids_.begin() + entry.ids_begin;
       out.insert(out.end(), ids, ids + entry.ids_count);
       return;
@@ -235,8 +249,9 @@ void WordEncoder::encode(std::string_view word, std::vector<std::int32_t>& out) 
   const std::size_t before = out.size();
   bpe_.encode(word, byte_level_, out);
   if (used_ == kMostRemembered) return;
-  entries_[slot] = {hash, static_cast<std::uint32_t>(keys_.size()), static_cast<std::uint32_t>(word.size()),
-                    static_cast<std::uint32_t>(ids_.size()), static_cast<std::uint32_t>(out.size() - before)};
+  entries_[slot] = {
+      hash, static_cast<std::uint32_t>(keys_.size()), static_cast<std::uint32_t>(word.size()),
+      static_cast<std::uint32_t>(ids_.size()), static_cast<std::uint32_t>(out.size() - before)};
   keys_.append(word);
   ids_.insert(ids_.end(), out.begin() + static_cast<std::ptrdiff_t>(before), out.end());
   if (2 * ++used_ > entries_.size()) grow();

@@ -24,12 +24,13 @@ struct BpeOptions {
 class Bpe {
  public:
   using Merges = std::vector<std::pair<std::string, std::string>>;
-  /// Throws FormatError (naming `where`) for a merge of or into a token that is not in the vocabulary.
+  /// Throws FormatError (naming `where`) for a merge of or into a token that is not in the
+  /// vocabulary.
   Bpe(Vocabulary vocabulary, const Merges& merges, BpeOptions options, const std::string& where);
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
-  /// Ids of one word. With byte_level the word is raw bytes, each of which stands for the character of
-  /// byte_to_char(), without being written out as such.
+  /// Ids of one word. With byte_level the word is raw bytes, each of which stands for the character
+  /// of byte_to_char(), without being written out as such.
   void encode(std::string_view word, bool byte_level, std::vector<std::int32_t>& out) const;
 
  private:
@@ -50,9 +51,10 @@ class Bpe {
   Vocabulary vocabulary_;
   BpeOptions options_;
   std::string where_;
-  std::vector<Merge> merges_;  // a hash table; rank kNone: empty
-  std::array<std::uint32_t, 256> byte_ids_;        // of the token "<0xNN>", or kNone
-  std::array<std::uint32_t, 256> byte_level_ids_;  // of the token of that byte's character, or kNone
+  std::vector<Merge> merges_;                // a hash table; rank kNone: empty
+  std::array<std::uint32_t, 256> byte_ids_;  // of the token "<0xNN>", or kNone
+  std::array<std::uint32_t, 256>
+      byte_level_ids_;  // of the token of that byte's character, or kNone
 };
 
 /// Encodes the words of one text, remembering what common words became.

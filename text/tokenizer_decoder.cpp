@@ -12,12 +12,14 @@ constexpr std::int64_t kMaxStrip = 1 << 20;
 
 /// What transformers' clean_up_tokenization replaces, in its order.
 constexpr std::pair<const char*, const char*> kCleanUp[] = {
-    {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"},
+    {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
     {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
 
 template <class Stage, class... Args>
 auto maker(Args... args) {
-  return [args...](TokenSink& next) -> std::unique_ptr<TokenSink> { return std::make_unique<Stage>(next, args...); };
+  return [args...](TokenSink& next) -> std::unique_ptr<TokenSink> {
+    return std::make_unique<Stage>(next, args...);
+  };
 }
 
 }  // namespace
@@ -52,7 +54,8 @@ void Decoder::add(const JsonView& json) {
   } else if (type == "Strip") {
     std::string character;
     append_char(character, json.character("content"));
-    stages_.emplace_back(maker<stages::Strip>(character, json.integer("start", kMaxStrip), json.integer("stop", kMaxStrip)));
+    stages_.emplace_back(maker<stages::Strip>(character, json.integer("start", kMaxStrip),
+                                              json.integer("stop", kMaxStrip)));
   } else if (type == "Replace") {
     const Pattern pattern(json.at("pattern"));
     const std::string content = json.string("content");
@@ -64,25 +67,34 @@ void Decoder::add(const JsonView& json) {
   } else if (type == "Metaspace") {
     std::string mark;
     append_char(mark, json.character("replacement"));
-    stages_.emplace_back(maker<stages::Metaspace>(mark, json.optional_string("prepend_scheme").value_or("always") != "never"));
+    stages_.emplace_back(maker<stages::Metaspace>(
+        mark, json.optional_string("prepend_scheme").value_or("always") != "never"));
   } else if (type == "BPEDecoder") {
     const std::string suffix = json.string("suffix");
-    if (suffix.empty()) throw UnsupportedError(concat(json.where(), ": an empty suffix is not supported"));
+    if (suffix.empty())
+      throw UnsupportedError(concat(json.where(), ": an empty suffix is not supported"));
     stages_.emplace_back(maker<stages::BpeSuffix>(suffix));
   } else {
-    throw UnsupportedError(concat(json.where(), ": decoder type '", type, "' is not supported; known are ByteLevel, "
-                                  "ByteFallback, Fuse, Strip, Replace, Metaspace, BPEDecoder and Sequence"));
+    throw UnsupportedError(
+        concat(json.where(), ": decoder type '", type,
+               "' is not supported; known are ByteLevel, "
+               "ByteFallback, Fuse, Strip, Replace, Metaspace, BPEDecoder and Sequence"));
   }
 }
 
-Decoder::Stream::Stream(const Decoder& decoder, bool clean_up_spaces) : output_(std::make_unique<Output>()) {
-  const auto before = [&](std::unique_ptr<TokenSink> stage) { stages_.push_back(std::move(stage)); };
+Decoder::Stream::Stream(const Decoder& decoder, bool clean_up_spaces)
+    : output_(std::make_unique<Output>()) {
+  const auto before = [&](std::unique_ptr<TokenSink> stage) {
+    stages_.push_back(std::move(stage));
+  };
   if (clean_up_spaces) {
     for (std::size_t i = std::size(kCleanUp); i-- > 0;)
-      before(std::make_unique<stages::ReplaceLiteral>(first(), kCleanUp[i].first, kCleanUp[i].second));
+      before(
+          std::make_unique<stages::ReplaceLiteral>(first(), kCleanUp[i].first, kCleanUp[i].second));
     before(std::make_unique<stages::Fuse>(first()));
   }
-  for (auto make = decoder.stages_.rbegin(); make != decoder.stages_.rend(); ++make) before((*make)(first()));
+  for (auto make = decoder.stages_.rbegin(); make != decoder.stages_.rend(); ++make)
+    before((*make)(first()));
 }
 
 Decoder::Stream::~Stream() = default;

@@ -18,7 +18,8 @@ std::optional<unsigned char> named_byte(std::string_view token) {
   return static_cast<unsigned char>(value);
 }
 
-/// The length of the longest end of text that a literal may begin with (but not all of the literal).
+/// The length of the longest end of text that a literal may begin with (but not all of the
+/// literal).
 std::size_t begun(std::string_view text, std::string_view literal) {
   for (std::size_t n = std::min(text.size(), literal.size() - 1); n != 0; --n)
     if (text.ends_with(literal.substr(0, n))) return n;
@@ -87,7 +88,8 @@ void BpeSuffix::give_held(std::string_view replacement) {
   if (!holds_) return;
   std::string out;
   for (const TextPart& part : literal_parts(held_, suffix_))
-    out.append(part.match ? replacement : std::string_view(held_).substr(part.begin, part.end - part.begin));
+    out.append(part.match ? replacement
+                          : std::string_view(held_).substr(part.begin, part.end - part.begin));
   give(out);
 }
 
@@ -106,7 +108,8 @@ void BpeSuffix::finish() {
 void ReplaceLiteral::text(std::string_view part) {
   held_ += part;
   std::size_t done = 0;
-  for (std::size_t at; (at = held_.find(literal_, done)) != std::string::npos; done = at + literal_.size()) {
+  for (std::size_t at; (at = held_.find(literal_, done)) != std::string::npos;
+       done = at + literal_.size()) {
     if (at != done) next_.text(std::string_view(held_).substr(done, at - done));
     if (!content_.empty()) next_.text(content_);
   }
@@ -141,7 +144,8 @@ void Strip::text(std::string_view part) {
   to_cut_ = 0;
   std::string_view body = part;
   std::int64_t at_end = 0;
-  while (at_end < stop_ && body.ends_with(character_)) body.remove_suffix(character_.size()), ++at_end;
+  while (at_end < stop_ && body.ends_with(character_))
+    body.remove_suffix(character_.size()), ++at_end;
   if (!body.empty()) {
     for (; held_ > 0; --held_) next_.text(character_);
     next_.text(body);

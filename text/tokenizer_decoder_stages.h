@@ -153,7 +153,8 @@ class Metaspace : public Stage {
   bool drop_;
 };
 
-/// Takes up to `start` of one character from the start of each token, and up to `stop` from its end.
+/// Takes up to `start` of one character from the start of each token, and up to `stop` from its
+/// end.
 class Strip : public Stage {
  public:
   Strip(TokenSink& next, std::string character, std::int64_t start, std::int64_t stop)

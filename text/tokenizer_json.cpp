@@ -10,8 +10,8 @@ using nlohmann::json;
 
 constexpr std::size_t kMaxDepth = 64;
 
-/// Builds a json value from parse events, except for what a vocabulary or merges list holds: that goes
-/// straight into the document. Throws FormatError itself, so all its handlers return true.
+/// Builds a json value from parse events, except for what a vocabulary or merges list holds: that
+/// goes straight into the document. Throws FormatError itself, so all its handlers return true.
 class DocumentReader : public nlohmann::json_sax<json> {
  public:
   DocumentReader(TokenizerDocument& document, const std::string& where, bool only_vocab)
@@ -62,7 +62,8 @@ class DocumentReader : public nlohmann::json_sax<json> {
     return true;
   }
   bool start_array(std::size_t) override {
-    if (in_vocab() || (in_merges() && depth_ != merges_depth_)) fail("an array as an entry of a vocabulary or merge");
+    if (in_vocab() || (in_merges() && depth_ != merges_depth_))
+      fail("an array as an entry of a vocabulary or merge");
     enter();
     if (in_merges()) {
       pair_.clear();
@@ -78,7 +79,9 @@ class DocumentReader : public nlohmann::json_sax<json> {
   }
   bool end_array() override {
     if (merges_depth_ != 0 && depth_ > merges_depth_) {
-      if (pair_.size() != 2) fail(concat("merge ", document_.merges.size(), ": expected two tokens, found ", pair_.size()));
+      if (pair_.size() != 2)
+        fail(concat("merge ", document_.merges.size(), ": expected two tokens, found ",
+                    pair_.size()));
       document_.merges.emplace_back(std::move(pair_[0]), std::move(pair_[1]));
     } else if (merges_depth_ != 0) {
       merges_depth_ = 0;
@@ -88,17 +91,21 @@ class DocumentReader : public nlohmann::json_sax<json> {
     --depth_;
     return true;
   }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception& e) override {
     throw FormatError(concat(where_, ": not valid JSON at byte ", position, ": ", e.what()));
   }
 
  private:
   bool in_vocab() const { return vocab_depth_ != 0 && depth_ == vocab_depth_; }
   bool in_merges() const { return merges_depth_ != 0; }
-  [[noreturn]] bool fail(const std::string& what) const { throw FormatError(concat(where_, ": unexpected ", what)); }
+  [[noreturn]] bool fail(const std::string& what) const {
+    throw FormatError(concat(where_, ": unexpected ", what));
+  }
 
   void enter() {
-    if (++depth_ > kMaxDepth) throw FormatError(concat(where_, ": nested deeper than ", kMaxDepth, " levels"));
+    if (++depth_ > kMaxDepth)
+      throw FormatError(concat(where_, ": nested deeper than ", kMaxDepth, " levels"));
   }
   json* place(json&& value) {
     if (open_.empty()) return &(document_.rest = std::move(value));
@@ -107,17 +114,20 @@ class DocumentReader : public nlohmann::json_sax<json> {
     return &(parent[key_] = std::move(value));
   }
   bool scalar(json&& value) {
-    if (in_vocab()) fail(concat("value of token '", key_, "': expected an id, found ", value.dump()));
+    if (in_vocab())
+      fail(concat("value of token '", key_, "': expected an id, found ", value.dump()));
     if (in_merges()) fail(concat("entry of the merges: expected strings, found ", value.dump()));
     place(std::move(value));
     return true;
   }
   bool merge_string(string_t& v) {
     if (depth_ > merges_depth_) {
-      if (pair_.size() == 2) fail(concat("merge ", document_.merges.size(), ": more than two tokens"));
+      if (pair_.size() == 2)
+        fail(concat("merge ", document_.merges.size(), ": more than two tokens"));
       pair_.push_back(std::move(v));
     } else if (!v.starts_with("#version")) {
-      document_.merges.push_back(parse_merge(v, concat(where_, ": merge ", document_.merges.size())));
+      document_.merges.push_back(
+          parse_merge(v, concat(where_, ": merge ", document_.merges.size())));
     }
     return true;
   }
@@ -128,9 +138,9 @@ class DocumentReader : public nlohmann::json_sax<json> {
   std::vector<std::string> pair_;
   std::string key_;
   std::size_t depth_ = 0;
-  std::size_t vocab_depth_ = 0;   // depth inside of the vocabulary; 0: not there
+  std::size_t vocab_depth_ = 0;  // depth inside of the vocabulary; 0: not there
   std::size_t merges_depth_ = 0;
-  bool model_ = false;            // inside of the top level's "model"
+  bool model_ = false;  // inside of the top level's "model"
 };
 
 TokenizerDocument read(std::string_view text, const std::string& where, bool only_vocab) {
@@ -148,9 +158,11 @@ TokenizerDocument parse_tokenizer_json(std::string_view text, const std::string&
   return document;
 }
 
-std::vector<std::pair<std::string, std::uint32_t>> parse_vocab_json(std::string_view text, const std::string& where) {
+std::vector<std::pair<std::string, std::uint32_t>> parse_vocab_json(std::string_view text,
+                                                                    const std::string& where) {
   TokenizerDocument document = read(text, where, true);
-  if (!document.has_vocab) throw FormatError(concat(where, ": expected a JSON object of tokens and their ids"));
+  if (!document.has_vocab)
+    throw FormatError(concat(where, ": expected a JSON object of tokens and their ids"));
   return std::move(document.vocab);
 }
 
@@ -161,7 +173,8 @@ nlohmann::json parse_json(std::string_view text, const std::string& where) {
 std::pair<std::string, std::string> parse_merge(std::string_view line, const std::string& where) {
   const std::size_t space = line.find(' ');
   if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos)
-    throw FormatError(concat(where, ": expected two tokens with one space between, found '", line, "'"));
+    throw FormatError(
+        concat(where, ": expected two tokens with one space between, found '", line, "'"));
   return {std::string(line.substr(0, space)), std::string(line.substr(space + 1))};
 }
 
@@ -187,7 +200,8 @@ std::string JsonView::as_string() const {
 }
 
 std::int64_t JsonView::as_integer(std::int64_t high) const {
-  if (!value_->is_number_unsigned() || value_->get<std::uint64_t>() > static_cast<std::uint64_t>(high))
+  if (!value_->is_number_unsigned() ||
+      value_->get<std::uint64_t>() > static_cast<std::uint64_t>(high))
     fail(concat("an integer from 0 to ", high).c_str());
   return value_->get<std::int64_t>();
 }
@@ -205,14 +219,19 @@ bool JsonView::boolean(const char* key) const {
   return v.value_->get<bool>();
 }
 
-bool JsonView::boolean(const char* key, bool fallback) const { return has(key) ? boolean(key) : fallback; }
+bool JsonView::boolean(const char* key, bool fallback) const {
+  return has(key) ? boolean(key) : fallback;
+}
 
-std::int64_t JsonView::integer(const char* key, std::int64_t high) const { return at(key).as_integer(high); }
+std::int64_t JsonView::integer(const char* key, std::int64_t high) const {
+  return at(key).as_integer(high);
+}
 
 char32_t JsonView::character(const char* key) const {
   const JsonView v = at(key);
   const std::string text = v.as_string();
-  if (text.empty() || char_length(static_cast<unsigned char>(text[0])) != text.size()) v.fail("one character");
+  if (text.empty() || char_length(static_cast<unsigned char>(text[0])) != text.size())
+    v.fail("one character");
   std::size_t at = 0;
   return next_char(text, at);
 }
@@ -221,14 +240,16 @@ std::vector<JsonView> JsonView::elements(const char* key) const {
   const JsonView list = at(key);
   if (!list.value_->is_array()) list.fail("an array");
   std::vector<JsonView> out;
-  for (const json& element : *list.value_) out.emplace_back(element, concat(list.where_, "[", out.size(), "]"));
+  for (const json& element : *list.value_)
+    out.emplace_back(element, concat(list.where_, "[", out.size(), "]"));
   return out;
 }
 
 std::vector<std::pair<std::string, JsonView>> JsonView::items() const {
   if (!value_->is_object()) fail("an object");
   std::vector<std::pair<std::string, JsonView>> out;
-  for (const auto& [key, element] : value_->items()) out.emplace_back(key, JsonView(element, concat(where_, ".", key)));
+  for (const auto& [key, element] : value_->items())
+    out.emplace_back(key, JsonView(element, concat(where_, ".", key)));
   return out;
 }
 

@@ -9,10 +9,12 @@
 
 namespace tessera::text {
 
-/// A place in a parsed JSON document that knows its path for error messages. JSON null counts as absent.
+/// A place in a parsed JSON document that knows its path for error messages. JSON null counts as
+/// absent.
 class JsonView {
  public:
-  JsonView(const nlohmann::json& value, std::string where) : value_(&value), where_(std::move(where)) {}
+  JsonView(const nlohmann::json& value, std::string where)
+      : value_(&value), where_(std::move(where)) {}
 
   bool has(const char* key) const;
   /// The value under key; FormatError where it is absent.
@@ -45,9 +47,9 @@ class JsonView {
 
 /// tokenizer.json with the two large parts of its model taken out of the document.
 struct TokenizerDocument {
-  nlohmann::json rest;  ///< everything else
-  std::vector<std::pair<std::string, std::uint32_t>> vocab;   ///< model.vocab in file order
-  std::vector<std::pair<std::string, std::string>> merges;    ///< model.merges in file order
+  nlohmann::json rest;                                       ///< everything else
+  std::vector<std::pair<std::string, std::uint32_t>> vocab;  ///< model.vocab in file order
+  std::vector<std::pair<std::string, std::string>> merges;   ///< model.merges in file order
   bool has_vocab = false;
   bool has_merges = false;
 };
@@ -57,7 +59,8 @@ constexpr std::uint32_t kMaxTokenId = (1u << 22) - 1;
 /// Throws FormatError naming `where`, for deep nesting, too.
 TokenizerDocument parse_tokenizer_json(std::string_view text, const std::string& where);
 /// A JSON object of {token: id}.
-std::vector<std::pair<std::string, std::uint32_t>> parse_vocab_json(std::string_view text, const std::string& where);
+std::vector<std::pair<std::string, std::uint32_t>> parse_vocab_json(std::string_view text,
+                                                                    const std::string& where);
 /// Other files of a checkpoint.
 nlohmann::json parse_json(std::string_view text, const std::string& where);
 /// One merge, "left right".

@@ -10,7 +10,6 @@ namespace tessera::text {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 constexpr std::uintmax_t kMaxFile = std::uintmax_t{256} << 20;
 constexpr std::int64_t kMaxContent = 16384;
@@ -43,7 +42,8 @@ AddedToken added_token(const JsonView& json) {
   AddedToken token;
   token.content = json.string("content");
   if (token.content.size() > kMaxContent)
-    throw FormatError(concat(json.where(), ": a token of ", token.content.size(), " bytes; at most ", kMaxContent, " are read"));
+    throw FormatError(concat(json.where(), ": a token of ", token.content.size(),
+                             " bytes; at most ", kMaxContent, " are read"));
   token.special = json.boolean("special", false);
   token.single_word = json.boolean("single_word", false);
   token.lstrip = json.boolean("lstrip", false);
@@ -65,11 +65,14 @@ BpeOptions bpe_options(const JsonView& model) {
 
 Bpe bpe_model(TokenizerDocument& document, const JsonView& root) {
   const JsonView model = root.at("model");
-  const std::string type = model.optional_string("type").value_or(document.has_merges ? "BPE" : "without a type");
+  const std::string type =
+      model.optional_string("type").value_or(document.has_merges ? "BPE" : "without a type");
   if (type != "BPE")
-    throw UnsupportedError(concat(model.where(), ": model type '", type, "' is not supported; known is BPE"));
+    throw UnsupportedError(
+        concat(model.where(), ": model type '", type, "' is not supported; known is BPE"));
   if (!document.has_vocab || !document.has_merges)
-    throw FormatError(concat(model.where(), ": '", document.has_vocab ? "merges" : "vocab", "' is missing or of another type"));
+    throw FormatError(concat(model.where(), ": '", document.has_vocab ? "merges" : "vocab",
+                             "' is missing or of another type"));
   Bpe bpe(make_vocabulary(document.vocab), document.merges, bpe_options(model), model.where());
   document.vocab = {};
   document.merges = {};
@@ -86,8 +89,10 @@ class TokenizerLoader {
   static std::shared_ptr<Impl> from_json(std::string_view text, const std::string& where) {
     TokenizerDocument document = parse_tokenizer_json(text, where);
     const JsonView root(document.rest, where);
-    if (const std::string version = root.optional_string("version").value_or("1.0"); version != "1.0")
-      throw UnsupportedError(concat(where, ": version '", version, "' is not supported; known is 1.0"));
+    if (const std::string version = root.optional_string("version").value_or("1.0");
+        version != "1.0")
+      throw UnsupportedError(
+          concat(where, ": version '", version, "' is not supported; known is 1.0"));
     auto impl = std::make_shared<Impl>(bpe_model(document, root));
     if (root.has("normalizer")) impl->normalizer = Normalizer(root.at("normalizer"));
     if (root.has("pre_tokenizer")) impl->pre_tokenizer = PreTokenizer(root.at("pre_tokenizer"));
@@ -95,7 +100,8 @@ class TokenizerLoader {
     if (root.has("decoder")) impl->decoder = Decoder(root.at("decoder"));
     if (root.has("added_tokens")) {
       std::vector<AddedToken> tokens;
-      for (const JsonView& token : root.elements("added_tokens")) tokens.push_back(added_token(token));
+      for (const JsonView& token : root.elements("added_tokens"))
+        tokens.push_back(added_token(token));
       impl->added.add(tokens, impl->bpe, impl->normalizer);
     }
     return impl;
@@ -103,7 +109,8 @@ class TokenizerLoader {
 
   static std::shared_ptr<Impl> from_vocab(const fs::path& folder) {
     const fs::path vocab_file = folder / "vocab.json", merges_file = folder / "merges.txt";
-    Vocabulary vocabulary = make_vocabulary(parse_vocab_json(read_text(vocab_file), vocab_file.string()));
+    Vocabulary vocabulary =
+        make_vocabulary(parse_vocab_json(read_text(vocab_file), vocab_file.string()));
     const std::string lines = read_text(merges_file);
     Bpe::Merges merges;
     std::size_t number = 0;
@@ -116,23 +123,27 @@ class TokenizerLoader {
         merges.push_back(parse_merge(line, concat(merges_file.string(), ": line ", number)));
       at = end + 1;
     }
-    auto impl = std::make_shared<Impl>(Bpe(std::move(vocabulary), merges, {}, merges_file.string()));
+    auto impl =
+        std::make_shared<Impl>(Bpe(std::move(vocabulary), merges, {}, merges_file.string()));
     impl->pre_tokenizer = PreTokenizer::gpt2(false);
     impl->decoder = Decoder::byte_level();
     return impl;
   }
 
-  /// The tokens that tokenizer_config.json and special_tokens_map.json add, and the roles they name.
+  /// The tokens that tokenizer_config.json and special_tokens_map.json add, and the roles they
+  /// name.
   static void read_configs(const fs::path& folder, bool gpt2, Impl& impl) {
     std::vector<AddedToken> tokens;
     std::map<std::string, AddedToken> roles;
     for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
       const fs::path file = folder / name;
       if (!fs::exists(file)) continue;
-      const json document = parse_json(read_text(file), file.string());
+      const nlohmann::json document = parse_json(read_text(file), file.string());
       const JsonView config(document, file.string());
-      if (config.has("added_tokens_decoder")) append_in_order(config.at("added_tokens_decoder"), tokens);
-      if (gpt2 && config.boolean("add_prefix_space", false)) impl.pre_tokenizer = PreTokenizer::gpt2(true);
+      if (config.has("added_tokens_decoder"))
+        append_in_order(config.at("added_tokens_decoder"), tokens);
+      if (gpt2 && config.boolean("add_prefix_space", false))
+        impl.pre_tokenizer = PreTokenizer::gpt2(true);
       for (const char* role : kRoles)
         if (config.has(role)) roles.emplace(role, role_token(config.at(role)));
     }
@@ -146,7 +157,8 @@ class TokenizerLoader {
       const auto token = roles.find(role);
       if (token == roles.end()) continue;
       if (is_new(token->second)) impl.added.add({token->second}, impl.bpe, impl.normalizer);
-      if (const auto id = impl.added.id_of(token->second.content)) impl.roles[role] = static_cast<std::int32_t>(*id);
+      if (const auto id = impl.added.id_of(token->second.content))
+        impl.roles[role] = static_cast<std::int32_t>(*id);
     }
   }
 
@@ -166,7 +178,8 @@ class TokenizerLoader {
   /// {"50257": {content, ...}, ...}, by id.
   static void append_in_order(const JsonView& list, std::vector<AddedToken>& tokens) {
     std::map<std::pair<std::size_t, std::string>, AddedToken> by_id;
-    for (const auto& [id, token] : list.items()) by_id.emplace(std::pair(id.size(), id), added_token(token));
+    for (const auto& [id, token] : list.items())
+      by_id.emplace(std::pair(id.size(), id), added_token(token));
     for (auto& [id, token] : by_id) tokens.push_back(std::move(token));
   }
 };
@@ -184,7 +197,8 @@ Tokenizer Tokenizer::open(const fs::path& path) {
   if (gpt2 && (!fs::exists(path / "vocab.json") || !fs::exists(path / "merges.txt")))
     throw IoError(concat(path.string(), ": no tokenizer.json, and no vocab.json with merges.txt"));
   const fs::path file = path / "tokenizer.json";
-  const auto impl = gpt2 ? TokenizerLoader::from_vocab(path) : TokenizerLoader::from_json(read_text(file), file.string());
+  const auto impl = gpt2 ? TokenizerLoader::from_vocab(path)
+                         : TokenizerLoader::from_json(read_text(file), file.string());
   TokenizerLoader::read_configs(path, gpt2, *impl);
   out.impl_ = impl;
   return out;

@@ -70,9 +70,10 @@ void Normalizer::add(const JsonView& json) {
     steps_.emplace_back([pattern = Pattern(json.at("pattern")), content = json.string("content")](
                             std::string_view text) { return pattern.replace(text, content); });
   } else {
-    throw UnsupportedError(concat(json.where(), ": normalizer type '", type,
-                                  "' is not supported; known are NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, "
-                                  "ByteLevel, Strip, Prepend, Replace and Sequence"));
+    throw UnsupportedError(
+        concat(json.where(), ": normalizer type '", type,
+               "' is not supported; known are NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, "
+               "ByteLevel, Strip, Prepend, Replace and Sequence"));
   }
 }
 

@@ -38,22 +38,28 @@ void PostProcessor::add(const JsonView& json) {
     for (const JsonView& piece : json.elements("single")) {
       if (piece.has("Sequence")) {
         if (piece.at("Sequence").string("id") != "A")
-          throw FormatError(concat(piece.where(), ": expected the sequence A in the template of one sequence"));
+          throw FormatError(
+              concat(piece.where(), ": expected the sequence A in the template of one sequence"));
         if (std::exchange(has_text, true))
-          throw UnsupportedError(concat(piece.where(), ": the text twice in one template is not supported"));
+          throw UnsupportedError(
+              concat(piece.where(), ": the text twice in one template is not supported"));
         pieces.push_back(text);
       } else {
         pieces.push_back({false, special_ids(json, piece.at("SpecialToken").string("id"))});
       }
     }
     if (pieces.size() > kMaxPieces)
-      throw FormatError(concat(json.where(), ": a template of ", pieces.size(), " pieces; at most ", kMaxPieces, " are read"));
+      throw FormatError(concat(json.where(), ": a template of ", pieces.size(), " pieces; at most ",
+                               kMaxPieces, " are read"));
     templates_.push_back(std::move(pieces));
   } else if (type == "BertProcessing" || type == "RobertaProcessing") {
-    templates_.push_back({{false, {special_of(json, "cls")}}, text, {false, {special_of(json, "sep")}}});
+    templates_.push_back(
+        {{false, {special_of(json, "cls")}}, text, {false, {special_of(json, "sep")}}});
   } else if (type != "ByteLevel") {  // ByteLevel moves offsets only
-    throw UnsupportedError(concat(json.where(), ": post_processor type '", type, "' is not supported; known are "
-                                  "TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel and Sequence"));
+    throw UnsupportedError(
+        concat(json.where(), ": post_processor type '", type,
+               "' is not supported; known are "
+               "TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel and Sequence"));
   }
 }
 

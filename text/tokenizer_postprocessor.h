@@ -6,7 +6,8 @@
 
 namespace tessera::text {
 
-/// tokenizer.json's "post_processor", for one sequence: what stands before, after and between its ids.
+/// tokenizer.json's "post_processor", for one sequence: what stands before, after and between its
+/// ids.
 class PostProcessor {
  public:
   PostProcessor() = default;  ///< adds nothing
@@ -16,7 +17,7 @@ class PostProcessor {
 
  private:
   struct Piece {
-    bool sequence = false;           ///< the text's ids; else:
+    bool sequence = false;  ///< the text's ids; else:
     std::vector<std::int32_t> ids;
   };
   using Template = std::vector<Piece>;

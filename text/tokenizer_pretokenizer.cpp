@@ -25,7 +25,8 @@ std::vector<TextPart> class_parts(std::string_view text, std::uint8_t wanted) {
   return parts;
 }
 
-/// Runs of word characters and runs of other characters are no matches; the white space between them is.
+/// Runs of word characters and runs of other characters are no matches; the white space between
+/// them is.
 std::vector<TextPart> word_parts(std::string_view text) {
   const CharClasses& classes = CharClasses::get();
   const auto kind = [&](std::size_t at, std::size_t& next) {
@@ -60,7 +61,10 @@ SplitBehavior behavior_of(const JsonView& json) {
   if (name == "MergedWithPrevious") return SplitBehavior::merged_with_previous;
   if (name == "MergedWithNext") return SplitBehavior::merged_with_next;
   if (name == "Contiguous") return SplitBehavior::contiguous;
-  throw FormatError(concat(json.where(), ": expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous, found '", name, "'"));
+  throw FormatError(concat(
+      json.where(),
+      ": expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous, found '",
+      name, "'"));
 }
 
 /// Joins parts as the behavior wants; what is still marked as a match is removed.
@@ -73,8 +77,10 @@ std::vector<TextPart> apply(SplitBehavior behavior, std::vector<TextPart> parts)
   bool previous_match = false;
   for (const TextPart& part : parts) {
     bool join = false;
-    if (behavior == SplitBehavior::contiguous) join = part.match == previous_match;
-    else if (behavior != SplitBehavior::isolated) join = part.match && !previous_match;
+    if (behavior == SplitBehavior::contiguous)
+      join = part.match == previous_match;
+    else if (behavior != SplitBehavior::isolated)
+      join = part.match && !previous_match;
     if (join && !out.empty()) {
       out.back().begin = std::min(out.back().begin, part.begin);
       out.back().end = std::max(out.back().end, part.end);
@@ -108,7 +114,8 @@ void PreTokenizer::add_split(Split split, SplitBehavior behavior) {
     for (const Pieces::Piece& piece : pieces.pieces)
       for (const TextPart& part : apply(behavior, split(pieces.of(piece))))
         if (!part.match && part.begin != part.end)
-          out.push_back({piece.begin + part.begin, piece.begin + part.end, piece.at_start && part.begin == 0});
+          out.push_back({piece.begin + part.begin, piece.begin + part.end,
+                         piece.at_start && part.begin == 0});
     pieces.pieces = std::move(out);
   });
 }
@@ -147,18 +154,22 @@ void PreTokenizer::add_metaspace(const JsonView& json) {
   append_char(mark, json.character("replacement"));
   const std::string scheme = json.optional_string("prepend_scheme").value_or("always");
   if (scheme != "always" && scheme != "first" && scheme != "never")
-    throw FormatError(concat(json.where(), ".prepend_scheme: expected always, first or never, found '", scheme, "'"));
+    throw FormatError(concat(
+        json.where(), ".prepend_scheme: expected always, first or never, found '", scheme, "'"));
   if (!json.boolean("add_prefix_space", true) && scheme != "never")
-    throw FormatError(concat(json.where(), ": add_prefix_space is false, but prepend_scheme is '", scheme, "'"));
+    throw FormatError(
+        concat(json.where(), ": add_prefix_space is false, but prepend_scheme is '", scheme, "'"));
   add_change([mark, scheme](std::string_view text, bool at_start) {
     std::string out;
     for (const TextPart& part : literal_parts(text, " "))
-      out.append(part.match ? std::string_view(mark) : text.substr(part.begin, part.end - part.begin));
+      out.append(part.match ? std::string_view(mark)
+                            : text.substr(part.begin, part.end - part.begin));
     const bool wanted = scheme == "always" || (scheme == "first" && at_start);
     return wanted && !out.empty() && !out.starts_with(mark) ? mark + out : out;
   });
   if (json.boolean("split", true))
-    add_split([mark](std::string_view text) { return literal_parts(text, mark); }, SplitBehavior::merged_with_next);
+    add_split([mark](std::string_view text) { return literal_parts(text, mark); },
+              SplitBehavior::merged_with_next);
 }
 
 void PreTokenizer::add(const JsonView& json) {
@@ -176,11 +187,14 @@ void PreTokenizer::add(const JsonView& json) {
     const Pattern pattern(json.at("pattern"));
     const bool invert = json.boolean("invert");
     const WordMatcher matcher = word_matcher(pattern.expression());
-    add_split([pattern, invert, matcher](std::string_view text) {
-      std::vector<TextPart> parts = matcher ? matcher(text) : pattern.parts(text);
-      if (invert) for (TextPart& part : parts) part.match = !part.match;
-      return parts;
-    }, behavior_of(json.at("behavior")));
+    add_split(
+        [pattern, invert, matcher](std::string_view text) {
+          std::vector<TextPart> parts = matcher ? matcher(text) : pattern.parts(text);
+          if (invert)
+            for (TextPart& part : parts) part.match = !part.match;
+          return parts;
+        },
+        behavior_of(json.at("behavior")));
   } else if (type == "Whitespace") {
     add_split(word_parts, SplitBehavior::removed);
   } else if (type == "WhitespaceSplit") {
@@ -192,21 +206,29 @@ void PreTokenizer::add(const JsonView& json) {
     split_class(CharClasses::kPunctuation,
                 json.has("behavior") ? behavior_of(json.at("behavior")) : SplitBehavior::isolated);
   } else if (type == "Digits") {
-    split_class(CharClasses::kNumber,
-                json.boolean("individual_digits") ? SplitBehavior::isolated : SplitBehavior::contiguous);
+    split_class(CharClasses::kNumber, json.boolean("individual_digits")
+                                          ? SplitBehavior::isolated
+                                          : SplitBehavior::contiguous);
   } else if (type == "CharDelimiterSplit") {
     std::string delimiter;
     append_char(delimiter, json.character("delimiter"));
-    add_split([delimiter](std::string_view text) { return literal_parts(text, delimiter); }, SplitBehavior::removed);
+    add_split([delimiter](std::string_view text) { return literal_parts(text, delimiter); },
+              SplitBehavior::removed);
   } else if (type == "FixedLength") {
     const std::int64_t length = json.has("length") ? json.integer("length", 1 << 30) : 5;
-    if (length == 0) throw FormatError(concat(json.where(), ".length: expected at least 1, found 0"));
-    add_split([length](std::string_view text) { return fixed_parts(text, static_cast<std::size_t>(length)); },
-              SplitBehavior::isolated);
+    if (length == 0)
+      throw FormatError(concat(json.where(), ".length: expected at least 1, found 0"));
+    add_split(
+        [length](std::string_view text) {
+          return fixed_parts(text, static_cast<std::size_t>(length));
+        },
+        SplitBehavior::isolated);
   } else {
-    throw UnsupportedError(concat(json.where(), ": pre_tokenizer type '", type, "' is not supported; known are "
-        "ByteLevel, Metaspace, Split, Whitespace, WhitespaceSplit, BertPreTokenizer, Punctuation, Digits, "
-        "CharDelimiterSplit, FixedLength and Sequence"));
+    throw UnsupportedError(concat(json.where(), ": pre_tokenizer type '", type,
+                                  "' is not supported; known are "
+                                  "ByteLevel, Metaspace, Split, Whitespace, WhitespaceSplit, "
+                                  "BertPreTokenizer, Punctuation, Digits, "
+                                  "CharDelimiterSplit, FixedLength and Sequence"));
   }
 }
 

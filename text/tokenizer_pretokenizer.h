@@ -9,8 +9,8 @@
 
 namespace tessera::text {
 
-/// A text cut into pieces. `at_start` tells of a piece whether it is at the very start of the text given by
-/// the user.
+/// A text cut into pieces. `at_start` tells of a piece whether it is at the very start of the text
+/// given by the user.
 struct Pieces {
   struct Piece {
     std::size_t begin;
@@ -28,7 +28,8 @@ struct Pieces {
 /// What becomes of the matches of a Split.
 enum class SplitBehavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
-/// tokenizer.json's "pre_tokenizer": cuts text into the words that the model sees. Const and shared.
+/// tokenizer.json's "pre_tokenizer": cuts text into the words that the model sees. Const and
+/// shared.
 class PreTokenizer {
  public:
   PreTokenizer() = default;  ///< the text is one word
@@ -38,8 +39,8 @@ class PreTokenizer {
   static PreTokenizer gpt2(bool add_prefix_space);
 
   void operator()(Pieces& pieces) const;
-  /// The words are raw bytes, each of which stands for its character of byte_to_char(): ByteLevel as the last
-  /// step leaves that to the model.
+  /// The words are raw bytes, each of which stands for its character of byte_to_char(): ByteLevel
+  /// as the last step leaves that to the model.
   bool byte_level_words() const { return byte_level_pending_; }
 
  private:

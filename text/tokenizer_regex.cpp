@@ -9,12 +9,14 @@ namespace tessera::text {
 namespace {
 
 constexpr std::size_t kMaxPattern = 1 << 16;
-constexpr unsigned long kMaxMatchSteps = 10'000'000;  // backtracking steps from one position, as HF's
+constexpr unsigned long kMaxMatchSteps =
+    10'000'000;  // backtracking steps from one position, as HF's
 constexpr unsigned long kMaxSearchSteps = 100'000'000;
 
 std::string message_of(int code, OnigErrorInfo* info) {
   OnigUChar text[ONIG_MAX_ERROR_MESSAGE_LEN];
-  const int length = info ? onig_error_code_to_str(text, code, info) : onig_error_code_to_str(text, code);
+  const int length =
+      info ? onig_error_code_to_str(text, code, info) : onig_error_code_to_str(text, code);
   return std::string(reinterpret_cast<const char*>(text), static_cast<std::size_t>(length));
 }
 
@@ -32,7 +34,8 @@ void initialize_regex() {
     OnigEncoding encoding = ONIG_ENCODING_UTF8;
     return onig_initialize(&encoding, 1);
   }();
-  if (result != ONIG_NORMAL) throw Error(concat("Oniguruma does not start: ", message_of(result, nullptr)));
+  if (result != ONIG_NORMAL)
+    throw Error(concat("Oniguruma does not start: ", message_of(result, nullptr)));
 }
 
 struct Regex::Compiled {
@@ -43,14 +46,16 @@ struct Regex::Compiled {
 Regex::Regex(const std::string& pattern, const std::string& where) : where_(where) {
   initialize_regex();
   if (pattern.size() > kMaxPattern)
-    throw FormatError(concat(where, ": a pattern of ", pattern.size(), " bytes; at most ", kMaxPattern, " are read"));
+    throw FormatError(concat(where, ": a pattern of ", pattern.size(), " bytes; at most ",
+                             kMaxPattern, " are read"));
   auto compiled = std::make_shared<Compiled>();
   const auto* begin = reinterpret_cast<const OnigUChar*>(pattern.data());
   OnigErrorInfo info{};
   const int result = onig_new(&compiled->regex, begin, begin + pattern.size(), ONIG_OPTION_NONE,
                               ONIG_ENCODING_UTF8, ONIG_SYNTAX_DEFAULT, &info);
   if (result != ONIG_NORMAL)
-    throw FormatError(concat(where, ": not a regular expression (", message_of(result, &info), "): ", pattern));
+    throw FormatError(
+        concat(where, ": not a regular expression (", message_of(result, &info), "): ", pattern));
   compiled_ = std::move(compiled);
 }
 
@@ -68,10 +73,11 @@ std::vector<TextPart> Regex::parts(std::string_view text) const {
   std::size_t covered = 0, from = 0;
   bool any = false;
   while (from <= text.size()) {
-    const int result = onig_search_with_param(compiled_->regex, begin, end, begin + from, end, region.get(),
-                                              ONIG_OPTION_NONE, limits.get());
+    const int result = onig_search_with_param(compiled_->regex, begin, end, begin + from, end,
+                                              region.get(), ONIG_OPTION_NONE, limits.get());
     if (result == ONIG_MISMATCH) break;
-    if (result < 0) throw FormatError(concat(where_, ": matching failed: ", message_of(result, nullptr)));
+    if (result < 0)
+      throw FormatError(concat(where_, ": matching failed: ", message_of(result, nullptr)));
     const auto match_begin = static_cast<std::size_t>(region->beg[0]);
     const auto match_end = static_cast<std::size_t>(region->end[0]);
     if (match_begin == match_end && any && match_end == covered) {

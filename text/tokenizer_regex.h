@@ -17,13 +17,14 @@ struct TextPart {
   bool match;
 };
 
-/// A regular expression of tokenizer.json, by the library HF tokenizers use (Oniguruma, its default syntax).
-/// Const and shared.
+/// A regular expression of tokenizer.json, by the library HF tokenizers use (Oniguruma, its default
+/// syntax). Const and shared.
 class Regex {
  public:
   /// `where` stands for its place in error messages. Throws FormatError.
   Regex(const std::string& pattern, const std::string& where);
-  /// All of text, matched parts and those between. Throws FormatError where the pattern needs too many steps.
+  /// All of text, matched parts and those between. Throws FormatError where the pattern needs too
+  /// many steps.
   std::vector<TextPart> parts(std::string_view text) const;
 
  private:

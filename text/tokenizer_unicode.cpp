@@ -16,16 +16,18 @@ constexpr char32_t kCodePoints = 0x110000;
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 void mark(std::vector<std::uint8_t>& bits, std::string_view property, std::uint8_t flag) {
-  const auto* name = reinterpret_cast<const OnigUChar*>(property.data());
-  const int ctype = ONIGENC_PROPERTY_NAME_TO_CTYPE(ONIG_ENCODING_UTF8, const_cast<OnigUChar*>(name),
-                                                   name + property.size());
+  std::string name(property);
+  auto* begin = reinterpret_cast<OnigUChar*>(name.data());
+  const int ctype =
+      ONIGENC_PROPERTY_NAME_TO_CTYPE(ONIG_ENCODING_UTF8, begin, begin + name.size());
   OnigCodePoint single_bytes = 0;
   const OnigCodePoint* ranges = nullptr;
   if (ctype < 0 || ONIG_ENCODING_UTF8->get_ctype_code_range(static_cast<OnigCtype>(ctype),
                                                             &single_bytes, &ranges) != 0)
     throw UnsupportedError(concat("Oniguruma has no character property ", property));
   for (OnigCodePoint i = 0; i < ranges[0]; ++i)
-    for (OnigCodePoint c = ranges[1 + 2 * i]; c <= std::min<OnigCodePoint>(ranges[2 + 2 * i], kCodePoints - 1); ++c)
+    for (OnigCodePoint c = ranges[1 + 2 * i];
+         c <= std::min<OnigCodePoint>(ranges[2 + 2 * i], kCodePoints - 1); ++c)
       bits[c] |= flag;
 }
 
@@ -36,14 +38,17 @@ std::vector<std::uint8_t> make_bits() {
   mark(bits, "N", CharClasses::kNumber);
   mark(bits, "White_Space", CharClasses::kSpace);
   mark(bits, "M", CharClasses::kMark | CharClasses::kWord);
-  for (const std::string_view word : {"Alphabetic", "Nd", "Pc", "Join_Control"}) mark(bits, word, CharClasses::kWord);
+  for (const std::string_view word : {"Alphabetic", "Nd", "Pc", "Join_Control"})
+    mark(bits, word, CharClasses::kWord);
   mark(bits, "P", CharClasses::kPunctuation);
-  for (const char c : std::string_view("$+<=>^`|~")) bits[static_cast<unsigned char>(c)] |= CharClasses::kPunctuation;
+  for (const char c : std::string_view("$+<=>^`|~"))
+    bits[static_cast<unsigned char>(c)] |= CharClasses::kPunctuation;
   return bits;
 }
 
 bool is_ascii(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<signed char>(c) >= 0; });
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<signed char>(c) >= 0; });
 }
 
 int combining_class(utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; }
@@ -51,8 +56,8 @@ int combining_class(utf8proc_int32_t c) { return utf8proc_get_property(c)->combi
 void decompose(char32_t c, utf8proc_option_t options, std::vector<utf8proc_int32_t>& out) {
   std::array<utf8proc_int32_t, 32> parts;  // the longest decomposition, of U+FDFA, has 18
   int boundary = 0;
-  const auto n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts.data(), parts.size(),
-                                         options, &boundary);
+  const auto n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts.data(),
+                                         parts.size(), options, &boundary);
   if (n < 0 || n > static_cast<utf8proc_ssize_t>(parts.size())) {
     out.push_back(static_cast<utf8proc_int32_t>(c));
   } else {
@@ -67,8 +72,10 @@ void reorder(std::vector<utf8proc_int32_t>& chars) {
       ++begin;
       continue;
     }
-    const auto end = std::find_if(begin, chars.end(), [](auto c) { return combining_class(c) == 0; });
-    std::stable_sort(begin, end, [](auto a, auto b) { return combining_class(a) < combining_class(b); });
+    const auto end =
+        std::find_if(begin, chars.end(), [](auto c) { return combining_class(c) == 0; });
+    std::stable_sort(begin, end,
+                     [](auto a, auto b) { return combining_class(a) < combining_class(b); });
     begin = end;
   }
 }
@@ -119,7 +126,8 @@ void append_char(std::string& out, char32_t c) {
   } else if (c < 0x10000) {
     put(0xE0 | c >> 12), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
   } else {
-    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
+    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)),
+        put(0x80 | (c & 0x3F));
   }
 }
 
@@ -183,11 +191,12 @@ std::string normalize(std::string_view text, NormalForm form) {
   reorder(chars);
   auto length = static_cast<utf8proc_ssize_t>(chars.size());
   if (compose)
-    length = utf8proc_normalize_utf32(chars.data(), length,
-                                      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    length = utf8proc_normalize_utf32(
+        chars.data(), length, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   std::string out;
   out.reserve(text.size());
-  for (utf8proc_ssize_t i = 0; i < length; ++i) append_char(out, static_cast<char32_t>(chars[static_cast<std::size_t>(i)]));
+  for (utf8proc_ssize_t i = 0; i < length; ++i)
+    append_char(out, static_cast<char32_t>(chars[static_cast<std::size_t>(i)]));
   return out;
 }
 

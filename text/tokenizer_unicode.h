@@ -10,12 +10,12 @@ namespace tessera::text {
 /// Properties of characters as the tokenizer's regular expressions see them, one byte a code point.
 class CharClasses {
  public:
-  static constexpr std::uint8_t kLetter = 1;       ///< \p{L}
-  static constexpr std::uint8_t kNumber = 2;       ///< \p{N}
-  static constexpr std::uint8_t kSpace = 4;        ///< White_Space, which is \s
-  static constexpr std::uint8_t kWord = 8;         ///< \w of Rust's regular expressions
-  static constexpr std::uint8_t kPunctuation = 16; ///< \p{P} and the ASCII punctuation
-  static constexpr std::uint8_t kMark = 32;        ///< \p{M}
+  static constexpr std::uint8_t kLetter = 1;        ///< \p{L}
+  static constexpr std::uint8_t kNumber = 2;        ///< \p{N}
+  static constexpr std::uint8_t kSpace = 4;         ///< White_Space, which is \s
+  static constexpr std::uint8_t kWord = 8;          ///< \w of Rust's regular expressions
+  static constexpr std::uint8_t kPunctuation = 16;  ///< \p{P} and the ASCII punctuation
+  static constexpr std::uint8_t kMark = 32;         ///< \p{M}
 
   /// Made at the first call, from the regular expression library's own tables.
   static const CharClasses& get();
@@ -38,7 +38,8 @@ inline char32_t next_char(std::string_view text, std::size_t& at) {
   }
   if (lead < 0xF0) {
     at += 3;
-    return static_cast<char32_t>((lead & 0x0F) << 12 | (byte(at - 2) & 0x3F) << 6 | (byte(at - 1) & 0x3F));
+    return static_cast<char32_t>((lead & 0x0F) << 12 | (byte(at - 2) & 0x3F) << 6 |
+                                 (byte(at - 1) & 0x3F));
   }
   at += 4;
   return static_cast<char32_t>((lead & 0x07) << 18 | (byte(at - 3) & 0x3F) << 12 |
@@ -67,7 +68,8 @@ std::string replace_invalid_utf8(std::string_view text);
 
 enum class NormalForm { nfc, nfd, nfkc, nfkd };
 std::string normalize(std::string_view text, NormalForm form);
-/// Character by character, by the full mapping without context (so a final sigma is an ordinary one).
+/// Character by character, by the full mapping without context (so a final sigma is an ordinary
+/// one).
 std::string lowercase(std::string_view text);
 
 /// GPT-2's printable stand-ins for bytes: UTF-8 text with one character for each byte, and back.

@@ -13,7 +13,8 @@ void Vocabulary::reserve(std::size_t tokens, std::size_t bytes) {
 
 void Vocabulary::grow(std::size_t slots) {
   slots_.assign(slots, 0);
-  for (std::size_t i = 0; i < entries_.size(); ++i) slots_[slot_of(text(entries_[i]))] = static_cast<std::uint32_t>(i + 1);
+  for (std::size_t i = 0; i < entries_.size(); ++i)
+    slots_[slot_of(text(entries_[i]))] = static_cast<std::uint32_t>(i + 1);
 }
 
 std::size_t Vocabulary::slot_of(std::string_view token) const {

@@ -37,8 +37,10 @@ class Vocabulary {
   std::optional<std::uint32_t> find(std::string_view token) const;
   std::string_view token(std::uint32_t id) const;  ///< "" where there is none
   bool has(std::uint32_t id) const { return id < tokens_.size() && tokens_[id].present; }
-  std::uint32_t end_id() const { return static_cast<std::uint32_t>(tokens_.size()); }  ///< largest id + 1
-  std::size_t count() const { return entries_.size(); }                               ///< distinct tokens
+  std::uint32_t end_id() const {
+    return static_cast<std::uint32_t>(tokens_.size());
+  }                                                      ///< largest id + 1
+  std::size_t count() const { return entries_.size(); }  ///< distinct tokens
 
  private:
   struct Entry {
@@ -50,7 +52,9 @@ class Vocabulary {
     std::uint32_t entry = 0;
     bool present = false;
   };
-  std::string_view text(const Entry& e) const { return std::string_view(bytes_).substr(e.begin, e.length); }
+  std::string_view text(const Entry& e) const {
+    return std::string_view(bytes_).substr(e.begin, e.length);
+  }
   std::size_t slot_of(std::string_view token) const;
   void grow(std::size_t slots);
 

@@ -5,7 +5,8 @@
 namespace tessera::text {
 namespace {
 
-constexpr std::uint8_t kLetter = CharClasses::kLetter, kNumber = CharClasses::kNumber, kSpace = CharClasses::kSpace;
+constexpr std::uint8_t kLetter = CharClasses::kLetter, kNumber = CharClasses::kNumber,
+                       kSpace = CharClasses::kSpace;
 constexpr std::uint8_t kAny = kLetter | kNumber | kSpace;
 
 /// Reads a text word by word. Classes: kLetter, kNumber, kSpace, or 0 for all other characters.
@@ -14,7 +15,9 @@ class Reader {
   explicit Reader(std::string_view text) : text_(text), classes_(CharClasses::get()) {}
 
   bool done(std::size_t at) const { return at == text_.size(); }
-  unsigned char byte(std::size_t at) const { return at < text_.size() ? static_cast<unsigned char>(text_[at]) : 0; }
+  unsigned char byte(std::size_t at) const {
+    return at < text_.size() ? static_cast<unsigned char>(text_[at]) : 0;
+  }
   /// The class of the character at `at`, and where the next one begins. Behind the end: kSpace.
   std::uint8_t read(std::size_t at, std::size_t& next) const {
     next = at;
@@ -22,7 +25,8 @@ class Reader {
     return classes_.of(next_char(text_, next)) & kAny;
   }
   /// Behind the longest run of characters of this class.
-  std::size_t run(std::size_t at, std::uint8_t wanted, std::size_t most = static_cast<std::size_t>(-1)) const {
+  std::size_t run(std::size_t at, std::uint8_t wanted,
+                  std::size_t most = static_cast<std::size_t>(-1)) const {
     std::size_t next = at;
     while (most-- != 0 && !done(at) && read(at, next) == wanted) at = next;
     return at;
@@ -48,7 +52,8 @@ std::size_t contraction(const Reader& reader, std::size_t at, bool any_case) {
   const unsigned char a = lower(at + 1), b = a == 0 ? static_cast<unsigned char>(0) : lower(at + 2);
   if (a == 's' || a == 't' || a == 'm' || a == 'd') return at + 2;
   if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return at + 3;
-  if (any_case && a == 0xC5 && b == 0xBF) return at + 3;  // the long s, U+017F, is an s without case
+  if (any_case && a == 0xC5 && b == 0xBF)
+    return at + 3;  // the long s, U+017F, is an s without case
   return at;
 }
 
@@ -63,9 +68,12 @@ std::size_t gpt2_word(const Reader& reader, std::size_t at) {
   return kind == kSpace ? reader.space(at) : reader.run(next, kind);
 }
 
-/// [^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ behind contractions.
+/// [^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+/// behind contractions.
 std::size_t llama3_word(const Reader& reader, std::size_t at, std::size_t digits) {
-  const auto newline = [&](std::size_t i) { return reader.byte(i) == '\r' || reader.byte(i) == '\n'; };
+  const auto newline = [&](std::size_t i) {
+    return reader.byte(i) == '\r' || reader.byte(i) == '\n';
+  };
   if (reader.byte(at) == '\'') {
     const std::size_t end = contraction(reader, at, true);
     if (end != at) return end;
@@ -74,7 +82,8 @@ std::size_t llama3_word(const Reader& reader, std::size_t at, std::size_t digits
   const std::uint8_t kind = reader.read(at, next);
   if (kind == kLetter) return reader.run(next, kLetter);
   if (kind == kNumber) return reader.run(at, kNumber, digits);
-  if (!newline(at) && !reader.done(next) && reader.read(next, after) == kLetter) return reader.run(after, kLetter);
+  if (!newline(at) && !reader.done(next) && reader.read(next, after) == kLetter)
+    return reader.run(after, kLetter);
 
   const std::size_t begin = reader.byte(at) == ' ' ? at + 1 : at;
   if (!reader.done(begin) && reader.read(begin, next) == 0) {
@@ -113,11 +122,13 @@ const std::string_view kQwen2Expression =
 std::vector<TextPart> gpt2_words(std::string_view text) { return all_words(text, gpt2_word); }
 
 std::vector<TextPart> llama3_words(std::string_view text) {
-  return all_words(text, [](const Reader& reader, std::size_t at) { return llama3_word(reader, at, 3); });
+  return all_words(text,
+                   [](const Reader& reader, std::size_t at) { return llama3_word(reader, at, 3); });
 }
 
 std::vector<TextPart> qwen2_words(std::string_view text) {
-  return all_words(text, [](const Reader& reader, std::size_t at) { return llama3_word(reader, at, 1); });
+  return all_words(text,
+                   [](const Reader& reader, std::size_t at) { return llama3_word(reader, at, 1); });
 }
 
 WordMatcher word_matcher(std::string_view expression) {

@@ -6,8 +6,9 @@
 
 namespace tessera::text {
 
-/// The regular expressions that nearly all byte-level tokenizers split with, and matchers written out for
-/// them. Each does exactly what the expression does, some ten times as fast; tests compare them.
+/// The regular expressions that nearly all byte-level tokenizers split with, and matchers written
+/// out for them. Each does exactly what the expression does, some ten times as fast; tests compare
+/// them.
 extern const std::string_view kGpt2Expression;    ///< GPT-2, Whisper and ByteLevel with use_regex
 extern const std::string_view kLlama3Expression;  ///< Llama 3: numbers of at most three digits
 extern const std::string_view kQwen2Expression;   ///< Qwen 2: each digit on its own
