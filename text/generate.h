@@ -20,31 +20,45 @@ enum class StopReason { end_of_text, stop_string, max_tokens, context_full, canc
 const char* name_of(StopReason reason);
 
 struct Generated {
-  std::vector<std::int32_t> ids;         ///< without the prompt and the stop token
-  std::string text;                      ///< decoded, special tokens skipped, cut before a stop string
-  double score = 0;                      ///< beam search: sum of log-probabilities / length^length_penalty
-  std::vector<float> log_probabilities;  ///< one for each id, where SamplingOptions asks for them
+  std::vector<std::int32_t> ids;  ///< without the prompt and the stop token; the tokens of a stop
+                                  ///< string are there
+  std::string text;               ///< decoded, special tokens skipped, cut before a stop string
+  double score = 0;  ///< beam search: sum of log-probabilities / length^length_penalty, as HF's
+                     ///< sequences_scores (the stop token counts in both)
+  /// One for each id, where SamplingOptions asks for them: what the model itself gives the token
+  /// (log_softmax of its logits), before processors, temperature and filters, as vLLM reports them.
+  std::vector<float> log_probabilities;
   StopReason stop_reason = StopReason::max_tokens;
 };
 
 struct GenerateHooks {
-  /// Each new token with the text that became certain (may be empty); false stops. With beams: called at the end.
+  /// Each new token with the text that became certain (may be empty); false stops. Text that was
+  /// held back (half a character, the beginning of a stop string) and is part of the answer comes
+  /// last, with id -1; so all pieces together are Generated::text. Of several returned sequences:
+  /// the first. With beams: called at the end.
   std::function<bool(std::int32_t id, const std::string& piece)> on_token;
   /// Asked before every step; true stops.
   std::function<bool()> cancelled;
-  /// Changes the logits of the next token after all other processors (Whisper's timestamp rules, for example).
-  std::function<void(std::span<const std::int32_t> generated, std::span<float> logits)> process_logits;
+  /// Changes the logits of the next token after all processors, before temperature and filters
+  /// (Whisper's timestamp rules, for example). Beam search shows log-probabilities here, as HF.
+  std::function<void(std::span<const std::int32_t> generated, std::span<float> logits)>
+      process_logits;
 };
 
 struct GenerateInput {
-  KvCache cache;                         ///< empty but for the memory of a decoder with cross-attention
+  KvCache cache;                         ///< empty but for the memory of a decoder with
+                                         ///< cross-attention (or what the prompt continues)
   Tensor rows;                           ///< [T, D] the embedded prompt
-  std::vector<std::int32_t> prompt_ids;  ///< what penalties and HF's processors see as input_ids
+  std::vector<std::int32_t> prompt_ids;  ///< what penalties and HF's processors see as input_ids;
+                                         ///< ids outside of the vocabulary count as no token
 };
 
-/// Prefills once, then decodes a token a step (a row for each beam). One result, or num_return_sequences of them, best
-/// first. Throws ArgumentError for options out of range and for a prompt longer than the model's positions.
-std::vector<Generated> generate(Context& ctx, const LanguageModel& model, const Tokenizer& tokenizer,
-                                GenerateInput input, const SamplingOptions& options, const GenerateHooks& hooks = {});
+/// Prefills once, then decodes a token a step (a row for each beam or drawn sequence). One result,
+/// or num_return_sequences of them; beams: best first (fewer where so many do not exist).
+/// `tokenizer` may be null: then texts are empty and stop strings an error. Throws ArgumentError
+/// for options out of range and for a prompt longer than the model's positions.
+std::vector<Generated> generate(Context& ctx, const LanguageModel& model,
+                                const Tokenizer* tokenizer, GenerateInput input,
+                                const SamplingOptions& options, const GenerateHooks& hooks = {});
 
 }  // namespace tessera::text

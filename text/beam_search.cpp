@@ -1,0 +1,230 @@
+// Beam search and beam sampling, step by step what HF's GenerationMixin._beam_search does for one
+// prompt. Scores are f32 as there.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "text/decoding.h"
+
+namespace tessera::text {
+namespace {
+
+/// A sequence that goes on.
+struct Beam {
+  std::vector<std::int32_t> ids;
+  std::vector<float> log_probabilities;  // of the model, where asked for
+  float score = 0;                       // sum of log-probabilities as processed
+  KvCache cache;
+};
+
+/// A beam with one more token.
+struct Choice {
+  std::size_t beam;
+  std::int32_t id;
+  float score;
+  double rank_by;  // the score; when sampling, with noise
+  float log_probability;
+};
+
+class BeamSearch {
+ public:
+  BeamSearch(const Decoding& decoding, KvCache cache);
+  std::vector<Generated> run(Tensor logits);
+
+ private:
+  std::vector<Choice> choices_of(std::size_t beam, std::span<float> logits);
+  std::vector<Choice> best_choices(Tensor& logits);
+  void take(const std::vector<Choice>& choices);
+  std::optional<StopReason> end_of(const std::vector<std::int32_t>& ids) const;
+  void finish(std::vector<std::int32_t> ids, std::vector<float> log_probabilities, float score,
+              StopReason reason);
+  void go_on_with(const std::vector<Choice>& choices);
+  bool done() const;
+  Tensor step();
+
+  const Decoding& d_;
+  const std::size_t width_;       // num_beams
+  const std::size_t end_tokens_;  // stop tokens, at least 1
+  SamplingOptions filter_;        // what is left of a row's candidates
+  Random random_;
+  std::vector<Beam> beams_;          // best first
+  std::vector<Generated> finished_;  // best first, at most width_
+};
+
+BeamSearch::BeamSearch(const Decoding& decoding, KvCache cache)
+    : d_(decoding),
+      width_(static_cast<std::size_t>(decoding.options.num_beams)),
+      end_tokens_(std::max<std::size_t>(1, decoding.options.stop_tokens.size())),
+      random_(decoding.options.seed) {
+  if (d_.options.sampling()) {
+    filter_ = d_.options;
+  } else {
+    filter_.top_k = static_cast<std::int64_t>((1 + end_tokens_) * width_);
+  }
+  beams_.push_back({{}, {}, 0, std::move(cache)});
+}
+
+std::vector<Choice> BeamSearch::choices_of(std::size_t beam, std::span<float> logits) {
+  const auto total = static_cast<float>(log_sum_exp(logits));
+  for (float& x : logits) x -= total;
+  std::vector<float> raw;
+  if (d_.options.log_probabilities) raw.assign(logits.begin(), logits.end());
+  d_.process(beams_[beam].ids, logits);
+  std::vector<Choice> choices;
+  const auto at_least = static_cast<std::int64_t>(1 + end_tokens_);
+  for (const Candidate& c : warp_logits(filter_, logits, at_least)) {
+    Choice choice{beam, c.id, c.logit + beams_[beam].score, 0, 0};
+    choice.rank_by = static_cast<double>(choice.score);
+    // Gumbel's noise: the order is that of drawing from softmax(scores) without putting back.
+    if (d_.options.sampling()) choice.rank_by -= std::log(-std::log1p(-random_.uniform()));
+    if (!raw.empty()) choice.log_probability = raw[static_cast<std::size_t>(c.id)];
+    choices.push_back(choice);
+  }
+  return choices;
+}
+
+/// As many over all beams that enough are left even if every stop token comes up in every beam.
+std::vector<Choice> BeamSearch::best_choices(Tensor& logits) {
+  std::vector<Choice> all;
+  for (std::size_t b = 0; b < beams_.size(); ++b) {
+    const std::vector<Choice> own = choices_of(b, row(logits, b));
+    all.insert(all.end(), own.begin(), own.end());
+  }
+  std::ranges::stable_sort(all, std::greater<>(), &Choice::rank_by);
+  all.resize(std::min(all.size(), (1 + end_tokens_) * width_));
+  return all;
+}
+
+std::optional<StopReason> BeamSearch::end_of(const std::vector<std::int32_t>& ids) const {
+  if (d_.is_stop_token(ids.back())) return StopReason::end_of_text;
+  if (!d_.options.stop_strings.empty()) {
+    TextStream stream(d_);
+    for (const std::int32_t id : ids) stream.push(id);
+    if (stream.stopped()) return StopReason::stop_string;
+  }
+  if (d_.is_full(ids.size())) return d_.at_limit;
+  return std::nullopt;
+}
+
+void BeamSearch::finish(std::vector<std::int32_t> ids, std::vector<float> log_probabilities,
+                        float score, StopReason reason) {
+  const double length = static_cast<double>(ids.size());
+  Generated out;
+  out.score =
+      static_cast<double>(score / static_cast<float>(std::pow(length, d_.options.length_penalty)));
+  if (reason == StopReason::end_of_text) {
+    ids.pop_back();
+    if (!log_probabilities.empty()) log_probabilities.pop_back();
+  }
+  out.ids = std::move(ids);
+  out.log_probabilities = std::move(log_probabilities);
+  out.stop_reason = reason;
+  const auto worse = std::ranges::find_if(
+      finished_, [&](const Generated& other) { return other.score < out.score; });
+  finished_.insert(worse, std::move(out));
+  if (finished_.size() > width_) finished_.pop_back();
+}
+
+void BeamSearch::take(const std::vector<Choice>& choices) {
+  std::vector<Choice> continuing;
+  for (std::size_t rank = 0; rank < choices.size(); ++rank) {
+    const Choice& choice = choices[rank];
+    std::vector<std::int32_t> ids = beams_[choice.beam].ids;
+    ids.push_back(choice.id);
+    const std::optional<StopReason> end = end_of(ids);
+    if (!end) {
+      continuing.push_back(choice);
+    } else if (rank < width_) {  // the others only stand by
+      std::vector<float> log_probabilities = beams_[choice.beam].log_probabilities;
+      if (d_.options.log_probabilities) log_probabilities.push_back(choice.log_probability);
+      finish(std::move(ids), std::move(log_probabilities), choice.score, *end);
+    }
+  }
+  std::ranges::stable_sort(continuing, std::greater<>(), &Choice::score);
+  continuing.resize(std::min(continuing.size(), width_));
+  go_on_with(continuing);
+}
+
+/// The last child of a beam takes its cache over, the others get copies.
+void BeamSearch::go_on_with(const std::vector<Choice>& choices) {
+  std::vector<std::size_t> children(beams_.size());
+  for (const Choice& choice : choices) ++children[choice.beam];
+  std::vector<Beam> next;
+  for (const Choice& choice : choices) {
+    Beam& parent = beams_[choice.beam];
+    Beam child{parent.ids, parent.log_probabilities, choice.score, {}};
+    child.cache = --children[choice.beam] > 0 ? parent.cache.clone() : std::move(parent.cache);
+    child.ids.push_back(choice.id);
+    if (d_.options.log_probabilities) child.log_probabilities.push_back(choice.log_probability);
+    next.push_back(std::move(child));
+  }
+  beams_ = std::move(next);
+}
+
+/// Whether no beam can better what is finished, as HF estimates it.
+bool BeamSearch::done() const {
+  if (beams_.empty()) return true;
+  if (finished_.size() < width_) return false;
+  using EarlyStopping = SamplingOptions::EarlyStopping;
+  const SamplingOptions& o = d_.options;
+  if (o.early_stopping == EarlyStopping::yes) return true;
+  const bool longest = o.early_stopping == EarlyStopping::never && o.length_penalty > 0;
+  const double length = longest ? static_cast<double>(o.max_new_tokens)
+                                : static_cast<double>(beams_.front().ids.size());
+  const float best = beams_.front().score / static_cast<float>(std::pow(length, o.length_penalty));
+  return !(static_cast<double>(best) > finished_.back().score);
+}
+
+Tensor BeamSearch::step() {
+  std::vector<std::int32_t> ids;
+  std::vector<KvCache*> caches;
+  for (Beam& beam : beams_) {
+    ids.push_back(beam.ids.back());
+    caches.push_back(&beam.cache);
+  }
+  return d_.step(ids, caches);
+}
+
+std::vector<Generated> BeamSearch::run(Tensor logits) {
+  while (true) {
+    take(best_choices(logits));
+    if (done()) break;
+    if (d_.cancelled()) {
+      for (Beam& beam : beams_) {
+        finish(std::move(beam.ids), std::move(beam.log_probabilities), beam.score,
+               StopReason::cancelled);
+      }
+      break;
+    }
+    logits = step();
+  }
+  if (finished_.empty()) throw_nothing_left();
+  finished_.resize(
+      std::min(finished_.size(), static_cast<std::size_t>(d_.options.num_return_sequences)));
+  return std::move(finished_);
+}
+
+/// Fills in the texts, and shows the best one.
+void decode(const Decoding& d, std::vector<Generated>& results) {
+  for (Generated& result : results) {
+    bool shown = &result == &results.front() && d.hooks.on_token;
+    TextStream stream(d);
+    for (const std::int32_t id : result.ids) {
+      const std::string piece = stream.push(id);
+      shown = shown && d.hooks.on_token(id, piece);
+    }
+    const std::string rest = stream.finish();
+    if (shown && !rest.empty()) d.hooks.on_token(-1, rest);
+    result.text = stream.text();
+  }
+}
+
+}  // namespace
+
+std::vector<Generated> beam_search(const Decoding& decoding, KvCache cache, const Tensor& logits) {
+  std::vector<Generated> results = BeamSearch(decoding, std::move(cache)).run(logits);
+  decode(decoding, results);
+  return results;
+}
+
+}  // namespace tessera::text

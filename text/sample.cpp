@@ -1,0 +1,111 @@
+// Greedy search and sampling: one token a step, drawn sequences side by side.
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "text/decoding.h"
+
+namespace tessera::text {
+namespace {
+
+/// One sequence that grows.
+struct Draft {
+  Draft(const Decoding& decoding, KvCache own_cache, std::uint64_t seed)
+      : cache(std::move(own_cache)), random(seed), stream(decoding) {}
+  KvCache cache;
+  Random random;
+  TextStream stream;
+  std::optional<StopReason> ended;
+  Generated out;
+};
+
+std::int32_t choose(const Decoding& d, Draft& draft, std::span<float> logits) {
+  std::vector<float> raw;
+  if (d.options.log_probabilities) raw.assign(logits.begin(), logits.end());
+  d.process(draft.out.ids, logits);
+  const std::int32_t id = d.options.sampling()
+                              ? draw(warp_logits(d.options, logits), draft.random.uniform())
+                              : argmax(logits);
+  if (d.options.log_probabilities && !d.is_stop_token(id)) {
+    const double logit = raw[static_cast<std::size_t>(id)];
+    draft.out.log_probabilities.push_back(static_cast<float>(logit - log_sum_exp(raw)));
+  }
+  return id;
+}
+
+/// Chooses the next token of a draft; false where the user wants no more.
+bool extend(const Decoding& d, Draft& draft, std::span<float> logits, bool shown) {
+  const std::int32_t id = choose(d, draft, logits);
+  if (d.is_stop_token(id)) {
+    draft.ended = StopReason::end_of_text;
+    return true;
+  }
+  draft.out.ids.push_back(id);
+  const std::string piece = draft.stream.push(id);
+  if (draft.stream.stopped()) {
+    draft.ended = StopReason::stop_string;
+  } else if (d.is_full(draft.out.ids.size())) {
+    draft.ended = d.at_limit;
+  }
+  return !shown || !d.hooks.on_token || d.hooks.on_token(id, piece);
+}
+
+/// Chooses for every draft that goes on, each with its row of `logits`; false: cancelled.
+bool extend_all(const Decoding& d, std::vector<Draft>& drafts, Tensor& logits) {
+  bool go_on = true;
+  std::size_t next = 0;
+  for (Draft& draft : drafts) {
+    if (draft.ended) continue;
+    if (!extend(d, draft, row(logits, next++), &draft == &drafts.front())) go_on = false;
+  }
+  return go_on;
+}
+
+/// The logits [1, V] for each of `count` drafts.
+Tensor repeat(Context& ctx, const Tensor& logits, std::size_t count) {
+  Tensor all = ctx.empty({static_cast<std::int64_t>(count), logits.dim(1)});
+  float* to = all.data();
+  for (std::size_t i = 0; i < count; ++i) to = std::copy_n(logits.data(), logits.numel(), to);
+  return all;
+}
+
+/// Runs the newest token of every draft that goes on; an empty tensor where none does.
+Tensor step(const Decoding& d, std::vector<Draft>& drafts) {
+  std::vector<std::int32_t> ids;
+  std::vector<KvCache*> caches;
+  for (Draft& draft : drafts) {
+    if (draft.ended) continue;
+    ids.push_back(draft.out.ids.back());
+    caches.push_back(&draft.cache);
+  }
+  return ids.empty() ? Tensor() : d.step(ids, caches);
+}
+
+}  // namespace
+
+std::vector<Generated> sample(const Decoding& d, KvCache cache, const Tensor& first) {
+  const auto count = static_cast<std::size_t>(d.options.num_return_sequences);
+  std::vector<Draft> drafts;
+  for (std::size_t i = 0; i < count; ++i) {
+    drafts.emplace_back(d, i + 1 < count ? cache.clone() : std::move(cache), d.options.seed + i);
+  }
+  Tensor logits = repeat(d.ctx, first, count);
+  bool heard = true;  // whether on_token wants more
+  while (logits) {
+    heard = extend_all(d, drafts, logits);
+    if (!heard || d.cancelled()) break;
+    logits = step(d, drafts);
+  }
+  std::vector<Generated> results;
+  for (Draft& draft : drafts) {
+    const std::string rest = draft.stream.finish();
+    const bool shown = &draft == &drafts.front() && heard && d.hooks.on_token;
+    if (shown && !rest.empty()) d.hooks.on_token(-1, rest);
+    draft.out.text = draft.stream.text();
+    draft.out.stop_reason = draft.ended.value_or(StopReason::cancelled);
+    results.push_back(std::move(draft.out));
+  }
+  return results;
+}
+
+}  // namespace tessera::text
