@@ -131,10 +131,8 @@ Task Model::task(const std::string& name) const {
 }
 
 text::SamplingOptions Model::sampling(const std::string& name) const {
-  const Task chosen = task(name);
-  auto options = text::SamplingOptions::from_config(generation_config,
-                                                    static_cast<std::int64_t>(chosen.start.size()));
-  options.apply(chosen.generation);
+  auto options = text::SamplingOptions::from_config(generation_config);
+  options.apply(task(name).generation);
   return options;
 }
 

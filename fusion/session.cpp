@@ -100,8 +100,9 @@ Result Session::generate_from(const std::vector<std::int32_t>& ids, const Tensor
     if (result.timings.prefill == 0) result.timings.prefill = seconds_since(start);
     return !outer || outer(id, piece);
   };
-  result.sequences = text::generate(context_, *model_->decoder, *model_->tokenizer,
-                                    std::move(input), sampling, own);
+  const text::Tokenizer* tokenizer = model_->tokenizer ? &*model_->tokenizer : nullptr;
+  result.sequences =
+      text::generate(context_, *model_->decoder, tokenizer, std::move(input), sampling, own);
   const text::Generated& best = result.sequences.front();
   result.text = best.text;
   result.ids = best.ids;

@@ -83,31 +83,5 @@ TEST(GoldenSampler, SearchesAreHfs) {
   EXPECT_GT(ended, 20u);
 }
 
-/// Our GPT-2 on the golden checkpoints, with all ways of search recorded there.
-TEST(GoldenGenerate, Gpt2) {
-  Context ctx;
-  for (const std::string& name : golden::Case::all("gpt2")) {
-    const golden::Case c(name);
-    const auto model = load_language_model(c.config(), c.weights());
-    ASSERT_FALSE(c.generated().empty()) << name;
-    for (const golden::Generated& g : c.generated()) {
-      auto options = SamplingOptions::from_config(c.generation_config());
-      options.apply(g.options);
-      GenerateInput input{model->new_cache(), model->embed(ctx, g.prompt), g.prompt};
-      if (c.has("memory")) model->set_memory(ctx, c.get("memory"), input.cache);
-      const auto actual = generate(ctx, *model, nullptr, std::move(input), options);
-      auto expected = g.hypotheses;
-      if (expected.empty()) expected.push_back({g.ids, 0});
-      ASSERT_EQ(actual.size(), expected.size()) << name << ": " << g.name;
-      for (std::size_t k = 0; k < expected.size(); ++k) {
-        std::vector<std::int32_t> ids = expected[k].ids;  // with the stop token
-        if (actual[k].stop_reason == StopReason::end_of_text && !ids.empty()) ids.pop_back();
-        EXPECT_EQ(actual[k].ids, ids) << name << ": " << g.name << " " << k;
-        EXPECT_NEAR(actual[k].score, expected[k].score, 1e-4) << name << ": " << g.name;
-      }
-    }
-  }
-}
-
 }  // namespace
 }  // namespace tessera::text
