@@ -6,6 +6,11 @@
 namespace tessera::audio::ffmpeg {
 namespace {
 
+// Up to here, channels without names are taken for the usual ones of their number
+// (stereo, 5.1, 7.1). Beyond, FFmpeg's versions disagree on what is usual, and such files come from
+// rows of microphones.
+constexpr int kUsualChannels = 8;
+
 #if TESSERA_FFMPEG_LAYOUT_STRUCT
 
 int channels_of(const AVFrame& frame) { return frame.ch_layout.nb_channels; }
@@ -89,20 +94,24 @@ SampleSpec spec_of(const AVFrame& frame) {
   return {frame.format, frame.sample_rate, channels_of(frame), describe_layout(frame)};
 }
 
-void set_default_layout(AVFrame& frame, int channels) {
+void set_channels(AVFrame& frame, int channels) {
 #if TESSERA_FFMPEG_LAYOUT_STRUCT
   av_channel_layout_uninit(&frame.ch_layout);
-  av_channel_layout_default(&frame.ch_layout, channels);
+  frame.ch_layout.order = AV_CHANNEL_ORDER_UNSPEC;
+  frame.ch_layout.nb_channels = channels;
 #else
   frame.channels = channels;
-  frame.channel_layout = static_cast<std::uint64_t>(av_get_default_channel_layout(channels));
+  frame.channel_layout = 0;
 #endif
 }
 
 Owned<SwrContext> make_resampler(const AVFrame& frame, int rate) {
-  Owned<SwrContext> swr = allocate(frame, rate, true);
-  if (swr && swr_init(swr.get()) >= 0) return swr;
   const int channels = channels_of(frame);
+  Owned<SwrContext> swr;
+  if (channels <= kUsualChannels || !describe_layout(frame).empty()) {
+    swr = allocate(frame, rate, true);
+    if (swr && swr_init(swr.get()) >= 0) return swr;
+  }
   const std::vector<double> equal(static_cast<std::size_t>(channels), 1.0 / channels);
   swr = allocate(frame, rate, false);
   if (!swr || swr_set_matrix(swr.get(), equal.data(), channels) < 0) return nullptr;

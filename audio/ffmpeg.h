@@ -61,11 +61,11 @@ struct SampleSpec {
 };
 SampleSpec spec_of(const AVFrame& frame);
 
-/// Gives a frame FFmpeg's usual layout of that many channels ("mono", "stereo", "5.1", ...).
-void set_default_layout(AVFrame& frame, int channels);
+/// Gives a frame so many channels, without saying which they are.
+void set_channels(AVFrame& frame, int channels);
 
 /// A resampler from `frame`'s samples to mono float at `rate`, mixed as FFmpeg does by default;
-/// channels that FFmpeg can't place (ten microphones, ambisonics) count equally. Null where FFmpeg
+/// channels without known places (ten microphones, ambisonics) count equally. Null where FFmpeg
 /// can't do it.
 Owned<SwrContext> make_resampler(const AVFrame& frame, int rate);
 

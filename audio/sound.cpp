@@ -142,7 +142,7 @@ Sound from_pcm(std::span<const std::uint8_t> bytes, PcmFormat format, std::int64
   if (!frame) throw std::bad_alloc();
   frame->format = is_float ? AV_SAMPLE_FMT_FLT : AV_SAMPLE_FMT_S16;
   frame->sample_rate = static_cast<int>(rate);
-  ffmpeg::set_default_layout(*frame, static_cast<int>(channels));
+  ffmpeg::set_channels(*frame, static_cast<int>(channels));
 
   constexpr std::size_t kBlock = 4096;  // frames at a time, copied to aligned memory
   std::vector<float> block(kBlock * width / sizeof(float) + 1);
