@@ -38,6 +38,7 @@ SOUNDS = {
     "stereo32k.aiff": (32000, 2, ["-t", "0.1", "-c:a", "pcm_s16be"]),
     "stereo48k_opus.webm": (48000, 2, ["-c:a", "libopus", "-b:a", "32k"]),
 }
+VARIES = {"stereo44k.wma", "stereo44k_vorbis.ogg"}  # FFmpeg 4.4 cuts their ends elsewhere: no expectations
 VIDEOS = {
     "video.mp4": (44100, 2, ["-c:v", "mpeg4", "-c:a", "aac", "-b:a", "48k"]),
     "video.avi": (22050, 1, ["-c:v", "mpeg4", "-c:a", "libmp3lame", "-b:a", "24k"]),
@@ -91,7 +92,7 @@ def main():
     ffmpeg("-f", "lavfi", "-i", "anullsrc=r=1000:cl=mono", "-t", "600", "-frame_size", "16384", "-metadata_header_padding", "0", *EXACT, DATA / "bomb.flac")
 
     expected = {}
-    for name in {**SOUNDS, **VIDEOS}:
+    for name in sorted({*SOUNDS, *VIDEOS} - VARIES):
         x = reference(DATA / name)
         expected[name + ".count"] = np.array([len(x)], np.int64)
         expected[name + ".values"] = np.concatenate([x[:32], x[-32:], x[::61]])
