@@ -1,0 +1,234 @@
+#include <algorithm>
+#include <string>
+
+#include "core/kernels/reference.h"
+#include "core/kernels/vector.h"
+#include "unit/core_numbers.h"
+
+namespace tessera::kernels {
+namespace {
+
+using tessera::testing::close;
+using tessera::testing::Floats;
+using tessera::testing::random_numbers;
+
+/// Memory with a guard behind it: a kernel that writes too far is found out.
+class Guarded {
+ public:
+  explicit Guarded(std::int64_t count) : count_(static_cast<std::size_t>(count)) {
+    memory_.assign(count_ + kGuard, kMark);
+  }
+  float* data() { return memory_.data(); }
+  /// The numbers; fails the test if the guard was overwritten.
+  Floats numbers() const {
+    for (std::size_t i = count_; i < memory_.size(); ++i)
+      EXPECT_EQ(memory_[i], kMark) << i - count_ << " numbers behind the end";
+    return {memory_.begin(), memory_.begin() + static_cast<std::ptrdiff_t>(count_)};
+  }
+
+ private:
+  static constexpr float kMark = 12345.678f;
+  static constexpr std::size_t kGuard = 64;
+  std::size_t count_;
+  Floats memory_;
+};
+
+class VectorKernelsTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    kernels_ = vector_kernels(GetParam());
+    if (!kernels_) GTEST_SKIP() << "this machine or build has no " << GetParam();
+  }
+  const VectorKernels* kernels_ = nullptr;
+};
+INSTANTIATE_TEST_SUITE_P(Isa, VectorKernelsTest, ::testing::Values("generic", "avx2", "avx512"),
+                         [](const auto& isa) { return std::string(isa.param); });
+
+constexpr std::int64_t kWidths[] = {1, 3, 4, 7, 8, 16, 17, 31, 32, 33, 97, 192, 384, 1009};
+
+TEST_P(VectorKernelsTest, HasItsName) { EXPECT_STREQ(kernels_->name, GetParam()); }
+
+TEST_P(VectorKernelsTest, LayerNorm) {
+  for (const std::int64_t width : kWidths) {
+    Floats x = random_numbers(width, 1);
+    for (float& v : x) v = 3.0f * v + 2.0f;
+    const Floats weight = random_numbers(width, 2), bias = random_numbers(width, 3);
+    Floats expected(x.size());
+    Guarded y(width);
+    for (const float eps : {1e-5f, 1e-12f}) {
+      if (width == 1 && eps < 1e-6f) continue;  // the variance is rounding error
+      reference::layer_norm(x.data(), weight.data(), bias.data(), eps, width, expected.data());
+      kernels_->layer_norm(x.data(), weight.data(), bias.data(), eps, width, y.data());
+      EXPECT_TRUE(close(y.numbers(), expected, 4e-6)) << "width " << width;
+    }
+  }
+}
+
+TEST_P(VectorKernelsTest, LayerNormOfNumbersFarFromZero) {
+  Floats x = random_numbers(192, 1);
+  for (float& v : x) v += 1000.0f;
+  const Floats weight(192, 1.0f), bias(192, 0.0f);
+  Floats expected(x.size()), y(x.size());
+  reference::layer_norm(x.data(), weight.data(), bias.data(), 1e-5f, 192, expected.data());
+  kernels_->layer_norm(x.data(), weight.data(), bias.data(), 1e-5f, 192, y.data());
+  EXPECT_TRUE(close(y, expected, 5e-4));
+}
+
+TEST_P(VectorKernelsTest, RmsNorm) {
+  for (const std::int64_t width : kWidths) {
+    const Floats x = random_numbers(width, 1), weight = random_numbers(width, 2);
+    Floats expected(x.size());
+    Guarded y(width);
+    reference::rms_norm(x.data(), weight.data(), 1e-6f, width, expected.data());
+    kernels_->rms_norm(x.data(), weight.data(), 1e-6f, width, y.data());
+    EXPECT_TRUE(close(y.numbers(), expected, 2e-6)) << "width " << width;
+  }
+}
+
+TEST_P(VectorKernelsTest, Add) {
+  for (const std::int64_t n : kWidths) {
+    const Floats a = random_numbers(n, 1), b = random_numbers(n, 2);
+    Floats expected(a.size());
+    std::transform(a.begin(), a.end(), b.begin(), expected.begin(), std::plus<>());
+    Guarded y(n);
+    kernels_->add(a.data(), b.data(), n, y.data());
+    EXPECT_EQ(y.numbers(), expected);
+  }
+}
+
+TEST_P(VectorKernelsTest, PacksHeads) {
+  const std::int64_t panel = kernels_->panel;
+  for (const std::int64_t width : {1, 3, 17, 48, 64}) {
+    for (const std::int64_t count : {std::int64_t{1}, panel - 1, panel, panel + 1, 3 * panel + 5}) {
+      const std::int64_t stride = width + 3, padded_count = (count + panel - 1) / panel * panel;
+      const std::int64_t padded = (width + panel - 1) / panel * panel;
+      const Floats k = random_numbers(count * stride, 1), v = random_numbers(count * stride, 2);
+      Guarded keys(padded_count * width), values(count * padded);
+      kernels_->pack_head(k.data(), stride, v.data(), stride, 0, std::min(count, panel), width,
+                          keys.data(), values.data());
+      if (count > panel) {
+        kernels_->pack_head(k.data(), stride, v.data(), stride, panel, count, width, keys.data(),
+                            values.data());
+      }
+      Floats expected_keys(static_cast<std::size_t>(padded_count * width), 0.0f);
+      Floats expected_values(static_cast<std::size_t>(count * padded), 0.0f);
+      for (std::int64_t j = 0; j < count; ++j) {
+        for (std::int64_t c = 0; c < width; ++c) {
+          expected_keys[static_cast<std::size_t>((j / panel * width + c) * panel + j % panel)] =
+              k[static_cast<std::size_t>(j * stride + c)];
+          expected_values[static_cast<std::size_t>(j * padded + c)] =
+              v[static_cast<std::size_t>(j * stride + c)];
+        }
+      }
+      EXPECT_EQ(keys.numbers(), expected_keys) << "width " << width << ", keys " << count;
+      EXPECT_EQ(values.numbers(), expected_values) << "width " << width << ", keys " << count;
+    }
+  }
+}
+
+/// One head through attention_block, all queries block by block.
+Floats blocked_attention(const VectorKernels& kernels, const Floats& q, const Floats& k,
+                         const Floats& v, std::int64_t queries, std::int64_t keys,
+                         std::int64_t width, float scale, bool causal) {
+  const auto padded = [&](std::int64_t n) {
+    return (n + kernels.panel - 1) / kernels.panel * kernels.panel;
+  };
+  Guarded packed_keys(padded(keys) * width), packed_values(keys * padded(width));
+  kernels.pack_head(k.data(), width, v.data(), width, 0, keys, width, packed_keys.data(),
+                    packed_values.data());
+  Guarded out(queries * width), scratch(attention_scratch(width));
+  for (std::int64_t i = 0; i < queries; i += kQueryBlock) {
+    kernels.attention_block({.q = q.data() + i * width,
+                             .ldq = width,
+                             .rows = std::min(kQueryBlock, queries - i),
+                             .first = keys - queries + i + 1,
+                             .causal = causal,
+                             .keys = keys,
+                             .width = width,
+                             .scale = scale,
+                             .head = {packed_keys.data(), packed_values.data()},
+                             .out = out.data() + i * width,
+                             .ldo = width,
+                             .scratch = scratch.data()});
+  }
+  scratch.numbers();
+  return out.numbers();
+}
+
+/// The same through attention_one.
+Floats single_attention(const VectorKernels& kernels, const Floats& q, const Floats& k,
+                        const Floats& v, std::int64_t queries, std::int64_t keys,
+                        std::int64_t width, float scale, bool causal) {
+  Guarded out(queries * width), scratch(keys);
+  for (std::int64_t i = 0; i < queries; ++i) {
+    kernels.attention_one(q.data() + i * width, k.data(), width, v.data(), width,
+                          causal ? keys - queries + i + 1 : keys, width, scale,
+                          out.data() + i * width, scratch.data());
+  }
+  scratch.numbers();
+  return out.numbers();
+}
+
+struct AttentionCase {
+  std::int64_t queries, keys, width;
+  float scale;
+};
+
+void check_attention(const VectorKernels& kernels, const AttentionCase& c, bool causal) {
+  const Floats q = random_numbers(c.queries * c.width, 1), k = random_numbers(c.keys * c.width, 2),
+               v = random_numbers(c.keys * c.width, 3);
+  Floats expected(q.size());
+  reference::attention(q.data(), k.data(), v.data(), c.queries, c.keys, 1, 1, c.width, c.scale,
+                       causal, expected.data());
+  // The scores' rounding grows with their size; the exponential makes it a relative error.
+  const double tolerance = 3e-6 * std::max(1.0, static_cast<double>(c.scale) * std::sqrt(c.width));
+  const auto says = [&] {
+    return "queries " + std::to_string(c.queries) + ", keys " + std::to_string(c.keys) +
+           ", width " + std::to_string(c.width) + (causal ? ", causal" : "");
+  };
+  EXPECT_TRUE(
+      close(blocked_attention(kernels, q, k, v, c.queries, c.keys, c.width, c.scale, causal),
+            expected, tolerance))
+      << says();
+  EXPECT_TRUE(close(single_attention(kernels, q, k, v, c.queries, c.keys, c.width, c.scale, causal),
+                    expected, tolerance))
+      << says();
+}
+
+TEST_P(VectorKernelsTest, Attention) {
+  for (const std::int64_t width : {1, 3, 17, 48, 64}) {
+    for (const std::int64_t keys : {1, 3, 17, 31, 64, 256, 257, 513}) {
+      for (const std::int64_t queries : {1, 5, 48, 49, 97}) {
+        const float scale = 1.0f / std::sqrt(static_cast<float>(width));
+        check_attention(*kernels_, {queries, keys, width, scale}, false);
+        if (keys >= queries) check_attention(*kernels_, {queries, keys, width, scale}, true);
+      }
+    }
+  }
+  check_attention(*kernels_, {7, 1500, 64, 0.125f}, false);
+}
+
+TEST_P(VectorKernelsTest, AttentionWithVeryUnequalScores) {
+  for (const bool causal : {false, true}) check_attention(*kernels_, {60, 600, 17, 40.0f}, causal);
+}
+
+TEST_P(VectorKernelsTest, AttentionWithHugeScores) {
+  // Scores of thousands: only differences from the largest one matter.
+  const std::int64_t keys = 300, width = 8;
+  Floats q(static_cast<std::size_t>(width), 50.0f), k = random_numbers(keys * width, 2),
+                                                    v = random_numbers(keys * width, 3);
+  for (std::int64_t c = 0; c < width; ++c) k[static_cast<std::size_t>(123 * width + c)] = 50.0f;
+  const Floats expected(v.begin() + 123 * width, v.begin() + 124 * width);
+  EXPECT_TRUE(
+      close(blocked_attention(*kernels_, q, k, v, 1, keys, width, 1.0f, false), expected, 1e-6));
+  EXPECT_TRUE(
+      close(single_attention(*kernels_, q, k, v, 1, keys, width, 1.0f, false), expected, 1e-6));
+}
+
+TEST(VectorKernels, KnowsNoOtherNames) {
+  EXPECT_EQ(vector_kernels("sse9"), nullptr);
+  EXPECT_EQ(vector_kernels(vector_kernels().name), &vector_kernels());
+}
+
+}  // namespace
+}  // namespace tessera::kernels
