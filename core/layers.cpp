@@ -205,13 +205,13 @@ Tensor activate(Context& ctx, Activation activation, const Tensor& x) {
 }
 
 Tensor add(Context& ctx, const Tensor& a, const Tensor& b) {
-  if (a.shape() != b.shape() || !a.is_contiguous() || !b.is_contiguous()) {
+  if (a.shape() != b.shape())
     throw ShapeError(concat("can't add ", a.shape().str(), " and ", b.shape().str()));
-  }
+  const Tensor left = a.to_f32(), right = b.to_f32();  // contiguous
   Tensor y = ctx.empty(a.shape());
   const auto& kernels = kernels::vector_kernels();
   in_pieces(ctx, a.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
-    kernels.add(a.data() + begin, b.data() + begin, end - begin, y.data() + begin);
+    kernels.add(left.data() + begin, right.data() + begin, end - begin, y.data() + begin);
   });
   return y;
 }

@@ -203,20 +203,21 @@ class MatmulCache {
     dnnl::matmul primitive;
     dnnl::memory::desc scratch;
   };
-  const Entry& get(const TileShape& shape) {
+  /// Shared, for the cache may drop the entry while the caller still needs it.
+  std::shared_ptr<const Entry> get(const TileShape& shape) {
     const std::lock_guard lock(mutex_);
     if (const auto found = entries_.find(shape); found != entries_.end()) return found->second;
     if (entries_.size() >= kMostEntries) entries_.clear();
     const SerialOneDnn serial;
     const auto desc = describe(shape);
-    return entries_.emplace(shape, Entry{desc, dnnl::matmul(desc), desc.scratchpad_desc()})
-        .first->second;
+    auto entry = std::make_shared<Entry>(Entry{desc, dnnl::matmul(desc), desc.scratchpad_desc()});
+    return entries_.emplace(shape, std::move(entry)).first->second;
   }
 
  private:
   static constexpr std::size_t kMostEntries = 4096;
   std::mutex mutex_;
-  std::map<TileShape, Entry> entries_;
+  std::map<TileShape, std::shared_ptr<const Entry>> entries_;
 };
 
 std::shared_ptr<MatmulCache> make_matmul_cache() { return std::make_shared<MatmulCache>(); }
@@ -301,14 +302,14 @@ void many_rows(Context& ctx, const MatmulArguments& a) {
                      a.activation};
   };
   const TileShape whole = shape_of(tile), last = shape_of(a.m - (tiles - 1) * tile);
-  const MatmulCache::Entry& whole_entry = ctx.matmul_cache().get(tiles > 1 ? whole : last);
-  const MatmulCache::Entry& last_entry = ctx.matmul_cache().get(last);
+  const auto whole_entry = ctx.matmul_cache().get(tiles > 1 ? whole : last);
+  const auto last_entry = ctx.matmul_cache().get(last);
   const auto scratch_bytes = static_cast<std::int64_t>(
-      std::max(whole_entry.scratch.get_size(), last_entry.scratch.get_size()));
+      std::max(whole_entry->scratch.get_size(), last_entry->scratch.get_size()));
   ctx.parallel_for(tiles, [&](std::int64_t t) {
     const bool is_last = t == tiles - 1;
     Tensor scratch = ctx.empty({scratch_bytes}, DType::u8);
-    run_tile(is_last ? last_entry : whole_entry, is_last ? last : whole, a, t * tile,
+    run_tile(is_last ? *last_entry : *whole_entry, is_last ? last : whole, a, t * tile,
              scratch.raw());
   });
 }

@@ -1,0 +1,394 @@
+#include "core/layers.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/error.h"
+#include "core/kernels/convert.h"
+#include "core/kernels/reference.h"
+#include "unit/core_numbers.h"
+
+namespace tessera {
+namespace {
+
+using testing::close;
+using testing::Floats;
+using testing::random_tensor;
+using testing::strided;
+
+constexpr Activation kActivations[] = {
+    Activation::none, Activation::relu,        Activation::gelu,    Activation::gelu_tanh,
+    Activation::silu, Activation::tanh,        Activation::sigmoid, Activation::quick_gelu,
+    Activation::mish, Activation::relu_squared};
+
+/// Tensors as a checkpoint, written to a file and opened again.
+Weights checkpoint(const std::vector<NamedTensor>& tensors) {
+  const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
+  const auto file =
+      std::filesystem::temp_directory_path() / (std::string("tessera-layers-") + info->name() +
+                                                "-" + std::to_string(::getpid()) + ".safetensors");
+  save_safetensors(file, tensors);
+  Weights w = Weights::open(file);
+  std::filesystem::remove(file);  // stays mapped
+  return w;
+}
+
+Tensor as_type(const Tensor& t, DType type) {
+  if (type == DType::f32) return t;
+  Tensor half = Tensor::empty(t.shape(), type);
+  for (std::int64_t i = 0; i < t.numel(); ++i) {
+    half.data<std::uint16_t>()[i] =
+        type == DType::f16 ? f32_to_f16(t.data()[i]) : f32_to_bf16(t.data()[i]);
+  }
+  return half;
+}
+
+Tensor random_int8(const Shape& shape, std::uint32_t seed) {
+  const Tensor t = random_tensor(shape, seed);
+  Tensor result = Tensor::empty(shape, DType::i8);
+  for (std::int64_t i = 0; i < t.numel(); ++i)
+    result.data<std::int8_t>()[i] = static_cast<std::int8_t>(t.data()[i] * 127.0f);
+  return result;
+}
+
+Tensor times_rows(const Tensor& weight, const Tensor& scales) {
+  Tensor result = weight.to_f32().clone();
+  const std::int64_t width = weight.numel() / weight.dim(0);
+  for (std::int64_t i = 0; i < result.numel(); ++i) result.data()[i] *= scales.data()[i / width];
+  return result;
+}
+
+Floats expected_linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                       const LinearOptions& options = {}) {
+  const Tensor rows = x.to_f32(),
+               residual = options.residual ? options.residual.to_f32() : Tensor();
+  Floats y(static_cast<std::size_t>(x.dim(0) * weight.dim(0)));
+  kernels::reference::linear(rows.data(), weight.data(), bias ? bias.data() : nullptr,
+                             residual ? residual.data() : nullptr, options.activation, x.dim(0),
+                             weight.dim(0), weight.dim(1), y.data());
+  return y;
+}
+
+struct Size {
+  std::int64_t rows, out, in;
+  std::string str() const { return concat(rows, " x ", in, " -> ", out); }
+};
+constexpr Size kSizes[] = {{1, 1, 1},    {1, 3, 17},     {3, 1, 5},      {17, 17, 17},
+                           {31, 64, 48}, {5, 97, 101},   {129, 65, 33},  {1, 385, 192},
+                           {33, 384, 7}, {257, 769, 67}, {128, 128, 128}};
+
+class Layers : public ::testing::Test {
+ protected:
+  Context ctx_{{.threads = 2, .log = {}}};
+};
+
+TEST_F(Layers, LinearAtAwkwardSizes) {
+  for (const Size& s : kSizes) {
+    const Tensor x = random_tensor({s.rows, s.in}, 1), weight = random_tensor({s.out, s.in}, 2),
+                 bias = random_tensor({s.out}, 3);
+    for (const Tensor& b : {bias, Tensor()}) {
+      const Linear linear(weight, b);
+      EXPECT_EQ(linear.in(), s.in);
+      EXPECT_EQ(linear.out(), s.out);
+      EXPECT_TRUE(close(linear(ctx_, x).to_vector(), expected_linear(x, weight, b), 1e-5))
+          << s.str();
+      EXPECT_TRUE(close(linear(ctx_, strided(x)).to_vector(), expected_linear(x, weight, b), 1e-5))
+          << s.str() << ", strided rows";
+    }
+  }
+}
+
+TEST_F(Layers, LinearWithEveryActivationBiasAndResidual) {
+  for (const Size& s : {Size{1, 3, 17}, Size{37, 97, 31}}) {
+    const Tensor x = random_tensor({s.rows, s.in}, 1), weight = random_tensor({s.out, s.in}, 2);
+    const Tensor residual = random_tensor({s.rows, s.out}, 4);
+    for (const Activation activation : kActivations) {
+      for (const Tensor& bias : {random_tensor({s.out}, 3), Tensor()}) {
+        for (const Tensor& added : {residual, Tensor()}) {
+          const LinearOptions options{.activation = activation, .residual = added};
+          EXPECT_TRUE(close(Linear(weight, bias)(ctx_, x, options).to_vector(),
+                            expected_linear(x, weight, bias, options), 2e-5))
+              << s.str() << ", activation " << static_cast<int>(activation) << ", bias "
+              << static_cast<bool>(bias) << ", residual " << static_cast<bool>(added);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Layers, LinearAddsAStridedResidual) {
+  const Tensor x = random_tensor({37, 31}, 1), weight = random_tensor({19, 31}, 2),
+               residual = random_tensor({37, 19}, 4);
+  for (const Activation activation : {Activation::none, Activation::gelu, Activation::mish}) {
+    const LinearOptions options{.activation = activation, .residual = strided(residual)};
+    EXPECT_TRUE(close(Linear(weight, {})(ctx_, x, options).to_vector(),
+                      expected_linear(x, weight, {}, options), 1e-5))
+        << "activation " << static_cast<int>(activation);
+  }
+}
+
+TEST_F(Layers, LinearReadsEveryType) {
+  const Tensor x = random_tensor({5, 33}, 1), weight = random_tensor({67, 33}, 2),
+               bias = random_tensor({67}, 3);
+  for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
+    const Tensor stored = as_type(weight, type), stored_bias = as_type(bias, type);
+    const Weights w = checkpoint({{"weight", stored}, {"bias", stored_bias}});
+    const Floats expected = expected_linear(x, stored.to_f32(), stored_bias.to_f32());
+    EXPECT_TRUE(close(Linear(w, 33, 67)(ctx_, x).to_vector(), expected, 1e-5)) << name_of(type);
+    EXPECT_TRUE(w.leftovers().empty());
+  }
+  EXPECT_THROW(Linear(checkpoint({{"weight", weight}}), 67, 33), ShapeError);
+  EXPECT_THROW(Linear(checkpoint({{"weight", weight}}), 33, 67, Linear::Bias::required),
+               FormatError);
+}
+
+TEST_F(Layers, LinearMultipliesInt8Rows) {
+  for (const Size& s : {Size{1, 3, 17}, Size{33, 97, 64}}) {
+    const Tensor x = random_tensor({s.rows, s.in}, 1), weight = random_int8({s.out, s.in}, 2),
+                 scales = random_tensor({s.out, 1}, 3);
+    const Floats expected = expected_linear(x, times_rows(weight, scales), {});
+    EXPECT_TRUE(close(Linear(weight, {}, scales)(ctx_, x).to_vector(), expected, 1e-4)) << s.str();
+    const Weights w = checkpoint({{"weight", weight}, {"weight_scale", scales}});
+    EXPECT_TRUE(close(Linear(w, s.in, s.out)(ctx_, x).to_vector(), expected, 1e-4)) << s.str();
+    EXPECT_TRUE(w.leftovers().empty());
+  }
+}
+
+TEST_F(Layers, LinearOfGpt2IsTransposed) {
+  const Tensor x = random_tensor({7, 31}, 1), stored = random_tensor({31, 67}, 2),
+               bias = random_tensor({67}, 3);
+  Tensor weight = Tensor::empty({67, 31});
+  for (std::int64_t i = 0; i < 31; ++i) {
+    for (std::int64_t o = 0; o < 67; ++o) weight.data()[o * 31 + i] = stored.data()[i * 67 + o];
+  }
+  const Weights w = checkpoint({{"weight", stored}, {"bias", bias}});
+  EXPECT_TRUE(close(Linear::conv1d(w, 31, 67)(ctx_, x).to_vector(),
+                    expected_linear(x, weight, bias), 1e-5));
+}
+
+TEST_F(Layers, LinearConcatenatesProjections) {
+  const std::int64_t in = 33;
+  const Tensor x = random_tensor({19, in}, 1);
+  const Tensor q = random_tensor({20, in}, 2), k = random_tensor({7, in}, 3),
+               v = random_int8({9, in}, 4), scales = random_tensor({9, 1}, 5),
+               bias = random_tensor({20}, 6);
+  const Weights w = checkpoint({{"q.weight", q},
+                                {"q.bias", bias},
+                                {"k.weight", k},
+                                {"v.weight", v},
+                                {"v.weight_scale", scales}});
+  const Tensor y = Linear::concat({w.at("q"), w.at("k"), w.at("v")}, in, {20, 7, 9})(ctx_, x);
+  ASSERT_EQ(y.shape(), (Shape{19, 36}));
+  EXPECT_TRUE(close(y.columns(0, 20).to_vector(), expected_linear(x, q, bias), 1e-5));
+  EXPECT_TRUE(close(y.columns(20, 27).to_vector(), expected_linear(x, k, {}), 1e-5));
+  EXPECT_TRUE(
+      close(y.columns(27, 36).to_vector(), expected_linear(x, times_rows(v, scales), {}), 1e-4));
+  EXPECT_TRUE(w.leftovers().empty());
+}
+
+TEST_F(Layers, LinearRefusesOtherShapes) {
+  const Linear linear(random_tensor({4, 6}, 1), {});
+  EXPECT_THROW(linear(ctx_, random_tensor({2, 5}, 1)), ShapeError);
+  EXPECT_THROW(linear(ctx_, random_tensor({6}, 1)), ShapeError);
+  const LinearOptions options{.activation = {}, .residual = random_tensor({2, 5}, 1)};
+  EXPECT_THROW(linear(ctx_, random_tensor({2, 6}, 1), options), ShapeError);
+  EXPECT_EQ(linear(ctx_, random_tensor({0, 6}, 1)).shape(), (Shape{0, 4}));
+}
+
+TEST_F(Layers, Norms) {
+  for (const std::int64_t width : {3, 17, 384}) {
+    for (const std::int64_t rows : {1, 3, 67, 129}) {
+      const Tensor x = random_tensor({rows, width}, 1), weight = random_tensor({width}, 2),
+                   bias = random_tensor({width}, 3);
+      const Weights w = checkpoint({{"weight", weight}, {"bias", bias}});
+      Floats layer(static_cast<std::size_t>(x.numel())), rms(layer);
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const float* row = x.data() + i * width;
+        kernels::reference::layer_norm(row, weight.data(), bias.data(), 1e-5f, width,
+                                       layer.data() + i * width);
+        kernels::reference::rms_norm(row, weight.data(), 1e-6f, width, rms.data() + i * width);
+      }
+      for (const Tensor& rows_given : {x, strided(x)}) {
+        EXPECT_TRUE(close(LayerNorm(w, width, 1e-5)(ctx_, rows_given).to_vector(), layer, 1e-5));
+        EXPECT_TRUE(close(RmsNorm(w, width, 1e-6)(ctx_, rows_given).to_vector(), rms, 1e-5));
+      }
+    }
+  }
+}
+
+TEST_F(Layers, EmbeddingLooksRowsUpInEveryType) {
+  const std::vector<std::int32_t> ids{4, 0, 4, 10};
+  const Tensor table = random_tensor({11, 17}, 1), scales = random_tensor({11, 1}, 2);
+  const auto check = [&](const Weights& w, const Tensor& wide) {
+    const Embedding embedding(w, 11, 17);
+    const Tensor rows = embedding(ctx_, ids);
+    ASSERT_EQ(rows.shape(), (Shape{4, 17}));
+    for (std::size_t i = 0; i < ids.size(); ++i)
+      EXPECT_EQ(rows[static_cast<std::int64_t>(i)].to_vector(), wide[ids[i]].to_vector());
+    const Tensor x = random_tensor({3, 17}, 5);
+    EXPECT_TRUE(
+        close(embedding.as_linear()(ctx_, x).to_vector(), expected_linear(x, wide, {}), 1e-4));
+    EXPECT_THROW(embedding(ctx_, std::vector<std::int32_t>{11}), ArgumentError);
+    EXPECT_THROW(embedding(ctx_, std::vector<std::int32_t>{-1}), ArgumentError);
+  };
+  for (const DType type : {DType::f32, DType::f16, DType::bf16}) {
+    const Tensor stored = as_type(table, type);
+    check(checkpoint({{"weight", stored}}), stored.to_f32());
+  }
+  const Tensor small = random_int8({11, 17}, 3);
+  check(checkpoint({{"weight", small}, {"weight_scale", scales}}), times_rows(small, scales));
+}
+
+struct ConvCase {
+  std::int64_t frames, in, out, kernel, stride, padding;
+};
+constexpr ConvCase kConvCases[] = {{1, 1, 1, 1, 1, 0}, {7, 3, 5, 3, 1, 1},     {8, 3, 5, 3, 2, 1},
+                                   {3, 4, 2, 3, 1, 0}, {131, 17, 19, 3, 2, 1}, {5, 2, 3, 7, 1, 3}};
+
+TEST_F(Layers, Conv1d) {
+  for (const ConvCase& c : kConvCases) {
+    const Tensor x = random_tensor({c.frames, c.in}, 1),
+                 weight = random_tensor({c.out, c.in, c.kernel}, 2),
+                 bias = random_tensor({c.out}, 3);
+    const Conv1d conv(checkpoint({{"weight", weight}, {"bias", bias}}), c.in, c.out, c.kernel,
+                      c.stride, c.padding);
+    const std::int64_t count = (c.frames + 2 * c.padding - c.kernel) / c.stride + 1;
+    Floats expected(static_cast<std::size_t>(count * c.out));
+    kernels::reference::conv1d(x.data(), weight.data(), bias.data(), c.frames, c.in, c.out,
+                               c.kernel, c.stride, c.padding, expected.data());
+    EXPECT_TRUE(close(conv(ctx_, x).to_vector(), expected, 1e-5)) << c.frames;
+    EXPECT_TRUE(close(conv(ctx_, strided(x)).to_vector(), expected, 1e-5)) << c.frames;
+    for (float& v : expected) v = kernels::reference::activate(Activation::gelu, v);
+    EXPECT_TRUE(close(conv(ctx_, x, Activation::gelu).to_vector(), expected, 1e-5)) << c.frames;
+  }
+  const Conv1d wide(checkpoint({{"weight", random_tensor({1, 1, 5}, 1)}}), 1, 1, 5, 1, 1);
+  EXPECT_THROW(wide(ctx_, random_tensor({2, 1}, 1)), ShapeError);
+}
+
+TEST_F(Layers, Conv2dTakesPatchesInReadingOrder) {
+  const std::int64_t in = 3, out = 5, patch = 4, height = 11, width = 14;  // edges are left over
+  const Tensor x = random_tensor({in, height, width}, 1),
+               weight = random_tensor({out, in, patch, patch}, 2), bias = random_tensor({out}, 3);
+  Floats expected;
+  for (std::int64_t py = 0; py < height / patch; ++py) {
+    for (std::int64_t px = 0; px < width / patch; ++px) {
+      for (std::int64_t o = 0; o < out; ++o) {
+        double sum = bias.data()[o];
+        for (std::int64_t c = 0; c < in; ++c) {
+          for (std::int64_t i = 0; i < patch * patch; ++i) {
+            const std::int64_t y = py * patch + i / patch, column = px * patch + i % patch;
+            sum += static_cast<double>(x.data()[(c * height + y) * width + column]) *
+                   weight.data()[(o * in + c) * patch * patch + i];
+          }
+        }
+        expected.push_back(static_cast<float>(sum));
+      }
+    }
+  }
+  const Conv2d conv(checkpoint({{"weight", weight}, {"bias", bias}}), in, out, patch);
+  EXPECT_TRUE(close(conv(ctx_, x).to_vector(), expected, 1e-5));
+  EXPECT_THROW(conv(ctx_, random_tensor({in, 3, 8}, 1)), ShapeError);
+  EXPECT_THROW(conv(ctx_, random_tensor({in + 1, 8, 8}, 1)), ShapeError);
+}
+
+struct Heads {
+  std::int64_t heads, kv_heads, width;
+};
+
+TEST_F(Layers, Attention) {
+  for (const Heads& h : {Heads{1, 1, 17}, Heads{3, 3, 31}, Heads{6, 2, 16}, Heads{4, 1, 64}}) {
+    for (const std::int64_t queries : {1, 3, 4, 5, 17, 97}) {
+      for (const std::int64_t keys : {1, 3, 17, 64, 257}) {
+        for (const bool causal : {false, true}) {
+          if (causal && keys < queries) continue;
+          const Tensor q = random_tensor({queries, h.heads * h.width}, 1),
+                       k = random_tensor({keys, h.kv_heads * h.width}, 2),
+                       v = random_tensor({keys, h.kv_heads * h.width}, 3);
+          Floats expected(static_cast<std::size_t>(q.numel()));
+          kernels::reference::attention(
+              q.data(), k.data(), v.data(), queries, keys, h.heads, h.kv_heads, h.width,
+              1.0f / std::sqrt(static_cast<float>(h.width)), causal, expected.data());
+          const AttentionOptions options{
+              .heads = h.heads, .kv_heads = h.kv_heads, .causal = causal, .scale = 0};
+          EXPECT_TRUE(close(attention(ctx_, q, k, v, options).to_vector(), expected, 3e-6));
+          EXPECT_TRUE(
+              close(attention(ctx_, strided(q), strided(k), strided(v), options).to_vector(),
+                    expected, 3e-6))
+              << "heads " << h.heads << ", queries " << queries << ", keys " << keys;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(Layers, AttentionRefusesOtherShapes) {
+  const auto t = [](std::int64_t rows, std::int64_t columns) {
+    return random_tensor({rows, columns}, 1);
+  };
+  const auto fails = [&](const Tensor& q, const Tensor& k, const Tensor& v,
+                         const AttentionOptions& options) {
+    EXPECT_THROW(attention(ctx_, q, k, v, options), ShapeError);
+  };
+  fails(t(3, 8), t(3, 8), t(4, 8), {.heads = 2});
+  fails(t(3, 8), t(3, 6), t(3, 6), {.heads = 2});
+  fails(t(3, 8), t(3, 8), t(3, 8), {.heads = 3});
+  fails(t(3, 8), t(0, 8), t(0, 8), {.heads = 2});
+  fails(t(4, 8), t(3, 8), t(3, 8), {.heads = 2, .kv_heads = 0, .causal = true});
+  fails(t(3, 9), t(3, 6), t(3, 6), {.heads = 3, .kv_heads = 2});
+}
+
+TEST_F(Layers, ActivationsHaveTheirNames) {
+  EXPECT_EQ(activation_from_name("gelu_new"), Activation::gelu_tanh);
+  EXPECT_EQ(activation_from_name("gelu"), Activation::gelu);
+  EXPECT_EQ(activation_from_name("quick_gelu"), Activation::quick_gelu);
+  EXPECT_EQ(activation_from_name("swish"), Activation::silu);
+  EXPECT_THROW(activation_from_name("snake"), UnsupportedError);
+}
+
+TEST_F(Layers, ActivateAndAdd) {
+  const Tensor a = random_tensor({401, 401}, 1), b = random_tensor({401, 401}, 2);
+  const Tensor sum = add(ctx_, a, b), soft = activate(ctx_, Activation::mish, a);
+  for (std::int64_t i = 0; i < a.numel(); ++i) {
+    ASSERT_EQ(sum.data()[i], a.data()[i] + b.data()[i]);
+    ASSERT_EQ(soft.data()[i], kernels::reference::activate(Activation::mish, a.data()[i]));
+  }
+  EXPECT_THROW(add(ctx_, a, b.slice(0, 5)), ShapeError);
+}
+
+/// All layers over one input, with so many threads: every number of every result.
+Floats everything(int threads) {
+  Context ctx({.threads = threads, .log = {}});
+  Floats all;
+  const auto keep = [&](const Tensor& t) {
+    const Floats values = t.to_vector();
+    all.insert(all.end(), values.begin(), values.end());
+  };
+  const Weights w =
+      checkpoint({{"weight", random_tensor({96}, 1)}, {"bias", random_tensor({96}, 2)}});
+  const Weights conv = checkpoint({{"weight", random_tensor({96, 96, 3}, 3)}});
+  const Weights image = checkpoint({{"weight", random_tensor({96, 3, 8, 8}, 4)}});
+  const Linear up(random_tensor({801, 96}, 5), random_tensor({801}, 6));
+  for (const std::int64_t rows : {1, 3, 40, 290}) {
+    const Tensor x = random_tensor({rows, 96}, 7), y = random_tensor({290, 96}, 8);
+    keep(up(ctx, x, {.activation = Activation::gelu, .residual = {}}));
+    keep(LayerNorm(w, 96, 1e-5)(ctx, x));
+    keep(RmsNorm(w, 96, 1e-5)(ctx, x));
+    keep(Conv1d(conv, 96, 96, 3, 2, 1)(ctx, x));
+    keep(attention(ctx, x, y, y, {.heads = 3, .kv_heads = 0, .causal = false, .scale = 0}));
+    keep(attention(ctx, x, y, y, {.heads = 3, .kv_heads = 0, .causal = true, .scale = 0}));
+    keep(add(ctx, x, x));
+  }
+  keep(Conv2d(image, 3, 96, 8)(ctx, random_tensor({3, 75, 75}, 9)));
+  return all;
+}
+
+TEST_F(Layers, ResultsDoNotDependOnTheNumberOfThreads) {
+  const Floats one = everything(1);
+  EXPECT_EQ(one, everything(2));
+  EXPECT_EQ(one, everything(3));
+}
+
+}  // namespace
+}  // namespace tessera
