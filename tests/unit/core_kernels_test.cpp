@@ -96,6 +96,36 @@ TEST_P(VectorKernelsTest, Add) {
   }
 }
 
+TEST_P(VectorKernelsTest, FewRowsTimesWeights) {
+  constexpr std::int64_t kColumns = 64;
+  for (const std::int64_t k : kWidths) {
+    for (std::int64_t m = 1; m <= kFewRows; ++m) {
+      const std::int64_t ldx = k + 3;
+      const Floats x = random_numbers(m * ldx, 1), weight = random_numbers(kColumns * k, 2);
+      Floats panel(weight.size()), rows, expected(static_cast<std::size_t>(m * kColumns));
+      for (std::int64_t i = 0; i < kColumns * k; ++i)
+        panel[static_cast<std::size_t>(i % k * kColumns + i / k)] =
+            weight[static_cast<std::size_t>(i)];
+      for (std::int64_t r = 0; r < m; ++r)
+        rows.insert(rows.end(), x.begin() + r * ldx, x.begin() + r * ldx + k);
+      reference::linear(rows.data(), weight.data(), nullptr, nullptr, Activation::none, m, kColumns,
+                        k, expected.data());
+      Guarded by_panel(m * kColumns);
+      kernels_->few_rows_panel(x.data(), ldx, m, panel.data(), k, by_panel.data());
+      EXPECT_TRUE(close(by_panel.numbers(), expected, 2e-5)) << m << " rows of " << k;
+      for (const std::int64_t n : {std::int64_t{1}, std::int64_t{17}, kColumns}) {
+        reference::linear(rows.data(), weight.data(), nullptr, nullptr, Activation::none, m, n, k,
+                          expected.data());
+        Guarded by_dot(m * n);
+        kernels_->few_rows_dot(x.data(), ldx, m, weight.data(), n, k, by_dot.data());
+        expected.resize(static_cast<std::size_t>(m * n));
+        EXPECT_TRUE(close(by_dot.numbers(), expected, 2e-5)) << m << " rows of " << k;
+        expected.resize(static_cast<std::size_t>(m * kColumns));
+      }
+    }
+  }
+}
+
 TEST_P(VectorKernelsTest, PacksHeads) {
   const std::int64_t panel = kernels_->panel;
   for (const std::int64_t width : {1, 3, 17, 48, 64}) {
