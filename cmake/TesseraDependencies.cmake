@@ -1,8 +1,7 @@
-# Every foreign library, found once for all folders, so that each folder only names the targets it links.
-#   TESSERA_LINKED_PACKAGES   a consumer of the installed static libraries must find them, too (tesseraConfig.cmake)
-#   TESSERA_HEADER_PACKAGES   headers only, needed to build Tessera and never seen by its consumers
+# Every foreign library, found once for all folders, so that each folder only names the targets it links. Those of
+# TESSERA_LINKED_PACKAGES must be found again by whoever uses the installed static libraries (tesseraConfig.cmake); the
+# others are headers only, which consumers never see.
 set(TESSERA_LINKED_PACKAGES Threads OneDNN OpenCVParts FFmpeg Oniguruma Utf8proc)
-set(TESSERA_HEADER_PACKAGES nlohmann_json Eigen3 Stb)
 
 # Imported targets must be seen by whoever links our libraries, a parent project that uses add_subdirectory included.
 macro(tessera_find target)
@@ -20,5 +19,7 @@ tessera_find(FFmpeg::FFmpeg FFmpeg)
 tessera_find(Oniguruma::Oniguruma Oniguruma)
 tessera_find(Utf8proc::Utf8proc Utf8proc)
 tessera_find(nlohmann_json::nlohmann_json nlohmann_json 3.9)
-tessera_find(Eigen3::Eigen Eigen3 3.3 NO_MODULE)
 tessera_find(Stb::Stb Stb)
+if(TESSERA_BUILD_CLI)
+  tessera_find(CLI11::CLI11 CLI11 2.0)
+endif()
