@@ -48,7 +48,8 @@ int ByteSource::read_callback(void* self, std::uint8_t* to, int n) {
   if (source.spent_ > kFreeBytes + kBytesPerByte * source.size()) return AVERROR(EIO);
   const std::int64_t got = source.read_at(source.position_, to, n);
   source.spent_ += std::max<std::int64_t>(got, 1024);
-  if (got <= 0) return AVERROR_EOF;
+  if (got < 0) return AVERROR(EIO);
+  if (got == 0) return AVERROR_EOF;
   source.position_ += got;
   return static_cast<int>(got);
 }
@@ -77,7 +78,7 @@ std::int64_t ByteSource::seek_callback(void* self, std::int64_t offset, int when
 }
 
 std::int64_t MemorySource::read_at(std::int64_t offset, std::uint8_t* to, std::int64_t n) {
-  n = std::min(n, size() - offset);
+  n = std::clamp<std::int64_t>(size() - offset, 0, n);
   if (n > 0) std::memcpy(to, bytes_.data() + offset, static_cast<std::size_t>(n));
   return n;
 }
@@ -93,7 +94,7 @@ std::int64_t FileSource::read_at(std::int64_t offset, std::uint8_t* to, std::int
   file_.clear();
   file_.seekg(offset);
   file_.read(reinterpret_cast<char*>(to), n);
-  return static_cast<std::int64_t>(file_.gcount());
+  return file_.bad() ? -1 : static_cast<std::int64_t>(file_.gcount());
 }
 
 std::vector<std::uint8_t> read_stream(const std::filesystem::path& file) {

@@ -15,7 +15,7 @@ namespace tessera::audio {
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
-  /// Up to n bytes from `offset`; fewer only at the end.
+  /// Up to n bytes from `offset`; fewer only at the end, -1 where reading fails.
   virtual std::int64_t read_at(std::int64_t offset, std::uint8_t* to, std::int64_t n) = 0;
   virtual std::int64_t size() const = 0;
 
