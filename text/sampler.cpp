@@ -133,7 +133,7 @@ float largest_logit(std::span<const Candidate> candidates) {
 }
 
 double weight(const Candidate& c, float largest) {
-  return std::exp(static_cast<double>(c.logit) - static_cast<double>(largest));
+  return static_cast<double>(std::exp(c.logit - largest));
 }
 
 /// Keeps the most likely ones until they hold `p` of the probability.
@@ -148,8 +148,10 @@ void keep_top_p(std::vector<Candidate>& candidates, double p, std::size_t at_lea
   while (count < candidates.size() && (held < p * total || count < at_least)) {
     if (count == sorted) {
       sorted = std::min(candidates.size(), std::max<std::size_t>(64, 4 * sorted));
-      std::partial_sort(begin + static_cast<std::ptrdiff_t>(count),
-                        begin + static_cast<std::ptrdiff_t>(sorted), candidates.end(), more_likely);
+      const auto from = begin + static_cast<std::ptrdiff_t>(count);
+      const auto to = begin + static_cast<std::ptrdiff_t>(sorted);
+      std::nth_element(from, to, candidates.end(), more_likely);
+      std::sort(from, to, more_likely);
     }
     held += weight(candidates[count++], largest);
   }
