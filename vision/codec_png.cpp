@@ -101,7 +101,7 @@ class Picture {
       file_.fail(at, "corrupt: the checksum of a chunk is wrong");
     if (at == kSignature || name == "IEND") {
       append(chunk);
-    } else if (name == "PLTE" && header_.color == kPalette && !has_palette_) {
+    } else if (name == "PLTE" && header_.color == kPalette && data_bytes_ == 0 && !has_palette_) {
       take_palette(at, content);
     } else if (name == "IDAT" && !data_ended_) {
       append(chunk);

@@ -4,146 +4,11 @@
 #include <array>
 #include <optional>
 
+#include "vision/jpeg_bits.h"
 #include "vision/jpeg_segments.h"
 
 namespace tessera::vision {
 namespace {
-
-/// Bits of coded data, without the zero byte after each 0xff.
-class BitReader {
- public:
-  BitReader(const Encoded& file, std::size_t begin, std::size_t end)
-      : file_(file), at_(file.bytes().data() + begin), end_(file.bytes().data() + end) {}
-
-  /// The next bits, up to 32; zeros beyond the end.
-  std::uint32_t peek(std::uint32_t count) {
-    if (left_ < count) refill();
-    return left_ >= count ? static_cast<std::uint32_t>(buffer_ >> (left_ - count) &
-                                                       ((std::uint64_t{1} << count) - 1))
-                          : static_cast<std::uint32_t>(buffer_ << (count - left_) &
-                                                       ((std::uint64_t{1} << count) - 1));
-  }
-  void drop(std::uint32_t count) {
-    if (left_ < count) refill();
-    if (left_ < count)
-      file_.fail(position(), "the file is truncated: the coded picture ends early");
-    left_ -= count;
-  }
-  /// Drops what is left before a restart marker, and the marker.
-  void restart() {
-    do {
-      left_ = 0;
-      refill();
-    } while (left_ > 0);
-    while (end_ - at_ > 1 && at_[0] == 0xff && at_[1] == 0xff) ++at_;
-    if (end_ - at_ < 2 || at_[0] != 0xff || at_[1] < kJpegRst0 || at_[1] >= kJpegSoi)
-      file_.fail(position(), "corrupt: expected a restart marker");
-    at_ += 2;
-  }
-  std::size_t position() const { return static_cast<std::size_t>(at_ - file_.bytes().data()); }
-  /// The first byte of which no bit was dropped.
-  std::size_t end_of_used() const {
-    const std::uint8_t* at = at_;
-    for (std::uint32_t unused = left_ / 8; unused > 0; --unused)
-      at -= at[-1] == 0 && at[-2] == 0xff ? 2 : 1;
-    return static_cast<std::size_t>(at - file_.bytes().data());
-  }
-
- private:
-  void refill() {
-    while (left_ <= 56 && at_ < end_) {
-      if (at_[0] == 0xff) {
-        if (end_ - at_ < 2 || at_[1] != 0) return;  // a marker
-        ++at_;
-        buffer_ = buffer_ << 8 | 0xff;
-      } else {
-        buffer_ = buffer_ << 8 | at_[0];
-      }
-      ++at_;
-      left_ += 8;
-    }
-  }
-
-  const Encoded& file_;
-  const std::uint8_t *at_, *end_;
-  std::uint64_t buffer_ = 0;  // its lowest left_ bits are next
-  std::uint32_t left_ = 0;
-};
-
-class BitWriter {
- public:
-  explicit BitWriter(std::vector<std::uint8_t>& out) : out_(out) {}
-  void bits(std::uint32_t value, std::uint32_t count) {
-    while (count-- > 0) {
-      byte_ = byte_ << 1 | (value >> count & 1);
-      if (++used_ == 8) flush();
-    }
-  }
-  /// Fills the byte with ones.
-  void align() {
-    while (used_ != 0) bits(1, 1);
-  }
-
- private:
-  void flush() {
-    out_.push_back(static_cast<std::uint8_t>(byte_));
-    if ((byte_ & 0xff) == 0xff) out_.push_back(0);
-    used_ = 0;
-    byte_ = 0;
-  }
-  std::vector<std::uint8_t>& out_;
-  std::uint32_t byte_ = 0;
-  int used_ = 0;
-};
-
-struct Code {
-  std::uint8_t length = 0, symbol = 0;  // length 0: none
-};
-
-class HuffmanTable {
- public:
-  HuffmanTable() = default;
-  /// Lengths (16 bytes) and symbols at `at`.
-  HuffmanTable(const Encoded& file, std::size_t at) {
-    std::uint32_t next = 0;  // code
-    std::size_t symbol = at + 16;
-    for (std::uint8_t length = 1; length <= 16; ++length, next <<= 1) {
-      const std::uint32_t count = file.u8(at + length - 1);
-      if (next + count > 1u << length) file.fail(at, "a Huffman table with too many codes");
-      first_[length - 1] = next;
-      before_[length - 1] = symbols_.size();
-      for (std::uint32_t i = 0; i < count; ++i, ++next) {
-        symbols_.push_back(static_cast<std::uint8_t>(file.u8(symbol++)));
-        if (length > kShort) continue;
-        const std::uint32_t same = kShort - length;
-        std::fill_n(short_.begin() + (next << same), 1 << same, Code{length, symbols_.back()});
-      }
-      end_[length - 1] = next;
-    }
-  }
-  std::size_t size() const { return 16 + symbols_.size(); }
-
-  /// The code that comes next; it is not dropped.
-  Code find(const Encoded& file, BitReader& in) const {
-    const std::uint32_t bits = in.peek(16);
-    const Code code = short_[bits >> (16 - kShort)];
-    if (code.length > 0) return code;
-    for (std::uint32_t length = kShort + 1; length <= 16; ++length) {
-      const std::uint32_t candidate = bits >> (16 - length);
-      if (candidate >= first_[length - 1] && candidate < end_[length - 1])
-        return {static_cast<std::uint8_t>(length),
-                symbols_[before_[length - 1] + candidate - first_[length - 1]]};
-    }
-    file.fail(in.position(), "corrupt: bits that are no code");
-  }
-
- private:
-  static constexpr std::uint32_t kShort = 9;       // bits of codes found at once
-  std::array<Code, 1 << kShort> short_{};          // by the next bits
-  std::array<std::uint32_t, 16> first_{}, end_{};  // codes of each length
-  std::array<std::size_t, 16> before_{};           // symbols of shorter codes
-  std::vector<std::uint8_t> symbols_;
-};
 
 struct ScanComponent {
   std::size_t index = 0;  // among the frame's
@@ -171,7 +36,7 @@ class Walker {
     for (std::size_t at = segment.at; at < segment.at + segment.length;) {
       const std::uint32_t slot = file_.u8(at);
       if ((slot & 15) > 3 || slot >> 4 > 1) file_.fail(at, "a Huffman table numbered ", slot);
-      tables_[slot >> 4][slot & 15] = HuffmanTable(file_, at + 1);
+      tables_[slot >> 4][slot & 15] = JpegHuffmanTable(file_, at + 1);
       at += 1 + tables_[slot >> 4][slot & 15].size();
     }
   }
@@ -203,8 +68,8 @@ class Walker {
   /// codes end.
   std::size_t walk(const JpegSegment& segment, const Scan& scan, const std::array<Keep, 4>& keep,
                    std::vector<std::uint8_t>* out) {
-    BitReader in(file_, segment.at + segment.length, segment.data_end);
-    std::optional<BitWriter> writer;
+    JpegBitReader in(file_, segment.at + segment.length, segment.data_end);
+    std::optional<JpegBitWriter> writer;
     if (out != nullptr) writer.emplace(*out);
     const bool alone = scan.components.size() == 1;
     const JpegComponent& only = layout_.components[scan.components[0].index];
@@ -229,8 +94,8 @@ class Walker {
   }
 
  private:
-  void block(const Scan& scan, const ScanComponent& component, Keep keep, BitReader& in,
-             BitWriter* out) {
+  void block(const Scan& scan, const ScanComponent& component, Keep keep, JpegBitReader& in,
+             JpegBitWriter* out) {
     const bool copied = out != nullptr && keep == Keep::as_is;
     // A flat block is one bit where values are refined, else a bit for "same mean" and a bit for
     // "nothing more".
@@ -241,13 +106,13 @@ class Walker {
       in.drop(count);
     };
     if (scan.refines > 0) return take(1);
-    const Code mean = tables_[0][component.dc].find(file_, in);
+    const JpegCode mean = tables_[0][component.dc].find(file_, in);
     if (mean.symbol > 15)
       file_.fail(in.position(), "corrupt: a value of ", int{mean.symbol}, " bits");
     take(mean.length + mean.symbol);
-    const HuffmanTable& table = tables_[1][component.ac];
+    const JpegHuffmanTable& table = tables_[1][component.ac];
     for (std::uint32_t k = 1; k <= scan.last; ++k) {
-      const Code detail = table.find(file_, in);
+      const JpegCode detail = table.find(file_, in);
       take(detail.length + (detail.symbol & 15u));
       if (detail.symbol == 0) break;  // nothing more
       k += detail.symbol >> 4;        // zeros before it
@@ -257,7 +122,7 @@ class Walker {
   const Encoded& file_;
   const JpegLayout& layout_;
   std::int64_t restart_interval_ = 0;
-  std::array<std::array<HuffmanTable, 4>, 2> tables_;  // [DC, AC][number]
+  std::array<std::array<JpegHuffmanTable, 4>, 2> tables_;  // [DC, AC][number]
 };
 
 void append_segment(std::vector<std::uint8_t>& out, std::uint32_t marker,
