@@ -159,8 +159,8 @@ void unpack_row(const Header& header, std::span<const std::uint8_t> row,
       pixel |= static_cast<std::uint32_t>(row[x * bits / 8 + i]) << 8 * i;
     for (std::size_t c = 0; c < 3; ++c) {
       const Channel& channel = header.channels[c];
-      out[c] =
-          static_cast<std::uint8_t>((pixel >> channel.shift & channel.most) * 255 / channel.most);
+      const std::uint32_t value = pixel >> channel.shift & channel.most;
+      out[c] = static_cast<std::uint8_t>(channel.most == 255 ? value : value * 255 / channel.most);
     }
   }
 }

@@ -209,10 +209,7 @@ std::vector<std::uint8_t> decode_bytes(const Encoded& file, const Layout& l, con
   strip.set(kTiffPhotometric, {kBlackIsZero});
   strip.set(kTiffSamples, {1});
   strip.set(kTiffBits, {8});
-  const Image grey = decode_by_opencv(file, strip.file(part.data), l.row_bytes(), part.rows);
-  std::vector<std::uint8_t> bytes(size);
-  for (std::size_t i = 0; i < size; ++i) bytes[i] = grey.pixels[i * 3];
-  return bytes;
+  return decode_grey_by_opencv(file, strip.file(part.data), l.row_bytes(), part.rows);
 }
 
 /// The samples of one row, narrowed to 8 bits as Pillow does (16-bit grey saturates, 16-bit colour

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "vision/encoded.h"
 #include "vision/image.h"
@@ -28,6 +29,10 @@ Decoded decode_gif(const Encoded& file);
 /// codec refuses it or the size differs.
 Image decode_by_opencv(const Encoded& file, std::span<const std::uint8_t> bytes, std::int64_t width,
                        std::int64_t height);
+/// The same for 8-bit grey, one byte a pixel.
+std::vector<std::uint8_t> decode_grey_by_opencv(const Encoded& file,
+                                                std::span<const std::uint8_t> bytes,
+                                                std::int64_t width, std::int64_t height);
 
 /// A colour from its ink and the black ink: (255 - ink) * (255 - black) / 255, rounded as Pillow
 /// does.

@@ -18,16 +18,19 @@ class JpegBitReader {
 
   /// The next bits, up to 32; zeros beyond the end.
   std::uint32_t peek(std::uint32_t count) {
-    if (left_ < count) refill();
-    return left_ >= count ? static_cast<std::uint32_t>(buffer_ >> (left_ - count) &
-                                                       ((std::uint64_t{1} << count) - 1))
-                          : static_cast<std::uint32_t>(buffer_ << (count - left_) &
-                                                       ((std::uint64_t{1} << count) - 1));
+    if (left_ < count) [[unlikely]] {
+      refill();
+      if (left_ < count)
+        return static_cast<std::uint32_t>(buffer_ << (count - left_)) & mask(count);
+    }
+    return static_cast<std::uint32_t>(buffer_ >> (left_ - count)) & mask(count);
   }
   void drop(std::uint32_t count) {
-    if (left_ < count) refill();
-    if (left_ < count)
-      file_.fail(position(), "the file is truncated: the coded picture ends early");
+    if (left_ < count) [[unlikely]] {
+      refill();
+      if (left_ < count)
+        file_.fail(position(), "the file is truncated: the coded picture ends early");
+    }
     left_ -= count;
   }
   /// Drops what is left before a restart marker, and the marker.
@@ -51,7 +54,26 @@ class JpegBitReader {
   }
 
  private:
+  static std::uint32_t mask(std::uint32_t count) {
+    return static_cast<std::uint32_t>((std::uint64_t{1} << count) - 1);
+  }
   void refill() {
+    if (end_ - at_ >= 8 && left_ > 0) {
+      std::uint64_t word = 0;
+      for (int i = 0; i < 8; ++i) word = word << 8 | at_[i];
+      constexpr std::uint64_t kOnes = 0x0101010101010101u;
+      const bool has_ff = ((~word - kOnes) & word & (kOnes << 7)) != 0;
+      if (!has_ff) {
+        const std::uint32_t bytes = (64 - left_) / 8;
+        buffer_ = buffer_ << 8 * bytes | word >> (64 - 8 * bytes);
+        at_ += bytes;
+        left_ += 8 * bytes;
+        return;
+      }
+    }
+    refill_by_bytes();
+  }
+  void refill_by_bytes() {
     while (left_ <= 56 && at_ < end_) {
       if (at_[0] == 0xff) {
         if (end_ - at_ < 2 || at_[1] != 0) return;  // a marker
@@ -97,8 +119,13 @@ class JpegBitWriter {
   int used_ = 0;
 };
 
+/// A code and the value after it, whose bits the symbol's lower half counts.
 struct JpegCode {
-  std::uint8_t length = 0, symbol = 0;  // length 0: none
+  std::uint8_t bits = 0;  // of both; 0: no code
+  std::uint8_t symbol = 0;
+  JpegCode() = default;
+  JpegCode(std::uint32_t length, std::uint8_t symbol_)
+      : bits(static_cast<std::uint8_t>(length + symbol_ % 16)), symbol(symbol_) {}
 };
 
 class JpegHuffmanTable {
@@ -128,17 +155,21 @@ class JpegHuffmanTable {
   JpegCode find(const Encoded& file, JpegBitReader& in) const {
     const std::uint32_t bits = in.peek(16);
     const JpegCode code = short_[bits >> (16 - kShort)];
-    if (code.length > 0) return code;
+    if (code.bits > 0) [[likely]]
+      return code;
+    return find_long(file, in, bits);
+  }
+
+ private:
+  JpegCode find_long(const Encoded& file, const JpegBitReader& in, std::uint32_t bits) const {
     for (std::uint32_t length = kShort + 1; length <= 16; ++length) {
       const std::uint32_t candidate = bits >> (16 - length);
       if (candidate >= first_[length - 1] && candidate < end_[length - 1])
-        return {static_cast<std::uint8_t>(length),
-                symbols_[before_[length - 1] + candidate - first_[length - 1]]};
+        return {length, symbols_[before_[length - 1] + candidate - first_[length - 1]]};
     }
     file.fail(in.position(), "corrupt: bits that are no code");
   }
 
- private:
   static constexpr std::uint32_t kShort = 9;       // bits of codes found at once
   std::array<JpegCode, 1 << kShort> short_{};      // by the next bits
   std::array<std::uint32_t, 16> first_{}, end_{};  // codes of each length

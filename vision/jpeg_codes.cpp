@@ -96,24 +96,30 @@ class Walker {
  private:
   void block(const Scan& scan, const ScanComponent& component, Keep keep, JpegBitReader& in,
              JpegBitWriter* out) {
-    const bool copied = out != nullptr && keep == Keep::as_is;
+    if (out == nullptr)
+      return read_block(scan, component, in, [&in](std::uint32_t count) { in.drop(count); });
     // A flat block is one bit where values are refined, else a bit for "same mean" and a bit for
     // "nothing more".
-    if (out != nullptr && keep == Keep::flat)
-      out->bits(0, scan.refines == 0 && scan.last > 0 ? 2 : 1);
-    const auto take = [&](std::uint32_t count) {
-      if (copied) out->bits(in.peek(count), count);
+    if (keep == Keep::flat) out->bits(0, scan.refines == 0 && scan.last > 0 ? 2 : 1);
+    read_block(scan, component, in, [&](std::uint32_t count) {
+      if (keep == Keep::as_is) out->bits(in.peek(count), count);
       in.drop(count);
-    };
+    });
+  }
+
+  /// Finds one code after the other; take(n) has to drop its bits and those of its value.
+  template <class Take>
+  void read_block(const Scan& scan, const ScanComponent& component, JpegBitReader& in,
+                  const Take& take) const {
     if (scan.refines > 0) return take(1);
     const JpegCode mean = tables_[0][component.dc].find(file_, in);
     if (mean.symbol > 15)
       file_.fail(in.position(), "corrupt: a value of ", int{mean.symbol}, " bits");
-    take(mean.length + mean.symbol);
+    take(mean.bits);
     const JpegHuffmanTable& table = tables_[1][component.ac];
     for (std::uint32_t k = 1; k <= scan.last; ++k) {
       const JpegCode detail = table.find(file_, in);
-      take(detail.length + (detail.symbol & 15u));
+      take(detail.bits);
       if (detail.symbol == 0) break;  // nothing more
       k += detail.symbol >> 4;        // zeros before it
     }
