@@ -126,8 +126,7 @@ class DocumentReader : public nlohmann::json_sax<json> {
         fail(concat("merge ", document_.merges.size(), ": more than two tokens"));
       pair_.push_back(std::move(v));
     } else if (!v.starts_with("#version")) {
-      document_.merges.push_back(
-          parse_merge(v, concat(where_, ": merge ", document_.merges.size())));
+      document_.merges.push_back(parse_merge(v, where_, "merge", document_.merges.size()));
     }
     return true;
   }
@@ -170,11 +169,12 @@ nlohmann::json parse_json(std::string_view text, const std::string& where) {
   return read(text, where, false).rest;
 }
 
-std::pair<std::string, std::string> parse_merge(std::string_view line, const std::string& where) {
+std::pair<std::string, std::string> parse_merge(std::string_view line, const std::string& where,
+                                                const char* unit, std::size_t number) {
   const std::size_t space = line.find(' ');
   if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos)
-    throw FormatError(
-        concat(where, ": expected two tokens with one space between, found '", line, "'"));
+    throw FormatError(concat(where, ": ", unit, " ", number,
+                             ": expected two tokens with one space between, found '", line, "'"));
   return {std::string(line.substr(0, space)), std::string(line.substr(space + 1))};
 }
 

@@ -63,7 +63,8 @@ std::vector<std::pair<std::string, std::uint32_t>> parse_vocab_json(std::string_
                                                                     const std::string& where);
 /// Other files of a checkpoint.
 nlohmann::json parse_json(std::string_view text, const std::string& where);
-/// One merge, "left right".
-std::pair<std::string, std::string> parse_merge(std::string_view line, const std::string& where);
+/// One merge, "left right", which is the `number`-th `unit` (merge, line) of where.
+std::pair<std::string, std::string> parse_merge(std::string_view line, const std::string& where,
+                                                const char* unit, std::size_t number);
 
 }  // namespace tessera::text

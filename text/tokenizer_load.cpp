@@ -111,7 +111,7 @@ class TokenizerLoader {
     const fs::path vocab_file = folder / "vocab.json", merges_file = folder / "merges.txt";
     Vocabulary vocabulary =
         make_vocabulary(parse_vocab_json(read_text(vocab_file), vocab_file.string()));
-    const std::string lines = read_text(merges_file);
+    const std::string lines = read_text(merges_file), merges_name = merges_file.string();
     Bpe::Merges merges;
     std::size_t number = 0;
     for (std::size_t at = 0; at < lines.size();) {
@@ -120,7 +120,7 @@ class TokenizerLoader {
       if (line.ends_with('\r')) line.remove_suffix(1);
       ++number;
       if (!line.empty() && !line.starts_with("#version"))
-        merges.push_back(parse_merge(line, concat(merges_file.string(), ": line ", number)));
+        merges.push_back(parse_merge(line, merges_name, "line", number));
       at = end + 1;
     }
     auto impl =
