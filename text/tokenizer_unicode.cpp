@@ -18,8 +18,7 @@ constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 void mark(std::vector<std::uint8_t>& bits, std::string_view property, std::uint8_t flag) {
   std::string name(property);
   auto* begin = reinterpret_cast<OnigUChar*>(name.data());
-  const int ctype =
-      ONIGENC_PROPERTY_NAME_TO_CTYPE(ONIG_ENCODING_UTF8, begin, begin + name.size());
+  const int ctype = ONIGENC_PROPERTY_NAME_TO_CTYPE(ONIG_ENCODING_UTF8, begin, begin + name.size());
   OnigCodePoint single_bytes = 0;
   const OnigCodePoint* ranges = nullptr;
   if (ctype < 0 || ONIG_ENCODING_UTF8->get_ctype_code_range(static_cast<OnigCtype>(ctype),
