@@ -13,7 +13,7 @@ endmacro()
 
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 tessera_find(Threads::Threads Threads)
-tessera_find(OneDNN::OneDNN OneDNN 2.5)
+tessera_find(OneDNN::OneDNN OneDNN 2.2)
 tessera_find(OpenCVParts::core OpenCVParts)
 tessera_find(FFmpeg::FFmpeg FFmpeg)
 tessera_find(Oniguruma::Oniguruma Oniguruma)

@@ -21,6 +21,14 @@ namespace {
 using Dims = dnnl::memory::dims;
 using Format = dnnl::memory::format_tag;
 constexpr auto kF32 = dnnl::memory::data_type::f32;
+// oneDNN before 2.4 has no format for panels of 64 columns; it takes weights as rows.
+#if DNNL_VERSION_MAJOR > 2 || DNNL_VERSION_MINOR >= 4
+constexpr bool kHasPanels = true;
+constexpr auto kPanels = Format::BA16a64b;
+#else
+constexpr bool kHasPanels = false;
+constexpr auto kPanels = Format::ba;
+#endif
 
 /// While it lives, oneDNN calls of this thread run on this thread alone (parallelism is ours: see
 /// matmul()). The OpenMP runtime that oneDNN brought along is asked by name, so that nothing here
@@ -79,7 +87,7 @@ dnnl::memory::desc rows(std::int64_t m, std::int64_t n, std::int64_t stride) {
 }
 
 dnnl::memory::desc weight_desc(const TileShape& t) {
-  return {Dims{t.k, t.n}, kF32, t.blocked ? Format::BA16a64b : Format::ba};
+  return {Dims{t.k, t.n}, kF32, t.blocked ? kPanels : Format::ba};
 }
 
 void append_activation(dnnl::post_ops& ops, Activation activation) {
@@ -131,6 +139,7 @@ dnnl::matmul::primitive_desc describe(const TileShape& t) {
 /// Whether oneDNN multiplies by a blocked weight of this shape with its fast kernels (else it would
 /// take its reference).
 bool blocked_is_fast(std::int64_t n, std::int64_t k) {
+  if (!kHasPanels) return false;
   const SerialOneDnn serial;
   const TileShape tile{64, n, k, k, n, n, true, true, Activation::gelu};
   try {

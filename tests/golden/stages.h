@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -8,14 +9,18 @@
 
 namespace tessera::golden {
 
-/// While it lives, every intermediate result that the context shows and the case knows is compared.
+/// While it lives, the intermediate results that the context shows and the case knows are compared,
+/// each name once. Towers and later steps show results under the same names: with `whole_prompt`,
+/// only those of the golden shape count.
 class StageCheck {
  public:
-  StageCheck(Context& ctx, const Case& c, std::string prefix = "") : ctx_(ctx) {
-    ctx_.observer = [this, &c, prefix = std::move(prefix)](const std::string& name,
-                                                           const Tensor& value) {
-      if (!c.has(prefix + name)) return;
-      ++compared_;
+  StageCheck(Context& ctx, const Case& c, std::string prefix = "", bool whole_prompt = false)
+      : ctx_(ctx) {
+    ctx_.observer = [this, &c, prefix = std::move(prefix), whole_prompt](const std::string& name,
+                                                                         const Tensor& value) {
+      if (!c.has(prefix + name) || seen_.count(name)) return;
+      if (whole_prompt && value.shape() != c.get(prefix + name).shape()) return;
+      seen_.insert(name);
       EXPECT_TRUE(c.matches(prefix + name, value));
     };
   }
@@ -25,12 +30,12 @@ class StageCheck {
   /// Stops comparing; how many stages were compared.
   int finish() {
     ctx_.observer = nullptr;
-    return compared_;
+    return static_cast<int>(seen_.size());
   }
 
  private:
   Context& ctx_;
-  int compared_ = 0;
+  std::set<std::string> seen_;
 };
 
 /// "gpt2-base" -> "gpt2_base", as GoogleTest wants names.
