@@ -1,5 +1,6 @@
 #include "core/tensor.h"
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 
@@ -143,7 +144,7 @@ Tensor Tensor::pooled(const std::shared_ptr<BufferPool>& pool, const Shape& shap
 Tensor Tensor::from(std::span<const float> values, const Shape& shape) {
   assert(static_cast<std::int64_t>(values.size()) == shape.numel());
   Tensor t = empty(shape);
-  std::memcpy(t.data_, values.data(), values.size_bytes());
+  std::copy(values.begin(), values.end(), t.data());
   return t;
 }
 

@@ -47,6 +47,7 @@ TEST(Tensor, IsEmptyByDefault) {
   const Tensor t;
   EXPECT_FALSE(t);
   EXPECT_TRUE(Tensor::empty({0}));
+  EXPECT_EQ(Tensor::from({}, {0, 4}).to_vector(), Floats());
 }
 
 TEST(Tensor, IsAlignedAndContiguous) {
