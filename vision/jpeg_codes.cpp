@@ -178,6 +178,7 @@ class Copy {
       else if (is_table(next.marker))
         append_segment(out_, next.marker, file_.part(next.at, next.length));
     }
+    if (layout_.progressive()) flat_details();
     out_.insert(out_.end(), {0xff, kJpegEoi});
     return std::move(out_);
   }
@@ -215,18 +216,42 @@ class Copy {
     if (header[0] == 0) return;
     const auto band = band_of(file_, layout_, from);
     header.insert(header.end(), band.begin(), band.end());
-    if (flat) {  // one code, the bit 0, for symbol 0
-      for (const int kind : {0, 1}) {
-        std::array<std::uint8_t, 18> table{static_cast<std::uint8_t>(kind << 4 | kFlatTable), 1};
-        append_segment(out_, kJpegDht, table);
-      }
-    }
+    if (flat) flat_tables();
     append_segment(out_, kJpegSos, header);
     if (scan.first > 0) {  // a progressive scan of details: of one component only, taken whole
       const auto codes = file_.part(from.at + from.length, from.data_end - from.at - from.length);
       out_.insert(out_.end(), codes.begin(), codes.end());
     } else {
       walker_.walk(from, scan, keep_, &out_);
+    }
+  }
+
+  /// One code, the bit 0, for symbol 0.
+  void flat_tables() {
+    for (const int kind : {0, 1}) {
+      std::array<std::uint8_t, 18> table{static_cast<std::uint8_t>(kind << 4 | kFlatTable), 1};
+      append_segment(out_, kJpegDht, table);
+    }
+  }
+
+  /// Scans that say of the flat components that they have no details. Without them decoders would
+  /// take the file for one that is still being loaded, and smooth it (libjpeg-turbo 2.1.2 even
+  /// refuses it).
+  void flat_details() {
+    constexpr std::array<std::uint8_t, 2> kNoRestarts{0, 0};
+    append_segment(out_, kJpegDri, kNoRestarts);
+    flat_tables();
+    for (std::size_t i = 0; i < layout_.components.size(); ++i) {
+      if (keep_[i] != Keep::flat) continue;
+      const JpegComponent& component = layout_.components[i];
+      const std::array<std::uint8_t, 6> header{
+          1, static_cast<std::uint8_t>(component.id), kFlatTable, 1, 63, 0};
+      append_segment(out_, kJpegSos, header);
+      JpegBitWriter bits(out_);
+      for (std::int64_t n = layout_.blocks_across(component) * layout_.blocks_down(component);
+           n > 0; --n)
+        bits.bits(0, 1);
+      bits.align();
     }
   }
 
