@@ -23,6 +23,11 @@ Tensor read_bias(const Weights& w, std::int64_t out, Linear::Bias bias) {
   return w.get_f32("bias", {out});
 }
 
+/// A packed weight is not read from the file again: its pages need not stay in memory beside it.
+void release_if_large(const Weights& w, std::size_t bytes) {
+  if (bytes >= std::size_t{1} << 20) w.release_pages();
+}
+
 }  // namespace
 
 struct Linear::Impl {
@@ -34,6 +39,7 @@ Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias) {
   const StoredWeight stored = read_weight(w, out, in);
   impl_ = std::make_shared<Impl>(
       Impl{kernels::PackedMatrix::pack(stored.weight, stored.scales), read_bias(w, out, bias)});
+  release_if_large(w, stored.weight.nbytes());
 }
 
 Linear::Linear(const Tensor& weight, const Tensor& bias, const Tensor& scales)
@@ -72,6 +78,7 @@ Linear Linear::concat(const std::vector<Weights>& parts, std::int64_t in,
     }
     at += outs[i];
   }
+  release_if_large(parts.front(), weight.nbytes());
   return {weight, any_bias ? bias : Tensor()};
 }
 

@@ -17,6 +17,12 @@ Config read_if_present(const fs::path& file) {
   return fs::exists(file, ignored) ? Config::read(file) : Config();
 }
 
+bool has_tokenizer(const fs::path& directory) {
+  std::error_code ignored;
+  return fs::exists(directory / "tokenizer.json", ignored) ||
+         fs::exists(directory / "vocab.json", ignored);
+}
+
 CheckpointFiles read_files(const fs::path& directory) {
   std::error_code error;
   if (!fs::is_directory(directory, error)) {
@@ -66,13 +72,18 @@ std::shared_ptr<const Model> Model::open(const fs::path& directory) {
   model->config = files.config;
   model->generation_config = files.generation_config;
   model->family = files.config.string("model_type");
+  // The tokenizer comes first: what parsing takes is given back before the weights need memory.
+  if (has_tokenizer(directory)) model->tokenizer = text::Tokenizer::open(directory);
   const auto all = families();
   if (const ModelFamily* family = find_family(all, model->family)) {
     family->load(files, *model);
   } else {
     load_single(files, *model);
   }
-  if (model->decoder) model->tokenizer = text::Tokenizer::open(directory);
+  if (model->decoder && !model->tokenizer) {
+    throw IoError(
+        concat(directory.string(), ": has no tokenizer.json (nor vocab.json and merges.txt)"));
+  }
   model->unread = files.weights.leftovers();
   files.weights.release_pages();
   model->weights = files.weights;

@@ -94,6 +94,7 @@ class Gpt2 : public LanguageModel {
     ln_f_ = LayerNorm(w.at("ln_f"), c_.width, c_.eps);
     if (c_.tied) {
       head_ = wte_.as_linear();
+      weights.release_pages();  // the largest weight, and packed now
       weights.ignore("lm_head.weight");
     } else {
       head_ = Linear(weights.at("lm_head"), c_.width, c_.vocab);

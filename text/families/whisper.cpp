@@ -79,6 +79,7 @@ class WhisperDecoder : public LanguageModel {
         positions_(w.get_f32("embed_positions.weight", {c_.positions, c_.width})),
         norm_(w.at("layer_norm"), c_.width, kEps),
         head_(tokens_.as_linear()) {
+    w.release_pages();  // the head is the largest weight, and packed now
     for (std::int64_t i = 0; i < c_.layers; ++i) blocks_.emplace_back(c_, w.at("layers").at(i), i);
   }
 
