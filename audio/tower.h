@@ -11,11 +11,12 @@
 
 namespace tessera::audio {
 
-/// A spectrogram encoder: log-mel frames in, one row for each stretch of sound out. Const and shared.
+/// A spectrogram encoder: log-mel frames in, one row for each stretch of sound out. Const and
+/// shared.
 class AudioTower {
  public:
   virtual ~AudioTower() = default;
-  virtual std::int64_t width() const = 0;   ///< D of a row
+  virtual std::int64_t width() const = 0;  ///< D of a row
   virtual std::int64_t mels() const = 0;
   virtual std::int64_t frames() const = 0;  ///< of a full window, e.g. 3000
   /// log-mel [frames, mels] -> last hidden states [T, D] after the final norm.

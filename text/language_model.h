@@ -1,8 +1,8 @@
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/config.h"
@@ -19,23 +19,27 @@ struct Sequence {
   std::int64_t rows = 0;
 };
 
-/// A GPT-type decoder: token embeddings in, logits out. Const and shared; all state is in the caches.
+/// A GPT-type decoder: token embeddings in, logits out. Const and shared; all state is in the
+/// caches.
 class LanguageModel {
  public:
   virtual ~LanguageModel() = default;
-  virtual std::int64_t width() const = 0;        ///< D
-  virtual std::int64_t vocab_size() const = 0;   ///< V
+  virtual std::int64_t width() const = 0;       ///< D
+  virtual std::int64_t vocab_size() const = 0;  ///< V
   virtual std::int64_t max_positions() const = 0;
   virtual bool has_cross_attention() const { return false; }
   virtual KvCache new_cache() const = 0;
 
   /// ids [T] -> embedding rows [T, D], positions not yet added.
   virtual Tensor embed(Context& ctx, std::span<const std::int32_t> ids) const = 0;
-  /// Projects memory rows [R, D] to every layer's keys and values for cross-attention, once per memory.
+  /// Projects memory rows [R, D] to every layer's keys and values for cross-attention, once per
+  /// memory.
   virtual void set_memory(Context& ctx, const Tensor& memory, KvCache& cache) const;
-  /// rows [N, D], the sequences' rows one after the other (prefill: one of T rows; a step: B of one row each), at
-  /// positions cache.length().. -> last hidden states [N, D]. Each sequence's result is the same as it would be alone.
-  virtual Tensor forward(Context& ctx, const Tensor& rows, std::span<const Sequence> sequences) const = 0;
+  /// rows [N, D], the sequences' rows one after the other (prefill: one of T rows; a step: B of one
+  /// row each), at positions cache.length().. -> last hidden states [N, D]. Each sequence's result
+  /// is the same as it would be alone.
+  virtual Tensor forward(Context& ctx, const Tensor& rows,
+                         std::span<const Sequence> sequences) const = 0;
   /// Hidden states [N, D] -> logits [N, V].
   virtual Tensor logits(Context& ctx, const Tensor& hidden) const = 0;
 };
