@@ -1,8 +1,12 @@
 """The tessera family, composed from HF's parts: what FORMAT.md says, in PyTorch."""
+import json
+import tempfile
+
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import GenerationMixin, GPT2LMHeadModel, WhisperForConditionalGeneration
+from transformers import GenerationMixin, GPT2LMHeadModel, ViTConfig, WhisperConfig, WhisperForConditionalGeneration
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.deit.modeling_deit import DeiTModel
@@ -154,3 +158,28 @@ def nested(config):
     for key in ("transformers_version", "_name_or_path", "id2label", "label2id"):
         out.pop(key, None)
     return {k: v for k, v in sorted(out.items()) if v is not None}
+
+
+def from_checkpoint(folder):
+    """A tessera checkpoint with a Whisper decoder and both towers (any of f32, f16, int8) as a reference model."""
+    with open(f"{folder}/config.json") as f:
+        config = json.load(f)
+    stored = load_file(f"{folder}/model.safetensors")
+    tensors = {n: t.float() * stored[f"{n}_scale"] if f"{n}_scale" in stored else t.float()
+               for n, t in stored.items() if not n.endswith("_scale")}
+
+    def part(prefix):
+        return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+    model = Tessera(config["consume"], WhisperConfig(**config["text_config"]), ViTConfig(**config["vision_config"]),
+                    WhisperConfig(**config["audio_config"]), config["vision_projector"], config["audio_projector"])
+    with tempfile.TemporaryDirectory() as tower:  # from_pretrained knows the published names
+        save_file(part("vision_tower."), f"{tower}/model.safetensors", metadata={"format": "pt"})
+        with open(f"{tower}/config.json", "w") as f:
+            json.dump(config["vision_config"], f)
+        model.vision_tower = ViTModel.from_pretrained(tower, add_pooling_layer=False)
+    model.audio_tower.load_state_dict(part("audio_tower."))
+    model.vision_projector.load_state_dict(part("vision_projector."))
+    model.body().load_state_dict(part("decoder."))
+    model.decoder.tie_weights()
+    return model.eval()
