@@ -36,7 +36,9 @@ TEST(Fixture, EveryCaseOpens) {
     for (const Generated& g : c.generated()) {
       EXPECT_FALSE(g.prompt.empty()) << g.name;
       EXPECT_FALSE(g.ids.empty()) << g.name;
-      if (!g.hypotheses.empty()) EXPECT_EQ(g.hypotheses[0].ids, g.ids) << g.name;
+      if (!g.hypotheses.empty()) {
+        EXPECT_EQ(g.hypotheses[0].ids, g.ids) << g.name;
+      }
     }
   }
 }
