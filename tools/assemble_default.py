@@ -102,9 +102,8 @@ def generation_config(vocabulary):
 def model_card(dtype):
     with open(os.path.join(HERE, "default_model_card.md"), encoding="utf-8") as f:
         card = f.read()
-    weights = {"int8": "2-D weights int8 with one scale per output row (compressed-tensors, int-quantized), all else f16",
-               "f16": "f16", "f32": "f32"}[dtype]
-    return card.replace("{weights}", weights)
+    rounded = "2-D weights int8 with one scale per output row (compressed-tensors, int-quantized), all else f16"
+    return card.replace("{weights}", rounded if dtype == "int8" else dtype)
 
 
 def main():
@@ -136,7 +135,8 @@ def main():
     with open(os.path.join(out, "README.md"), "w", encoding="utf-8") as f:
         f.write(model_card(arguments.dtype))
     size = sum(e.stat().st_size for e in os.scandir(out))
-    print(f"{out}: {size / 1e6:.1f} MB, {sum(t.size for n, t in tensors.items() if not n.endswith('_scale')):,} parameters")
+    parameters = sum(t.size for n, t in tensors.items() if not n.endswith("_scale"))
+    print(f"{out}: {size / 1e6:.1f} MB, {parameters:,} parameters")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""int8 with one scale per output row, in the names and config of compressed-tensors (format int-quantized). NumPy only."""
+"""int8 with one scale per output row, as compressed-tensors stores it (format int-quantized). NumPy only."""
 import numpy as np
 
 # 2-D weights that are read as plain rows, not multiplied with or looked up by token id.
@@ -6,12 +6,12 @@ NOT_QUANTIZED = ("embed_positions.weight", "wpe.weight")
 
 
 def is_quantized(name, shape):
-    """Weights of Linear and token Embedding modules; convolutions, norms, biases and position tables stay as they are."""
+    """Weights of Linear and token Embedding modules; convolutions, norms, biases, position tables stay as they are."""
     return len(shape) == 2 and name.endswith(".weight") and not name.endswith(NOT_QUANTIZED)
 
 
 def quantize_rows(weight):
-    """[out, in] -> int8 [out, in], scale [out, 1] f32: symmetric, rounded to nearest even, a row's largest value is 127."""
+    """[out, in] -> int8 [out, in], scale [out, 1] f32: symmetric, to nearest even, a row's largest value is 127."""
     weight = weight.astype(np.float32)
     largest = np.abs(weight).max(axis=1, keepdims=True)
     scale = np.maximum(largest / np.float32(127), np.finfo(np.float32).tiny)

@@ -30,7 +30,8 @@ class Reader:
         def read(name):
             with open(f"{folder}/{name}.json") as f:
                 return json.load(f)
-        preprocessing, self.config, self.generation = read("preprocessor_config"), read("config"), read("generation_config")
+        self.config, self.generation = read("config"), read("generation_config")
+        preprocessing = read("preprocessor_config")
         self.model = from_checkpoint(folder)
         self.words = Tokenizer.from_file(f"{folder}/tokenizer.json")
         self.see = ViTImageProcessorPil(**preprocessing["image_processor"])
@@ -44,7 +45,8 @@ class Reader:
         return self.model.hear(self.hear(sound, sampling_rate=16000, return_tensors="pt").input_features[0])[1]
 
     def answer(self, paths, task, begin):
-        ids = torch.tensor([self.config["tasks"][task]["start"] + self.words.encode(begin, add_special_tokens=False).ids])
+        begin = self.words.encode(begin, add_special_tokens=False).ids
+        ids = torch.tensor([self.config["tasks"][task]["start"] + begin])
         inputs, _ = self.model.inputs(ids, torch.cat([self.rows(p) for p in paths])[None])
         end = self.config["eos_token_id"]
         out = self.model.generate(**inputs, max_new_tokens=LIMITS[task], do_sample=False, num_beams=1, eos_token_id=end,
@@ -71,7 +73,8 @@ def main():
         kind = entry["task"] + (" (photo and sound)" if len(entry["files"]) > 1 else "")
         counts[kind, ids == entry["ids"]] += 1
         if ids != entry["ids"]:
-            print(f"{kind}: {entry['files']}\n  expected {entry['text']}\n  found    {reader.words.decode(ids).strip()}")
+            print(f"{kind}: {entry['files']}\n  expected {entry['text']}")
+            print(f"  found    {reader.words.decode(ids).strip()}")
     for kind in sorted({k for k, _ in counts}):
         print(f"{kind}: {counts[kind, True]} same, {counts[kind, False]} changed")
 

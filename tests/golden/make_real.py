@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What HF transformers says on real input, for the tests named Real: tests/data/real/whisper_tiny_en.json and vit_tiny.json.
+"""What HF transformers says on real input, for the tests named Real (tests/data/real/*.json).
 
     make_real.py [--shared DIR] [whisper] [vit]        (ffmpeg, librosa, torch, transformers; ten minutes on one core)
 """
@@ -18,7 +18,8 @@ import librosa  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
-from transformers import ViTForImageClassification, WhisperFeatureExtractor, WhisperForConditionalGeneration  # noqa: E402
+from transformers import (ViTForImageClassification, WhisperFeatureExtractor,  # noqa: E402
+                          WhisperForConditionalGeneration)
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil  # noqa: E402
 
 OUT = os.path.normpath(os.path.join(HERE, "../data/real"))
@@ -83,7 +84,7 @@ def make_whisper(shared):
     parts = [e["file"] for e in entries[:8]]
     ids, segments = whisper.run(np.concatenate([decode(f"{shared}/{p}") for p in parts]), timestamps=True, whole=True)
     write_json(f"{OUT}/whisper_tiny_en.json", {
-        "about": "HF transformers, whisper-tiny.en in f32, greedy, generation_config.json as it is; sound decoded by ffmpeg",
+        "about": "HF transformers, whisper-tiny.en in f32, greedy by its generation_config.json; sound by ffmpeg",
         "passed_over": passed_over, "utterances": entries,
         "long": {"about": "the files' samples one after the other, log-mel of the whole, HF's sequential windows",
                  "files": parts, "text": whisper.text(ids), "segments": segments}})

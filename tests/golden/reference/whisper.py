@@ -36,8 +36,8 @@ class Vocabulary:
     def generation_config(self, multilingual):
         i = self.id
         config = {"begin_suppress_tokens": [0, self.end], "bos_token_id": self.end,
-                  "decoder_start_token_id": self.start, "eos_token_id": self.end, "is_multilingual": multilingual, "max_initial_timestamp_index": 10,
-                  "max_length": POSITIONS, "no_timestamps_token_id": i["<|notimestamps|>"], "pad_token_id": self.end,
+                  "decoder_start_token_id": self.start, "eos_token_id": self.end, "is_multilingual": multilingual,
+                  "max_initial_timestamp_index": 10, "max_length": POSITIONS, "no_timestamps_token_id": i["<|notimestamps|>"], "pad_token_id": self.end,
                   "prev_sot_token_id": i["<|startofprev|>"], "return_timestamps": False,
                   "suppress_tokens": [27, 30, 31, i["<|startoftranscript|>"], i["<|translate|>"], i["<|transcribe|>"],
                                       i["<|startoflm|>"], i["<|startofprev|>"], i["<|nospeech|>"]]}
