@@ -166,6 +166,9 @@ void pack_panel(const float* rows64, std::int64_t count, std::int64_t k, std::in
 }  // namespace
 
 PackedMatrix PackedMatrix::pack(const Tensor& weight, const Tensor& scales) {
+  if (weight.rank() != 2 || weight.numel() == 0) {
+    throw ShapeError(concat("a weight matrix of shape ", weight.shape().str()));
+  }
   PackedMatrix packed;
   packed.n_ = weight.dim(0);
   packed.k_ = weight.dim(1);

@@ -1,0 +1,166 @@
+#include "fusion/session.h"
+
+#include <gtest/gtest.h>
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "core/error.h"
+#include "fusion/transcribe.h"
+
+namespace tessera::fusion {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path family(const char* name) {
+  return fs::path(TESSERA_SOURCE_DIR) / "tests/data/families" / name;
+}
+
+Image picture(int seed) {
+  Image image{20, 16, std::vector<std::uint8_t>(20 * 16 * 3)};
+  for (std::size_t i = 0; i < image.pixels.size(); ++i) {
+    image.pixels[i] =
+        static_cast<std::uint8_t>((i * 37 + static_cast<std::size_t>(seed) * 101) * (i + 3) % 251);
+  }
+  return image;
+}
+
+/// A copy of a checkpoint in a folder of its own, whose config.json has `from` replaced by `to`.
+class Edited {
+ public:
+  Edited(const char* name, const std::string& from, const std::string& to)
+      : path_(fs::temp_directory_path() /
+              ("tessera-edited-" + std::to_string(::getpid()) + "-" +
+               ::testing::UnitTest::GetInstance()->current_test_info()->name())) {
+    fs::remove_all(path_);
+    fs::copy(family(name), path_, fs::copy_options::recursive);
+    std::ifstream in(path_ / "config.json");
+    std::string text{std::istreambuf_iterator<char>(in), {}};
+    const auto at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    if (at != std::string::npos) text.replace(at, from.size(), to);
+    std::ofstream(path_ / "config.json") << text;
+  }
+  ~Edited() { fs::remove_all(path_); }
+  Edited(const Edited&) = delete;
+  Edited& operator=(const Edited&) = delete;
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+TEST(Session, OrderOfImagesChangesASplicedPrompt) {
+  Session session(Model::open(family("tessera-splice")));
+  text::SamplingOptions options = session.defaults("prompt");
+  options.log_probabilities = true;
+  const Prompt one{picture(1), picture(2), Text{"on"}}, other{picture(2), picture(1), Text{"on"}};
+  const Result a = session.generate(one, {"prompt", options}),
+               b = session.generate(other, {"prompt", options});
+  ASSERT_FALSE(a.sequences.front().log_probabilities.empty());
+  EXPECT_NE(a.sequences.front().log_probabilities.front(),
+            b.sequences.front().log_probabilities.front());
+}
+
+TEST(Session, ThreadsDoNotChangeAnything) {
+  const auto model = Model::open(family("tessera-memory"));
+  std::vector<std::vector<float>> seen;
+  for (const int threads : {1, 2, 5}) {
+    Session session(model, {.threads = threads});
+    text::SamplingOptions options = session.defaults("caption");
+    options.num_beams = 1;
+    options.log_probabilities = true;
+    seen.push_back(
+        session.generate({picture(3)}, {"caption", options}).sequences.front().log_probabilities);
+  }
+  ASSERT_FALSE(seen[0].empty());
+  EXPECT_EQ(seen[0], seen[1]);  // to the bit
+  EXPECT_EQ(seen[0], seen[2]);
+}
+
+TEST(Session, StreamedPiecesAreTheText) {
+  Session session(Model::open(family("tessera-memory")));
+  std::string streamed;
+  text::SamplingOptions options = session.defaults("prompt");
+  options.num_beams = 1;
+  const Result result = session.generate({picture(4), Text{"on"}}, {"prompt", options},
+                                         [&](const std::string& piece) {
+                                           streamed += piece;
+                                           return true;
+                                         });
+  EXPECT_FALSE(result.text.empty());
+  EXPECT_EQ(streamed, result.text);
+}
+
+TEST(Session, CancelledIsAResultNotAnError) {
+  Session session(Model::open(family("tessera-memory")));
+  session.cancel();
+  EXPECT_EQ(session.generate({picture(4)}, {"prompt", {}}).stop_reason,
+            text::StopReason::cancelled);
+  session.reset();
+  EXPECT_NE(session.generate({picture(4)}, {"prompt", {}}).stop_reason,
+            text::StopReason::cancelled);
+}
+
+TEST(Session, WhatTheModelCannotTakeIsNamed) {
+  Session pictures(Model::open(family("tessera-splice-images"))),
+      sounds(Model::open(family("tessera-memory-sounds")));
+  EXPECT_THROW(pictures.generate({Sound{std::vector<float>(1600), {}}}), UnsupportedError);
+  EXPECT_THROW(sounds.generate({picture(1)}), UnsupportedError);
+  EXPECT_THROW(transcribe(pictures, std::vector<float>(1600)), UnsupportedError);
+  EXPECT_THROW(transcribe(sounds, {}), ArgumentError);
+  EXPECT_THROW(transcribe(sounds, std::vector<float>(1600), {.language = "de"}), ArgumentError);
+  Session classifier(Model::open(family("vit-classify")));
+  EXPECT_THROW(classifier.generate({picture(1)}), UnsupportedError);
+  EXPECT_EQ(classifier.classify(picture(1), 3).size(), 3u);
+  EXPECT_THROW(pictures.classify(picture(1), 3), UnsupportedError);
+}
+
+TEST(Session, UnknownLanguagesAndTasksAreArgumentErrors) {
+  Session many(Model::open(family("whisper-multilingual"))),
+      english(Model::open(family("whisper-english")));
+  const std::vector<float> samples(1600, 0.01f);
+  EXPECT_THROW(transcribe(many, samples, {.language = "klingon"}), ArgumentError);
+  EXPECT_THROW(transcribe(english, samples, {.language = "de"}), ArgumentError);
+  EXPECT_THROW(transcribe(english, samples, {.task = "translate"}), ArgumentError);
+}
+
+TEST(Model, BrokenConfigsAreErrorsThatNameTheKey) {
+  const struct {
+    const char *checkpoint, *from, *to, *message;
+  } cases[] = {
+      {"tessera-memory", "\"consume\": \"memory\"", "\"consume\": \"osmosis\"", "osmosis"},
+      {"tessera-memory", "\"tessera_version\": 1", "\"tessera_version\": 2", "tessera_version"},
+      {"tessera-memory", "\"type\": \"mlp\"", "\"type\": \"magic\"", "magic"},
+      {"tessera-memory", "\"reduce\": \"none\"", "\"reduce\": \"sum\"", "sum"},
+      {"tessera-splice", "\"consume\": \"splice\"", "\"consume\": \"memory\"", "cross-attention"},
+      {"vit-classify", "\"model_type\": \"vit\"", "\"model_type\": \"vat\"", "vat"},
+      {"vit-classify", "\"num_attention_heads\": 3", "\"num_attention_heads\": 4", "heads"},
+      {"vit-classify", "\"hidden_size\": 18", "\"hidden_size\": -18", "hidden_size"},
+      {"vit-classify", "\"hidden_size\": 18", "\"hidden_size\": 21", "[21"},
+  };
+  for (const auto& c : cases) {
+    const Edited edited(c.checkpoint, c.from, c.to);
+    try {
+      Model::open(edited.path());
+      ADD_FAILURE() << c.to << " was accepted";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(c.message), std::string::npos)
+          << c.to << ": " << error.what();
+    }
+  }
+}
+
+TEST(Model, MissingFilesAreNamed) {
+  EXPECT_THROW(Model::open(family("no-such-checkpoint")), IoError);
+  EXPECT_THROW(Model::open(family("vit-classify") / "config.json"), IoError);
+  const Edited edited("tessera-memory", "\"consume\"", "\"consume\"");
+  fs::remove(edited.path() / "tokenizer.json");
+  EXPECT_THROW(Model::open(edited.path()), IoError);
+}
+
+}  // namespace
+}  // namespace tessera::fusion
