@@ -58,6 +58,7 @@ class Whisper {
 
   Transcript run(const Tensor& mel /*[frames, mels]*/, double total_seconds) {
     timestamps_ = options_.timestamps || mel.dim(0) > frames_;
+    total_ = total_seconds;
     std::int64_t seek = 0;
     while (seek < mel.dim(0) && out_.stop_reason != text::StopReason::cancelled) {
       seek += decode_window(mel, seek, std::min(frames_, mel.dim(0) - seek));
@@ -169,7 +170,7 @@ class Whisper {
       const auto last =
           std::find_if(ids.rbegin(), ids.rend(), [this](auto id) { return is_timestamp(id); });
       if (last != ids.rend() && *last != tokens_.timestamp_begin) length = time_of(*last);
-      add_segment(offset, offset + length, ids);
+      add_segment(offset, timestamps_ ? offset + length : std::min(offset + length, total_), ids);
       return count;
     }
     const bool single_ending = n >= 2 && is_timestamp(ids[n - 1]) && !is_timestamp(ids[n - 2]);
@@ -221,6 +222,7 @@ class Whisper {
   text::SamplingOptions sampling_;
   std::int64_t frames_;
   bool timestamps_ = false;
+  double total_ = 0;  // seconds of sound
   Ids start_;
   Transcript out_;
 };
