@@ -12,7 +12,7 @@ namespace {
 struct Options {
   CommonOptions common;
   SamplingFlags sampling;
-  std::string text, file, task = "prompt";
+  std::string text, file, task;
   std::vector<std::string> images, sounds;
 };
 
@@ -37,9 +37,10 @@ fusion::Prompt build(const Options& o) {
 int run(const Options& o, bool marks) {
   fusion::Session session(o.common.open(), o.common.context());
   const InterruptGuard guard(session);
-  fusion::GenerateOptions generate{o.task, session.defaults(o.task)};
-  o.sampling.apply(*generate.sampling);
   const fusion::Prompt prompt = marks ? build(o) : fusion::Prompt{fusion::Text{given_text(o)}};
+  const std::string task = o.task.empty() ? fusion::task_of(prompt) : o.task;
+  fusion::GenerateOptions generate{task, session.defaults(task)};
+  o.sampling.apply(*generate.sampling);
   const bool stream = stdout_is_terminal() && !o.common.json && generate.sampling->num_beams == 1 &&
                       generate.sampling->num_return_sequences == 1;
   fusion::Session::OnText on_text;
@@ -60,7 +61,7 @@ int run(const Options& o, bool marks) {
   } else {
     for (const text::Generated& g : result.sequences) print_line(g.text);
   }
-  if (o.common.timings) report_timings(o.task, result.timings);
+  if (o.common.timings) report_timings(task, result.timings);
   return result.stop_reason == text::StopReason::cancelled ? kInterrupted : kOk;
 }
 
@@ -79,8 +80,9 @@ Run add_prompt(CLI::App& app) {
   command->add_option("--audio", o->sounds, "A sound (once for each)")
       ->type_name("FILE")
       ->allow_extra_args(false);
-  command->add_option("--task", o->task, "Start sequence: a task of the checkpoint's config")
-      ->capture_default_str();
+  command->add_option(
+      "--task", o->task,
+      "Start sequence: caption, transcribe or prompt (default: by what the prompt holds)");
   o->common.add_to(*command, true);
   o->sampling.add_to(*command);
   command->footer(

@@ -25,6 +25,13 @@ void check_marks(std::string_view mark, std::size_t marks, std::size_t given, co
 
 }  // namespace
 
+std::string task_of(const Prompt& prompt) {
+  const auto holds = [&](auto is) { return std::ranges::any_of(prompt, is); };
+  const bool sounds = holds([](const auto& part) { return std::holds_alternative<Sound>(part); });
+  const bool images = holds([](const auto& part) { return std::holds_alternative<Image>(part); });
+  return sounds && !images ? "transcribe" : "prompt";
+}
+
 Prompt parse_prompt(std::string_view text, std::span<const Image> images,
                     std::span<const Sound> sounds) {
   const std::size_t image_marks = count_marks(text, kImageMark),

@@ -19,6 +19,10 @@ using vision::Image;
 /// What the user gave, in order.
 using Prompt = std::vector<std::variant<Text, Image, Sound>>;
 
+/// The task whose start sequence suits a prompt: "transcribe" for sounds without images, else
+/// "prompt".
+std::string task_of(const Prompt& prompt);
+
 /// A text with the marks {image} and {audio}: each takes the next of `images` or `sounds`. What is
 /// left over comes first, before the text, images before sounds. Throws ArgumentError where marks
 /// outnumber images or sounds.

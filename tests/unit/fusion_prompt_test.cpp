@@ -50,6 +50,14 @@ TEST(Prompt, MoreMarksThanFilesIsAnErrorThatSaysHowMany) {
   EXPECT_THROW(parse_prompt("{audio}", images, {}), ArgumentError);
 }
 
+TEST(Prompt, SoundsAloneAreTranscribed) {
+  EXPECT_EQ(task_of({sound(1)}), "transcribe");
+  EXPECT_EQ(task_of({sound(1), Text{"x"}}), "transcribe");
+  EXPECT_EQ(task_of({sound(1), image(1)}), "prompt");
+  EXPECT_EQ(task_of({image(1)}), "prompt");
+  EXPECT_EQ(task_of({}), "prompt");
+}
+
 TEST(Prompt, OtherBracesAreText) {
   EXPECT_EQ(shape_of(parse_prompt("{imag} {image", {}, {})), "T({imag} {image)");
   EXPECT_TRUE(parse_prompt("", {}, {}).empty());
