@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "core/error.h"
 #include "text/tokenizer_regex.h"
+#include "text/tokenizer_unicode_ranges.h"
 
 namespace tessera::text {
 namespace {
@@ -30,11 +32,18 @@ void mark(std::vector<std::uint8_t>& bits, std::string_view property, std::uint8
       bits[c] |= flag;
 }
 
+void mark(std::vector<std::uint8_t>& bits, std::span<const CharRange> ranges, std::uint8_t flag) {
+  for (const CharRange& range : ranges)
+    for (char32_t c = range.first; c <= range.last; ++c) bits[c] |= flag;
+}
+
 std::vector<std::uint8_t> make_bits() {
   initialize_regex();
   std::vector<std::uint8_t> bits(kCodePoints);
   mark(bits, "L", CharClasses::kLetter);
   mark(bits, "N", CharClasses::kNumber);
+  mark(bits, kNewLetters, CharClasses::kLetter | CharClasses::kWord);
+  mark(bits, kNewNumbers, CharClasses::kNumber);
   mark(bits, "White_Space", CharClasses::kSpace);
   mark(bits, "M", CharClasses::kMark | CharClasses::kWord);
   for (const std::string_view word : {"Alphabetic", "Nd", "Pc", "Join_Control"})

@@ -17,7 +17,8 @@ class CharClasses {
   static constexpr std::uint8_t kPunctuation = 16;  ///< \p{P} and the ASCII punctuation
   static constexpr std::uint8_t kMark = 32;         ///< \p{M}
 
-  /// Made at the first call, from the regular expression library's own tables.
+  /// Made at the first call, from the regular expression library's tables and what newer Unicode
+  /// versions added to them.
   static const CharClasses& get();
   std::uint8_t of(char32_t c) const { return bits_[c]; }
   bool is(char32_t c, std::uint8_t classes) const { return (bits_[c] & classes) != 0; }
