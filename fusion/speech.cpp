@@ -156,4 +156,8 @@ void SpeechTokens::apply_timestamp_rules(std::span<const std::int32_t> generated
   if (best + std::log(sum) > best_text) forbid(0, timestamp_begin);
 }
 
+double untimed_length(std::int64_t frames) {
+  return static_cast<double>(std::trunc(static_cast<float>(frames) * 0.01f / 0.02f)) * 0.02;
+}
+
 }  // namespace tessera::fusion

@@ -45,6 +45,10 @@ struct SpeechTokens {
                              std::span<float> logits) const;
 };
 
+/// Seconds of a window of so many log-mel frames whose text has no closing timestamp: whole steps
+/// of 0.02 s, with the rounding of HF's f32 arithmetic (30 frames give 0.28).
+double untimed_length(std::int64_t frames);
+
 /// "german" -> "de"; empty where unknown.
 std::string language_code_of(const std::string& name);
 

@@ -166,7 +166,7 @@ class Whisper {
       if (is_timestamp(ids[i]) && is_timestamp(ids[i + 1])) cuts.push_back(i + 1);
     }
     if (cuts.empty()) {
-      double length = seconds(count);
+      double length = timestamps_ ? untimed_length(count) : seconds(count);
       const auto last =
           std::find_if(ids.rbegin(), ids.rend(), [this](auto id) { return is_timestamp(id); });
       if (last != ids.rend() && *last != tokens_.timestamp_begin) length = time_of(*last);

@@ -162,5 +162,15 @@ TEST(Model, MissingFilesAreNamed) {
   EXPECT_THROW(Model::open(edited.path()), IoError);
 }
 
+// What int(frames * 0.01 / 0.02) * 0.02 is in HF, where frames is a tensor and the product f32.
+TEST(SpeechTokens, UntimedWindowsLastWholeSteps) {
+  EXPECT_DOUBLE_EQ(untimed_length(3000), 30.0);
+  EXPECT_DOUBLE_EQ(untimed_length(2999), 1499 * 0.02);
+  EXPECT_DOUBLE_EQ(untimed_length(31), 15 * 0.02);
+  EXPECT_DOUBLE_EQ(untimed_length(30), 14 * 0.02);  // 0.3f / 0.02f is below 15
+  EXPECT_DOUBLE_EQ(untimed_length(802), 400 * 0.02);
+  EXPECT_DOUBLE_EQ(untimed_length(1), 0.0);
+}
+
 }  // namespace
 }  // namespace tessera::fusion
