@@ -43,6 +43,20 @@ Tensor channels_last(const Tensor& weight) {
   return turned;
 }
 
+using ElementKernel = void (*)(const float* a, const float* b, std::int64_t n, float* y);
+
+Tensor by_element(Context& ctx, const Tensor& a, const Tensor& b, const char* what,
+                  ElementKernel kernel) {
+  if (a.shape() != b.shape())
+    throw ShapeError(concat("can't ", what, " ", a.shape().str(), " and ", b.shape().str()));
+  const Tensor left = a.to_f32(), right = b.to_f32();  // contiguous
+  Tensor y = ctx.empty(a.shape());
+  in_pieces(ctx, a.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    kernel(left.data() + begin, right.data() + begin, end - begin, y.data() + begin);
+  });
+  return y;
+}
+
 }  // namespace
 
 Activation activation_from_name(std::string_view name) {
@@ -205,15 +219,11 @@ Tensor activate(Context& ctx, Activation activation, const Tensor& x) {
 }
 
 Tensor add(Context& ctx, const Tensor& a, const Tensor& b) {
-  if (a.shape() != b.shape())
-    throw ShapeError(concat("can't add ", a.shape().str(), " and ", b.shape().str()));
-  const Tensor left = a.to_f32(), right = b.to_f32();  // contiguous
-  Tensor y = ctx.empty(a.shape());
-  const auto& kernels = kernels::vector_kernels();
-  in_pieces(ctx, a.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
-    kernels.add(left.data() + begin, right.data() + begin, end - begin, y.data() + begin);
-  });
-  return y;
+  return by_element(ctx, a, b, "add", kernels::vector_kernels().add);
+}
+
+Tensor multiply(Context& ctx, const Tensor& a, const Tensor& b) {
+  return by_element(ctx, a, b, "multiply", kernels::vector_kernels().multiply);
 }
 
 }  // namespace tessera

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/config.h"
 #include "core/context.h"
 #include "core/tensor.h"
 #include "core/weights.h"
@@ -116,9 +117,26 @@ struct Conv2d {
   Tensor operator()(Context& ctx, const Tensor& x) const;
 };
 
-/// y = act(x), a + b, element by element.
+/// Rotary positions (Su et al. 2021) in HF's layout: number i of a head and number i + F turn
+/// together, by position * frequencies[i].
+struct Rope {
+  Tensor frequencies;  // [F], radians a position; a head is 2F wide
+  Rope() = default;
+  /// From a decoder's config: `rope_theta`, and `rope_parameters` or (older) `rope_scaling` of type
+  /// default, linear or llama3. FormatError for an odd width or values that make no sense,
+  /// UnsupportedError for other types.
+  Rope(const Config& config, std::int64_t head_width);
+  /// Cosines and sines of these positions, [N, 2F]: computed once a pass, used by every layer.
+  Tensor angles(Context& ctx, std::span<const std::int64_t> positions) const;
+  /// Every head of x [N, heads*2F] (rows may be strided) turned by its row's angles -> [N,
+  /// heads*2F].
+  Tensor operator()(Context& ctx, const Tensor& x, const Tensor& angles) const;
+};
+
+/// y = act(x), a + b, a * b, element by element.
 Tensor activate(Context& ctx, Activation activation, const Tensor& x);
 Tensor add(Context& ctx, const Tensor& a, const Tensor& b);
+Tensor multiply(Context& ctx, const Tensor& a, const Tensor& b);
 
 struct AttentionOptions {
   std::int64_t heads = 1;

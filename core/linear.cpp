@@ -19,6 +19,7 @@ StoredWeight read_weight(const Weights& w, std::int64_t out, std::int64_t in) {
 }
 
 Tensor read_bias(const Weights& w, std::int64_t out, Linear::Bias bias) {
+  if (bias == Linear::Bias::none) return {};
   if (bias == Linear::Bias::optional && !w.has("bias")) return {};
   return w.get_f32("bias", {out});
 }

@@ -63,6 +63,14 @@ void rms_norm(const float* x, const float* weight, float eps, std::int64_t width
   for (std::int64_t i = 0; i < width; ++i) y[i] = static_cast<float>(x[i] * inverse * weight[i]);
 }
 
+void rotate(const float* x, const float* cos, const float* sin, std::int64_t half, float* y) {
+  for (std::int64_t i = 0; i < half; ++i) {
+    const double a = x[i], b = x[i + half];
+    y[i] = static_cast<float>(a * cos[i] - b * sin[i]);
+    y[i + half] = static_cast<float>(b * cos[i] + a * sin[i]);
+  }
+}
+
 void attention(const float* q, const float* k, const float* v, std::int64_t queries,
                std::int64_t keys, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,
                float scale, bool causal, float* out) {

@@ -18,6 +18,10 @@ void layer_norm(const float* x, const float* weight, const float* bias, float ep
                 std::int64_t width, float* y);
 void rms_norm(const float* x, const float* weight, float eps, std::int64_t width, float* y);
 
+/// y [2*half]: the pairs (x[i], x[i + half]) turned, each by the angle whose cosine and sine are
+/// given.
+void rotate(const float* x, const float* cos, const float* sin, std::int64_t half, float* y);
+
 /// q [queries, heads*width], k and v [keys, kv_heads*width] -> out [queries, heads*width].
 void attention(const float* q, const float* k, const float* v, std::int64_t queries,
                std::int64_t keys, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,

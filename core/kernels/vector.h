@@ -43,6 +43,9 @@ struct VectorKernels {
                      std::int64_t width, float* y);
   void (*rms_norm)(const float* x, const float* weight, float eps, std::int64_t width, float* y);
   void (*add)(const float* a, const float* b, std::int64_t n, float* y);
+  void (*multiply)(const float* a, const float* b, std::int64_t n, float* y);
+  /// y [2*half]: (x[i], x[i + half]) turned by the angle of cosine cos[i] and sine sin[i].
+  void (*rotate)(const float* x, const float* cos, const float* sin, std::int64_t half, float* y);
   /// One to kFewRows rows of x [m, k] times a panel of 64 columns [k][64] -> sums [m][64].
   void (*few_rows_panel)(const float* x, std::int64_t ldx, std::int64_t m, const float* panel,
                          std::int64_t k, float* sums);

@@ -102,6 +102,27 @@ void add(const float* a, const float* b, std::int64_t n, float* y) {
   for (; i < n; ++i) y[i] = a[i] + b[i];
 }
 
+void multiply(const float* a, const float* b, std::int64_t n, float* y) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, load(a + i) * load(b + i));
+  for (; i < n; ++i) y[i] = a[i] * b[i];
+}
+
+void rotate(const float* x, const float* cos, const float* sin, std::int64_t half, float* y) {
+  const float* second = x + half;
+  std::int64_t i = 0;
+  for (; i + kLanes <= half; i += kLanes) {
+    const Vec a = load(x + i), b = load(second + i), c = load(cos + i), s = load(sin + i);
+    store(y + i, a * c - b * s);
+    store(y + half + i, b * c + a * s);
+  }
+  for (; i < half; ++i) {
+    const float a = x[i], b = second[i];
+    y[i] = a * cos[i] - b * sin[i];
+    y[half + i] = b * cos[i] + a * sin[i];
+  }
+}
+
 constexpr std::int64_t kPanelColumns = 64;
 
 template <std::int64_t kCount>
@@ -332,8 +353,17 @@ void attention_one(const float* q, const float* k, std::int64_t ldk, const float
 }  // namespace
 
 extern const VectorKernels TESSERA_KERNELS_NAME;
-const VectorKernels TESSERA_KERNELS_NAME = {
-    TESSERA_KERNELS_LABEL, kPanel,       layer_norm, rms_norm,        add,
-    few_rows_panel,        few_rows_dot, pack_head,  attention_block, attention_one};
+const VectorKernels TESSERA_KERNELS_NAME = {TESSERA_KERNELS_LABEL,
+                                            kPanel,
+                                            layer_norm,
+                                            rms_norm,
+                                            add,
+                                            multiply,
+                                            rotate,
+                                            few_rows_panel,
+                                            few_rows_dot,
+                                            pack_head,
+                                            attention_block,
+                                            attention_one};
 
 }  // namespace tessera::kernels

@@ -96,6 +96,32 @@ TEST_P(VectorKernelsTest, Add) {
   }
 }
 
+TEST_P(VectorKernelsTest, Multiply) {
+  for (const std::int64_t n : kWidths) {
+    const Floats a = random_numbers(n, 1), b = random_numbers(n, 2);
+    Floats expected(a.size());
+    std::transform(a.begin(), a.end(), b.begin(), expected.begin(), std::multiplies<>());
+    Guarded y(n);
+    kernels_->multiply(a.data(), b.data(), n, y.data());
+    EXPECT_EQ(y.numbers(), expected);
+  }
+}
+
+TEST_P(VectorKernelsTest, Rotate) {
+  for (const std::int64_t half : kWidths) {
+    const Floats x = random_numbers(2 * half, 1), angle = random_numbers(half, 2);
+    Floats cos(angle.size()), sin(angle.size()), expected(x.size());
+    for (std::size_t i = 0; i < angle.size(); ++i) {
+      cos[i] = std::cos(7.0f * angle[i]);
+      sin[i] = std::sin(7.0f * angle[i]);
+    }
+    reference::rotate(x.data(), cos.data(), sin.data(), half, expected.data());
+    Guarded y(2 * half);
+    kernels_->rotate(x.data(), cos.data(), sin.data(), half, y.data());
+    EXPECT_TRUE(close(y.numbers(), expected, 2e-7)) << half << " pairs";
+  }
+}
+
 TEST_P(VectorKernelsTest, FewRowsTimesWeights) {
   constexpr std::int64_t kColumns = 64;
   for (const std::int64_t k : kWidths) {

@@ -142,6 +142,10 @@ TEST_F(Layers, LinearReadsEveryType) {
   EXPECT_THROW(Linear(checkpoint({{"weight", weight}}), 67, 33), ShapeError);
   EXPECT_THROW(Linear(checkpoint({{"weight", weight}}), 33, 67, Linear::Bias::required),
                FormatError);
+  const Weights w = checkpoint({{"weight", weight}, {"bias", bias}});
+  EXPECT_TRUE(close(Linear(w, 33, 67, Linear::Bias::none)(ctx_, x).to_vector(),
+                    expected_linear(x, weight, {}), 1e-5));
+  EXPECT_EQ(w.leftovers(), std::vector<std::string>{"bias"});
 }
 
 TEST_F(Layers, LinearMultipliesInt8Rows) {
@@ -347,14 +351,60 @@ TEST_F(Layers, ActivationsHaveTheirNames) {
   EXPECT_THROW(activation_from_name("snake"), UnsupportedError);
 }
 
-TEST_F(Layers, ActivateAndAdd) {
+TEST_F(Layers, ActivateAddMultiply) {
   const Tensor a = random_tensor({401, 401}, 1), b = random_tensor({401, 401}, 2);
   const Tensor sum = add(ctx_, a, b), soft = activate(ctx_, Activation::mish, a);
+  const Tensor product = multiply(ctx_, a, b);
   for (std::int64_t i = 0; i < a.numel(); ++i) {
     ASSERT_EQ(sum.data()[i], a.data()[i] + b.data()[i]);
+    ASSERT_EQ(product.data()[i], a.data()[i] * b.data()[i]);
     ASSERT_EQ(soft.data()[i], kernels::reference::activate(Activation::mish, a.data()[i]));
   }
   EXPECT_THROW(add(ctx_, a, b.slice(0, 5)), ShapeError);
+  EXPECT_THROW(multiply(ctx_, a, b.slice(0, 5)), ShapeError);
+}
+
+Config config_of(const char* text) { return Config::parse(text, "config.json"); }
+
+TEST_F(Layers, Rope) {
+  const Rope rope(config_of(R"({"rope_theta": 50.0})"), 6);
+  ASSERT_EQ(rope.frequencies.dim(0), 3);
+  const std::vector<std::int64_t> positions = {0, 1, 2, 40, 7, 1000};
+  const Tensor angles = rope.angles(ctx_, positions);
+  const Tensor x = random_tensor({6, 4 * 6}, 1), y = rope(ctx_, strided(x), angles);
+  for (std::int64_t r = 0; r < 6; ++r) {
+    Floats expected(24);
+    for (std::int64_t head = 0; head < 4; ++head) {
+      const float* cos = angles.data() + r * 6;
+      kernels::reference::rotate(x.data() + r * 24 + head * 6, cos, cos + 3, 3,
+                                 expected.data() + head * 6);
+    }
+    EXPECT_TRUE(close(y.slice(r, r + 1).to_vector(), expected, 2e-7)) << "row " << r;
+  }
+  EXPECT_EQ(y.slice(0, 1).to_vector(), x.slice(0, 1).to_vector());  // position 0 turns nothing
+  EXPECT_THROW(rope(ctx_, random_tensor({6, 10}, 1), angles), ShapeError);
+  EXPECT_THROW(rope(ctx_, random_tensor({5, 12}, 1), angles), ShapeError);
+}
+
+TEST_F(Layers, RopeOfConfigsThatMakeNoSense) {
+  const auto rope = [](const char* text) { return Rope(config_of(text), 4); };
+  EXPECT_THROW(Rope(config_of("{}"), 5), FormatError);
+  EXPECT_THROW(rope(R"({"rope_theta": 0})"), FormatError);
+  EXPECT_THROW(rope(R"({"rope_theta": -1e4})"), FormatError);
+  EXPECT_THROW(rope(R"({"rope_scaling": {"type": "linear"}})"), FormatError);
+  EXPECT_THROW(rope(R"({"rope_scaling": {"type": "linear", "factor": 0}})"), FormatError);
+  EXPECT_THROW(rope(R"({"rope_parameters": {"rope_type": "yarn"}})"), UnsupportedError);
+  EXPECT_THROW(rope(R"({"partial_rotary_factor": 0.5})"), UnsupportedError);
+  EXPECT_THROW(rope(R"({"rope_scaling": {"type": "llama3", "factor": 8, "low_freq_factor": 4,
+                        "high_freq_factor": 4, "original_max_position_embeddings": 32}})"),
+               FormatError);
+  // transformers 4's rope_scaling, where it says something, goes before rope_parameters
+  const Rope both = rope(R"({"rope_theta": 16, "rope_scaling": {"type": "linear", "factor": 2},
+                             "rope_parameters": {"rope_type": "default", "rope_theta": 81}})");
+  EXPECT_EQ(both.frequencies.to_vector(), (Floats{0.5f, 0.125f}));
+  const Rope empty = rope(R"({"rope_theta": 16, "rope_scaling": null,
+                              "rope_parameters": {"rope_type": "default", "rope_theta": 81}})");
+  EXPECT_EQ(empty.frequencies.to_vector(), (Floats{1.0f, 1.0f / 9.0f}));
 }
 
 /// All layers over one input, with so many threads: every number of every result.
@@ -370,6 +420,7 @@ Floats everything(int threads) {
   const Weights conv = checkpoint({{"weight", random_tensor({96, 96, 3}, 3)}});
   const Weights image = checkpoint({{"weight", random_tensor({96, 3, 8, 8}, 4)}});
   const Linear up(random_tensor({801, 96}, 5), random_tensor({801}, 6));
+  const Rope rope(Config(), 32);
   for (const std::int64_t rows : {1, 3, 40, 290}) {
     const Tensor x = random_tensor({rows, 96}, 7), y = random_tensor({290, 96}, 8);
     keep(up(ctx, x, {.activation = Activation::gelu, .residual = {}}));
@@ -379,6 +430,9 @@ Floats everything(int threads) {
     keep(attention(ctx, x, y, y, {.heads = 3, .kv_heads = 0, .causal = false, .scale = 0}));
     keep(attention(ctx, x, y, y, {.heads = 3, .kv_heads = 0, .causal = true, .scale = 0}));
     keep(add(ctx, x, x));
+    keep(multiply(ctx, x, x));
+    const std::vector<std::int64_t> positions(static_cast<std::size_t>(rows), 5);
+    keep(rope(ctx, x, rope.angles(ctx, positions)));
   }
   keep(Conv2d(image, 3, 96, 8)(ctx, random_tensor({3, 75, 75}, 9)));
   return all;
