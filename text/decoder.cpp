@@ -23,6 +23,14 @@ void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
   }
 }
 
+std::vector<std::int64_t> positions_of(std::span<const Sequence> sequences) {
+  std::vector<std::int64_t> positions;
+  for (const Sequence& s : sequences) {
+    for (std::int64_t i = 0; i < s.rows; ++i) positions.push_back(s.cache->length() + i);
+  }
+  return positions;
+}
+
 Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,
                      std::span<const Sequence> sequences) {
   Tensor positions = ctx.empty(x.shape());

@@ -1,5 +1,6 @@
 #pragma once
 #include <span>
+#include <vector>
 
 #include "core/layers.h"
 #include "text/language_model.h"
@@ -12,6 +13,9 @@ namespace tessera::text {
 /// outgrow max_positions.
 void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
                      std::int64_t max_positions);
+
+/// The place of every row in its sequence. To be called before the caches grow.
+std::vector<std::int64_t> positions_of(std::span<const Sequence> sequences);
 
 /// x [N, D] + table rows at each sequence's positions. To be called before the caches grow.
 Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,

@@ -9,7 +9,7 @@ namespace {
 
 using golden::Case;
 
-class Gpt2 : public ::testing::TestWithParam<std::string> {
+class Decoder : public ::testing::TestWithParam<std::string> {
  protected:
   Case case_{GetParam()};
   std::unique_ptr<LanguageModel> model_ = load_language_model(case_.config(), case_.weights());
@@ -26,7 +26,7 @@ class Gpt2 : public ::testing::TestWithParam<std::string> {
   }
 };
 
-TEST_P(Gpt2, EveryStageMatchesTheReference) {
+TEST_P(Decoder, EveryStageMatchesTheReference) {
   golden::StageCheck stages(ctx_, case_);
   KvCache cache = new_cache();
   const Tensor last = forward(case_.ids("input_ids"), cache);
@@ -35,13 +35,13 @@ TEST_P(Gpt2, EveryStageMatchesTheReference) {
   EXPECT_TRUE(case_.matches("logits", model_->logits(ctx_, last)));
 }
 
-TEST_P(Gpt2, NothingIsLeftUnread) {
+TEST_P(Decoder, NothingIsLeftUnread) {
   const Weights weights = case_.weights();
   load_language_model(case_.config(), weights);
   EXPECT_EQ(weights.leftovers(), std::vector<std::string>());
 }
 
-TEST_P(Gpt2, TokenByTokenEqualsAllAtOnce) {
+TEST_P(Decoder, TokenByTokenEqualsAllAtOnce) {
   const auto ids = case_.ids("input_ids");
   KvCache cache = new_cache();
   for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -52,7 +52,7 @@ TEST_P(Gpt2, TokenByTokenEqualsAllAtOnce) {
   }
 }
 
-TEST_P(Gpt2, SequencesDecodedTogetherEqualThemselvesAlone) {
+TEST_P(Decoder, SequencesDecodedTogetherEqualThemselvesAlone) {
   const auto ids = case_.ids("input_ids");
   KvCache a = new_cache(), b = new_cache();
   const std::span<const std::int32_t> first(ids.data(), 5), second(ids.data() + 2, 3);
@@ -65,7 +65,7 @@ TEST_P(Gpt2, SequencesDecodedTogetherEqualThemselvesAlone) {
   EXPECT_TRUE(golden::close_to(together.slice(5, 8), forward(second, d), 1e-5));
 }
 
-TEST_P(Gpt2, GeneratesTheSameIds) {
+TEST_P(Decoder, GeneratesTheSameIds) {
   ASSERT_FALSE(case_.generated().empty());
   for (const golden::Generated& g : case_.generated()) {
     auto options = SamplingOptions::from_config(case_.generation_config());
@@ -76,7 +76,36 @@ TEST_P(Gpt2, GeneratesTheSameIds) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, Gpt2, ::testing::ValuesIn(Case::all("gpt2")), golden::case_name);
+/// llama-bias with one thing in its config.json changed.
+void load_changed(const std::string& from, const std::string& to) {
+  const Case c("llama-bias");
+  std::string text = c.config().dump();
+  const std::size_t at = text.find(from);
+  ASSERT_NE(at, std::string::npos) << text;
+  load_language_model(Config::parse(text.replace(at, from.size(), to), "config.json"), c.weights());
+}
+
+TEST(Llama, ConfigAndFileMustAgree) {
+  load_changed(R"("model_type":"llama")", R"("model_type":"llama")");
+  EXPECT_THROW(load_changed(R"("attention_bias":true)", R"("attention_bias":false)"), FormatError);
+  EXPECT_THROW(load_changed(R"("mlp_bias":true)", R"("mlp_bias":false)"), FormatError);
+  EXPECT_THROW(load_changed(R"("num_key_value_heads":1)", R"("num_key_value_heads":2)"),
+               FormatError);
+  EXPECT_THROW(load_changed(R"("head_dim":6)", R"("head_dim":5)"), FormatError);
+  EXPECT_THROW(load_changed(R"("head_dim":6)", R"("head_dim":8)"), ShapeError);
+  EXPECT_THROW(load_changed(R"("hidden_act":"gelu")", R"("hidden_act":"snake")"), UnsupportedError);
+  const Case plain("llama-head-dim");  // no biases in its MLP
+  std::string text = plain.config().dump();
+  const std::string off = R"("mlp_bias":false)";
+  ASSERT_NE(text.find(off), std::string::npos) << text;
+  text.replace(text.find(off), off.size(), R"("mlp_bias":true)");
+  EXPECT_THROW(load_language_model(Config::parse(text, "config.json"), plain.weights()),
+               FormatError);
+}
+
+INSTANTIATE_TEST_SUITE_P(Gpt2, Decoder, ::testing::ValuesIn(Case::all("gpt2")), golden::case_name);
+INSTANTIATE_TEST_SUITE_P(Llama, Decoder, ::testing::ValuesIn(Case::all("llama")),
+                         golden::case_name);
 
 }  // namespace
 }  // namespace tessera::text

@@ -1,0 +1,149 @@
+// Llama (Touvron et al. 2023) and what is built like it (Llama 2 and 3, SmolLM2, TinyLlama), as HF
+// transformers' LlamaForCausalLM.
+#include "core/error.h"
+#include "core/layers.h"
+#include "text/decoder.h"
+#include "text/language_model.h"
+
+namespace tessera::text {
+namespace {
+
+struct LlamaConfig {
+  std::int64_t width, layers, heads, kv_heads, head, inner, positions, vocab;
+  double eps;
+  Activation activation;
+  bool attention_bias, mlp_bias, tied;
+
+  explicit LlamaConfig(const Config& c)
+      : width(c.bounded("hidden_size", 4096, 1, 1 << 17)),
+        layers(c.bounded("num_hidden_layers", 32, 0, 4096)),
+        heads(c.bounded("num_attention_heads", 32, 1, 4096)),
+        kv_heads(c.bounded("num_key_value_heads", heads, 1, 4096)),
+        head(c.bounded("head_dim", width / heads, 1, 1 << 14)),
+        inner(c.bounded("intermediate_size", 11008, 1, 1 << 20)),
+        positions(c.bounded("max_position_embeddings", 2048, 1, 1 << 24)),
+        vocab(c.bounded("vocab_size", 32000, 1, 1 << 24)),
+        eps(c.number("rms_norm_eps", 1e-6)),
+        activation(activation_from_name(c.string("hidden_act", "silu"))),
+        attention_bias(c.boolean("attention_bias", false)),
+        mlp_bias(c.boolean("mlp_bias", false)),
+        tied(c.boolean("tie_word_embeddings", false)) {
+    if (heads % kv_heads != 0) {
+      throw FormatError(concat(c.where(), ": ", heads, " heads can't share ", kv_heads,
+                               " key and value heads evenly"));
+    }
+  }
+};
+
+/// The config and the file must agree on biases: one without the other is another model.
+void check_bias(const Weights& w, const char* key, bool wanted, const char* layer) {
+  const std::string name = std::string(layer) + ".bias";
+  if (w.has(name) == wanted) return;
+  throw FormatError(concat(w.where(name), wanted ? ": missing, but " : ": there, but ", key,
+                           wanted ? " is true" : " is false", " in config.json"));
+}
+
+struct Block {
+  std::int64_t layer, queries, keys;
+  AttentionOptions options;
+  Activation activation;
+  RmsNorm input_norm, post_attention_norm;
+  Linear qkv, attention_out, gate, up, down;
+
+  Block(const LlamaConfig& c, const Weights& w, std::int64_t i)
+      : layer(i),
+        queries(c.heads * c.head),
+        keys(c.kv_heads * c.head),
+        options{.heads = c.heads, .kv_heads = c.kv_heads},
+        activation(c.activation),
+        input_norm(w.at("input_layernorm"), c.width, c.eps),
+        post_attention_norm(w.at("post_attention_layernorm"), c.width, c.eps),
+        qkv(Linear::concat(
+            {w.at("self_attn.q_proj"), w.at("self_attn.k_proj"), w.at("self_attn.v_proj")}, c.width,
+            {queries, keys, keys})),
+        attention_out(w.at("self_attn.o_proj"), queries, c.width),
+        gate(w.at("mlp.gate_proj"), c.width, c.inner),
+        up(w.at("mlp.up_proj"), c.width, c.inner),
+        down(w.at("mlp.down_proj"), c.inner, c.width) {
+    for (const char* name :
+         {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"})
+      check_bias(w, "attention_bias", c.attention_bias, name);
+    for (const char* name : {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"})
+      check_bias(w, "mlp_bias", c.mlp_bias, name);
+    w.ignore("self_attn.rotary_emb.inv_freq");  // a buffer that old checkpoints carry
+  }
+
+  // x = x + Attn(rope(qk), v of RMS(x));  x = x + Down(act(Gate(h)) * Up(h)), h = RMS(x)
+  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, const Rope& rope, const Tensor& angles,
+                    std::span<const Sequence> sequences) const {
+    const Tensor h = qkv(ctx, input_norm(ctx, x));
+    const Tensor turned = rope(ctx, h.columns(0, queries + keys), angles);
+    const Tensor a =
+        self_attention(ctx, turned.columns(0, queries), turned.columns(queries, queries + keys),
+                       h.columns(queries + keys, queries + 2 * keys), layer, sequences, options);
+    x = attention_out(ctx, a, {.residual = x});
+    const Tensor m = post_attention_norm(ctx, x);
+    const Tensor gated = multiply(ctx, gate(ctx, m, {.activation = activation}), up(ctx, m));
+    return down(ctx, gated, {.residual = x});
+  }
+};
+
+class Llama : public LanguageModel {
+ public:
+  Llama(const Config& config, const Weights& weights) : c_(config), rope_(config, c_.head) {
+    const Weights w = weights.has("model.embed_tokens.weight") ? weights.at("model") : weights;
+    tokens_ = Embedding(w.at("embed_tokens"), c_.vocab, c_.width);
+    for (std::int64_t i = 0; i < c_.layers; ++i) blocks_.emplace_back(c_, w.at("layers").at(i), i);
+    norm_ = RmsNorm(w.at("norm"), c_.width, c_.eps);
+    if (c_.tied) {
+      head_ = tokens_.as_linear();
+      weights.release_pages();  // the largest weight, and packed now
+      weights.ignore("lm_head.weight");
+    } else {
+      head_ = Linear(weights.at("lm_head"), c_.width, c_.vocab, Linear::Bias::none);
+    }
+  }
+
+  std::int64_t width() const override { return c_.width; }
+  std::int64_t vocab_size() const override { return c_.vocab; }
+  std::int64_t max_positions() const override { return c_.positions; }
+  KvCache new_cache() const override { return KvCache(c_.layers); }
+
+  Tensor embed(Context& ctx, std::span<const std::int32_t> ids) const override {
+    return tokens_(ctx, ids);
+  }
+
+  Tensor forward(Context& ctx, const Tensor& rows,
+                 std::span<const Sequence> sequences) const override {
+    check_sequences(rows, sequences, c_.positions);
+    const Tensor angles = rope_.angles(ctx, positions_of(sequences));
+    Tensor x = rows;
+    for (const Block& block : blocks_) {
+      ctx.observe("hidden", block.layer, x);
+      x = block(ctx, x, rope_, angles, sequences);
+    }
+    ctx.observe("hidden", c_.layers, x);
+    return norm_(ctx, x);
+  }
+
+  Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }
+
+ private:
+  LlamaConfig c_;
+  Rope rope_;
+  Embedding tokens_;
+  std::vector<Block> blocks_;
+  RmsNorm norm_;
+  Linear head_;
+};
+
+}  // namespace
+
+LanguageFamily llama_family() {
+  return {{"llama"},
+          [](const Config& config, const Weights& weights) -> std::unique_ptr<LanguageModel> {
+            return std::make_unique<Llama>(config, weights);
+          }};
+}
+
+}  // namespace tessera::text
