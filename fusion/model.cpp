@@ -72,8 +72,10 @@ std::shared_ptr<const Model> Model::open(const fs::path& directory) {
   model->config = files.config;
   model->generation_config = files.generation_config;
   model->family = files.config.string("model_type");
-  // The tokenizer comes first: what parsing takes is given back before the weights need memory.
-  if (has_tokenizer(directory)) model->tokenizer = text::Tokenizer::open(directory);
+  // The tokenizer comes first: what parsing takes is given back before the weights need memory. An
+  // image tower alone has no use for the one of the text tower it was published with.
+  const bool tower_alone = find_family(vision::families(), model->family) != nullptr;
+  if (!tower_alone && has_tokenizer(directory)) model->tokenizer = text::Tokenizer::open(directory);
   const auto all = families();
   if (const ModelFamily* family = find_family(all, model->family)) {
     family->load(files, *model);

@@ -5,6 +5,10 @@
 
 namespace tessera::vision {
 
+Tensor VisionTower::pool(Context&, const Tensor&) const {
+  throw UnsupportedError("this checkpoint has no head that makes one vector of an image");
+}
+
 Tensor VisionTower::classify(Context&, const Tensor&) const {
   throw UnsupportedError(
       "this checkpoint has no classification head; open one that was fine-tuned to classify");

@@ -21,6 +21,9 @@ class VisionTower {
   /// pixels [3, H, W] -> last hidden states [T, D] after the final norm. Image sizes other than the
   /// config's have the position embedding interpolated (bicubic, as HF's interpolate_pos_encoding).
   virtual Tensor encode(Context& ctx, const Tensor& pixels) const = 0;
+  /// Rows of encode() [T, D] -> one vector [D] for the whole image. Throws UnsupportedError where
+  /// the checkpoint has no pooling head.
+  virtual Tensor pool(Context& ctx, const Tensor& rows) const;
   /// pixels [3, H, W] -> class logits [classes]. Throws UnsupportedError where the checkpoint has
   /// no head.
   virtual Tensor classify(Context& ctx, const Tensor& pixels) const;

@@ -10,26 +10,33 @@ using golden::Case;
 
 std::vector<std::string> cases() {
   std::vector<std::string> names = Case::all("vit-");
-  for (const std::string& name : Case::all("deit-")) names.push_back(name);
+  for (const char* family : {"deit-", "siglip-"})
+    for (const std::string& name : Case::all(family)) names.push_back(name);
   return names;
 }
 
-class Vit : public ::testing::TestWithParam<std::string> {
+class Tower : public ::testing::TestWithParam<std::string> {
  protected:
   Case case_{GetParam()};
   std::unique_ptr<VisionTower> tower_ = load_tower(case_.config(), case_.weights());
   Context ctx_;
 };
 
-TEST_P(Vit, EveryStageMatchesTheReference) {
+TEST_P(Tower, EveryStageMatchesTheReference) {
   for (int i = -1; i < 16; ++i) {
     const std::string suffix = i < 0 ? "" : "." + std::to_string(i),
                       prefix = i < 0 ? "" : std::to_string(i) + ".";
     if (!case_.has("pixels" + suffix)) continue;
     const Tensor pixels = case_.get("pixels" + suffix);
     golden::StageCheck stages(ctx_, case_, prefix);
-    EXPECT_TRUE(case_.matches(prefix + "last_hidden", tower_->encode(ctx_, pixels)));
+    const Tensor rows = tower_->encode(ctx_, pixels);
+    EXPECT_TRUE(case_.matches(prefix + "last_hidden", rows));
     EXPECT_GE(stages.finish(), 1);
+    if (case_.has(prefix + "pooled")) {
+      EXPECT_TRUE(case_.matches(prefix + "pooled", tower_->pool(ctx_, rows)));
+    } else {
+      EXPECT_THROW(tower_->pool(ctx_, rows), UnsupportedError);
+    }
     if (case_.has(prefix + "logits")) {
       EXPECT_TRUE(case_.matches(prefix + "logits", tower_->classify(ctx_, pixels)));
     } else {
@@ -38,13 +45,13 @@ TEST_P(Vit, EveryStageMatchesTheReference) {
   }
 }
 
-TEST_P(Vit, NothingIsLeftUnread) {
+TEST_P(Tower, NothingIsLeftUnread) {
   const Weights weights = case_.weights();
   load_tower(case_.config(), weights);
   EXPECT_EQ(weights.leftovers(), std::vector<std::string>());
 }
 
-TEST_P(Vit, LabelsAreTheConfigs) {
+TEST_P(Tower, LabelsAreTheConfigs) {
   if (case_.notes().has("labels")) {
     EXPECT_EQ(tower_->labels(), case_.notes().strings("labels"));
   } else {
@@ -52,7 +59,7 @@ TEST_P(Vit, LabelsAreTheConfigs) {
   }
 }
 
-TEST_P(Vit, PixelsComeOutOfThePreprocessor) {
+TEST_P(Tower, PixelsComeOutOfThePreprocessor) {
   if (!case_.has("image")) GTEST_SKIP() << "this case begins with pixels";
   const Tensor raw = case_.get_raw("image");
   const auto* bytes = raw.data<std::uint8_t>();
@@ -60,7 +67,7 @@ TEST_P(Vit, PixelsComeOutOfThePreprocessor) {
   EXPECT_TRUE(case_.matches("pixels", ImageProcessor(case_.preprocessor_config())(image), 1e-6));
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, Vit, ::testing::ValuesIn(cases()), golden::case_name);
+INSTANTIATE_TEST_SUITE_P(Golden, Tower, ::testing::ValuesIn(cases()), golden::case_name);
 
 }  // namespace
 }  // namespace tessera::vision

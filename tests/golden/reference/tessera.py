@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import GenerationMixin, GPT2LMHeadModel, ViTConfig, WhisperConfig, WhisperForConditionalGeneration
+from transformers import (GenerationMixin, GPT2LMHeadModel, LlamaForCausalLM, SiglipVisionModel, ViTConfig,
+                          WhisperConfig, WhisperForConditionalGeneration)
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.deit.modeling_deit import DeiTModel
@@ -17,6 +18,12 @@ from .common import Checkpoint
 
 PROJECTOR = {"type": "none", "hidden_size": None, "activation": "gelu", "norm": False, "norm_eps": 1e-5,
              "position_embedding": False, "drop_class_token": False, "reduce": "none", "factor": 1}
+
+
+DECODERS = {"whisper": WhisperForConditionalGeneration, "gpt2": GPT2LMHeadModel, "llama": LlamaForCausalLM}
+# class, rows before those of the patches, options
+TOWERS = {"vit": (ViTModel, 1, {"add_pooling_layer": False}), "deit": (DeiTModel, 2, {"add_pooling_layer": False}),
+          "siglip_vision_model": (SiglipVisionModel, 0, {})}
 
 
 class Projector(nn.Module):
@@ -74,14 +81,12 @@ class Tessera(nn.Module):
     def __init__(self, consume, text, vision=None, audio=None, vision_projector=None, audio_projector=None, bias=True):
         super().__init__()
         self.consume, self.text_config = consume, text
-        whisper = text.model_type == "whisper"
-        self.decoder = (WhisperForConditionalGeneration if whisper else GPT2LMHeadModel)(text)
-        width = text.d_model if whisper else text.n_embd
+        self.decoder = DECODERS[text.model_type](text)
+        width = text.hidden_size
         if vision is not None:
-            kind = DeiTModel if vision.model_type == "deit" else ViTModel
-            self.vision_tower = kind(vision, add_pooling_layer=False)
+            kind, special, options = TOWERS[vision.model_type]
+            self.vision_tower = kind(vision, **options)
             side = vision.image_size // vision.patch_size
-            special = 2 if vision.model_type == "deit" else 1
             self.vision_projector = Projector(vision_projector, vision.hidden_size, width, special,
                                               side * side + special, bias)
         if audio is not None:
@@ -93,7 +98,14 @@ class Tessera(nn.Module):
         return self.text_config.model_type == "whisper"
 
     def body(self):
-        return self.decoder.model.decoder if self.is_whisper else self.decoder.transformer
+        """The decoder without its head."""
+        return self.decoder.model.decoder if self.is_whisper else self.decoder.base_model
+
+    def blocks(self):
+        """The decoder's blocks, and its last norm."""
+        if self.is_whisper:
+            return self.body().layers, self.body().layer_norm
+        return (self.body().h, self.body().ln_f) if hasattr(self.body(), "h") else (self.body().layers, self.body().norm)
 
     def see(self, pixels):
         """[3, H, W] -> tower rows, projected rows."""

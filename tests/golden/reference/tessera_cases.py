@@ -1,7 +1,7 @@
 """Golden checkpoints of the tessera family: both ways of consuming rows, every projector, mixed prompts."""
 import torch
 from PIL import Image
-from transformers import DeiTConfig, GPT2Config, ViTConfig, WhisperConfig, WhisperFeatureExtractor
+from transformers import DeiTConfig, GPT2Config, LlamaConfig, SiglipVisionConfig, ViTConfig, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from .common import (Checkpoint, Retry, case, demand_stable, demand_varied, hidden_states, randomize, record_generate)
@@ -51,6 +51,12 @@ def whisper(**options):
 def gpt2(**options):
     return GPT2Config(**{**dict(vocab_size=VOCABULARY, n_positions=96, n_embd=12, n_layer=2, n_head=3, n_inner=20,
                                 bos_token_id=END, eos_token_id=END), **options}, attn_implementation="eager")
+
+
+def llama(**options):
+    return LlamaConfig(**{**dict(vocab_size=VOCABULARY, max_position_embeddings=96, hidden_size=12, intermediate_size=20,
+                                 num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1, bos_token_id=END,
+                                 eos_token_id=END), **options}, attn_implementation="eager")
 
 
 class Media:
@@ -106,7 +112,7 @@ def prepare(model, seed, dtype):
         for layer in body.layers if model.is_whisper else []:
             layer.encoder_attn.q_proj.weight *= 3
             layer.encoder_attn.out_proj.weight *= 2
-        for block in [] if model.is_whisper else body.h:
+        for block in getattr(body, "h", []):
             if hasattr(block, "crossattention"):
                 block.crossattention.q_attn.weight *= 3
                 block.crossattention.c_proj.weight *= 2
@@ -166,9 +172,7 @@ def build(seed, model, tasks=None, dtype=torch.float16, prompts=PROMPTS):
 
 
 def stages(model, i, ids, given):
-    body = model.body()
-    blocks, norm = (body.layers, body.layer_norm) if model.is_whisper else (body.h, body.ln_f)
-    with hidden_states(blocks, norm, f"{i}.") as golden:
+    with hidden_states(*model.blocks(), f"{i}.") as golden:
         golden[f"{i}.logits"] = model.logits(ids, given)[0, -1]
     golden[f"{i}.memory" if model.consume == "memory" else f"{i}.embeddings"] = given[0]
     return golden
@@ -254,6 +258,14 @@ def tessera_splice_deit(seed):
 def tessera_splice_images(seed):
     return build(seed, Tessera("splice", gpt2(), vision(hidden_size=12), vision_projector={"type": "none"}),
                  SPLICE_TASKS)
+
+
+@case("tessera-splice-siglip-llama", "Llama, own head; SigLIP (no class token): pixel shuffle 2, MLP; sounds: stack 8, linear")
+def tessera_splice_siglip_llama(seed):
+    return build(seed, Tessera(
+        "splice", llama(), vision(SiglipVisionConfig, vision_use_head=False), whisper(d_model=6),
+        vision_projector={"type": "mlp", "hidden_size": 14, "reduce": "pixel_shuffle", "factor": 2},
+        audio_projector={"type": "linear", "reduce": "stack", "factor": 8, "norm": True}), SPLICE_TASKS)
 
 
 @case("tessera-memory-sounds", "no image tower; sounds: norm, linear")
