@@ -14,8 +14,8 @@ constexpr std::int64_t kSampleRate = 16000;
 struct Sound {
   std::vector<float> samples;
   /// What went wrong on the way ("damaged after 12.3 s ...; used what could be decoded"); empty:
-  /// nothing. A cut-off file is noticed where its format states a length or a size (wav, flac, mp3
-  /// with a Xing header, mp4, audio-only webm).
+  /// nothing. A cut-off file is noticed where its format states a length, a size or its end (wav,
+  /// flac, mp3 with a Xing header, mp4, audio-only webm, ogg).
   std::string warning;
   double seconds() const { return static_cast<double>(samples.size()) / kSampleRate; }
 };

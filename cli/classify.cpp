@@ -1,6 +1,6 @@
+#include "cli/inputs.h"
 #include "cli/options.h"
 #include "core/error.h"
-#include "vision/image.h"
 
 namespace tessera::cli {
 namespace {
@@ -14,16 +14,18 @@ struct Options {
 int run(const Options& o) {
   fusion::Session session(o.common.open(), o.common.context());
   const InterruptGuard guard(session);
-  return for_each_file(o.files, o.common.json, [&](const std::string& file) {
-    const auto labels = session.classify(vision::load_image(file), o.top);
+  const std::vector<std::string> files = expand_folders(o.files);
+  const bool several = files.size() > 1 || files != o.files;
+  return for_each_file(files, o.common.json, [&](const std::string& file) {
+    const auto labels = session.classify(load_image(file), o.top);
     Json list = Json::array();
     for (const auto& label : labels) {
       list.push_back({{"label", label.name}, {"score", label.score}});
       char score[16];
       std::snprintf(score, sizeof score, "%.4f", label.score);
       if (!o.common.json) {
-        print_line(o.files.size() > 1 ? concat(file, "\t", score, "\t", label.name)
-                                      : concat(score, "\t", label.name));
+        print_line(several ? concat(file, "\t", score, "\t", label.name)
+                           : concat(score, "\t", label.name));
       }
     }
     if (o.common.json) {
@@ -40,7 +42,8 @@ int run(const Options& o) {
 Run add_classify(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("classify", "Name what an image shows, with scores");
-  command->add_option("FILE", o->files, "Images")->required();
+  command->add_option("FILE", o->files, "Images, or folders of images; - is standard input")
+      ->required();
   command->add_option("--top", o->top, "Labels to print")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

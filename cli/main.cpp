@@ -1,5 +1,6 @@
 #include <csignal>
 #include <cstdio>
+#include <iostream>
 #include <utility>
 #include <vector>
 
@@ -35,11 +36,19 @@ int run(int argc, char** argv) {
     commands.emplace_back(app.get_subcommands([](CLI::App*) { return true; }).back(),
                           std::move(work));
   }
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return concat("tessera: ", error.what(), "\nRun with --help for more information.\n");
+  });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (argc > 1 && argv[1][0] != '-' && app.get_subcommands().empty()) {
+      cli::report(concat("\"", argv[1], "\" is not a command; tessera --help lists them"));
+      return cli::kUsage;
+    }
     return app.exit(error) == 0 ? cli::kOk : cli::kUsage;
   }
+  std::cerr.rdbuf(nullptr);  // OpenCV's own words about a bad file; report() does not use it
   for (const auto& [command, work] : commands) {
     if (command->parsed()) return work();
   }

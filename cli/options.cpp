@@ -212,6 +212,9 @@ std::string read_stdin(std::size_t limit) {
 }
 
 std::string read_text_file(const std::string& file) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(file, ignored))
+    throw IoError(concat(file, ": is a directory; give a file"));
   std::ifstream in(file, std::ios::binary);
   std::string all{std::istreambuf_iterator<char>(in), {}};
   if (!in) throw IoError(concat(file, ": can't be read"));

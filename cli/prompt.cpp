@@ -1,10 +1,9 @@
 // prompt: text with images and sounds; generate: text alone.
 #include "fusion/prompt.h"
 
-#include "audio/sound.h"
+#include "cli/inputs.h"
 #include "cli/options.h"
 #include "core/error.h"
-#include "vision/image.h"
 
 namespace tessera::cli {
 namespace {
@@ -26,9 +25,9 @@ std::string given_text(const Options& o) {
 fusion::Prompt build(const Options& o) {
   std::vector<vision::Image> images;
   std::vector<audio::Sound> sounds;
-  for (const std::string& file : o.images) images.push_back(vision::load_image(file));
+  for (const std::string& file : o.images) images.push_back(load_image(file));
   for (const std::string& file : o.sounds) {
-    sounds.push_back(audio::load_sound(file));
+    sounds.push_back(load_sound(file));
     if (!sounds.back().warning.empty()) report(concat(file, ": ", sounds.back().warning));
   }
   return fusion::parse_prompt(given_text(o), images, sounds);

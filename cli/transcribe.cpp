@@ -1,6 +1,7 @@
 #include "fusion/transcribe.h"
 
 #include "audio/sound.h"
+#include "cli/inputs.h"
 #include "cli/options.h"
 #include "core/error.h"
 
@@ -16,20 +17,15 @@ struct Options {
   bool timestamps = false, condition = false;
 };
 
-constexpr std::size_t kMostInput = std::size_t{1} << 31;
-
 audio::Sound load(const Options& o, const std::string& file) {
-  const bool from_stdin = file == "-";
-  if (!o.pcm.empty()) {
-    const std::string bytes = from_stdin ? read_stdin(kMostInput) : read_text_file(file);
-    const auto format = o.pcm == "s16le" ? audio::PcmFormat::s16le : audio::PcmFormat::f32le;
-    return audio::from_pcm({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()},
-                           format, o.rate, o.channels);
+  if (o.pcm.empty()) return load_sound(file);
+  const std::string bytes = file == "-" ? read_stdin(kMostInput) : read_text_file(file);
+  const auto format = o.pcm == "s16le" ? audio::PcmFormat::s16le : audio::PcmFormat::f32le;
+  try {
+    return audio::from_pcm(bytes_of(bytes), format, o.rate, o.channels);
+  } catch (const FormatError& error) {
+    throw FormatError(concat(file == "-" ? "standard input" : file, ": ", error.what()));
   }
-  if (!from_stdin) return audio::load_sound(file);
-  const std::string bytes = read_stdin(kMostInput);
-  return audio::decode_sound({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()},
-                             "standard input");
 }
 
 Json to_json(const std::string& file, const fusion::Transcript& t, double seconds) {
@@ -43,6 +39,7 @@ Json to_json(const std::string& file, const fusion::Transcript& t, double second
           {"language", t.language},
           {"segments", segments},
           {"duration", seconds},
+          {"stop_reason", text::name_of(t.stop_reason)},
           {"timings", timings_json(t.timings)}};
 }
 
@@ -69,6 +66,11 @@ void transcribe_file(const Options& o, fusion::Session& session,
   }
   const fusion::Transcript t = fusion::transcribe(session, sound.samples, options, hooks);
   progress.clear();
+  if (t.stop_reason == text::StopReason::cancelled) {
+    report(concat(file, ": interrupted; the text ends at ",
+                  clock_time(t.segments.empty() ? 0 : t.segments.back().end)));
+    if (t.segments.empty()) return;
+  }
   if (o.common.json) {
     print_json(to_json(file, t, sound.seconds()));
   } else if (!lines) {
@@ -110,8 +112,12 @@ Run add_transcribe(CLI::App& app) {
                     "Let each window see the text before it");
   command->add_option("--pcm", o->pcm, "Files are raw samples of this format")
       ->check(CLI::IsMember({"s16le", "f32le"}));
-  command->add_option("--rate", o->rate, "Samples a second of --pcm")->capture_default_str();
-  command->add_option("--channels", o->channels, "Channels of --pcm")->capture_default_str();
+  command->add_option("--rate", o->rate, "Samples a second of --pcm")
+      ->check(CLI::Range(1000, 768000))
+      ->capture_default_str();
+  command->add_option("--channels", o->channels, "Channels of --pcm")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
   o->common.add_to(*command, true);
   o->sampling.add_to(*command);
   command->footer(

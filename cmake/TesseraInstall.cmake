@@ -16,6 +16,7 @@ install(FILES "${PROJECT_BINARY_DIR}/generated/core/version.h" DESTINATION "${CM
 if(TARGET tessera)
   install(TARGETS tessera RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 endif()
+install(DIRECTORY models/default DESTINATION "${CMAKE_INSTALL_DATADIR}/tessera/models")
 
 configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/tesseraConfig.cmake.in" "${PROJECT_BINARY_DIR}/tesseraConfig.cmake"
                               INSTALL_DESTINATION "${tessera_package_dir}")

@@ -151,13 +151,18 @@ text::SamplingOptions Model::sampling(const std::string& name) const {
 
 fs::path default_model() {
   if (const char* chosen = std::getenv("TESSERA_MODEL"); chosen && *chosen) return chosen;
-  for (const char* models : {TESSERA_MODELS_SOURCE, TESSERA_MODELS_INSTALLED}) {
-    std::error_code ignored;
-    const fs::path directory = fs::path(models) / "default";
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+  const fs::path beside = (program.parent_path() / TESSERA_MODELS_BESIDE).lexically_normal();
+  std::string places;
+  for (const fs::path& models :
+       {beside, fs::path(TESSERA_MODELS_SOURCE), fs::path(TESSERA_MODELS_INSTALLED)}) {
+    const fs::path directory = models / "default";
     if (fs::exists(directory / "config.json", ignored)) return directory;
+    places += concat(places.empty() ? "" : ", ", directory.string());
   }
-  throw IoError(
-      "the default model was not found; name a checkpoint with --model DIR or TESSERA_MODEL");
+  throw IoError(concat("the default model was not found (looked in ", places,
+                       "); name a checkpoint with --model DIR or TESSERA_MODEL"));
 }
 
 }  // namespace tessera::fusion

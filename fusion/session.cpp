@@ -96,9 +96,9 @@ Result Session::generate_from(const std::vector<std::int32_t>& ids, const Tensor
   Result result;
   text::GenerateHooks own = hooks;
   own.cancelled = [&, outer = hooks.cancelled] { return cancelled() || (outer && outer()); };
-  own.on_token = [&, outer = hooks.on_token](std::int32_t id, const std::string& piece) {
-    if (result.timings.prefill == 0) result.timings.prefill = seconds_since(start);
-    return !outer || outer(id, piece);
+  own.on_prefill = [&, outer = hooks.on_prefill] {
+    result.timings.prefill = seconds_since(start);
+    if (outer) outer();
   };
   const text::Tokenizer* tokenizer = model_->tokenizer ? &*model_->tokenizer : nullptr;
   result.sequences =

@@ -61,8 +61,9 @@ class Whisper {
     total_ = total_seconds;
     std::int64_t seek = 0;
     while (seek < mel.dim(0) && out_.stop_reason != text::StopReason::cancelled) {
-      seek += decode_window(mel, seek, std::min(frames_, mel.dim(0) - seek));
-      if (hooks_.on_progress)
+      const std::int64_t done = decode_window(mel, seek, std::min(frames_, mel.dim(0) - seek));
+      seek += done;
+      if (done > 0 && hooks_.on_progress)
         hooks_.on_progress(std::min(seconds(seek), total_seconds), total_seconds);
     }
     finish();
@@ -144,6 +145,7 @@ class Whisper {
                                                  sampling_, hooks);
     out_.timings += result.timings;
     out_.stop_reason = result.stop_reason;
+    if (result.stop_reason == text::StopReason::cancelled) return 0;  // half a window is no segment
     out_.windows.push_back({seek, prompt, result.ids});
     return append_segments(result.ids, seek, count);
   }
@@ -238,14 +240,14 @@ Transcript window_by_window(Session& session, std::span<const float> samples,
   Transcript out;
   const auto window = static_cast<std::size_t>(session.model().log_mel->samples_per_window());
   const double total = static_cast<double>(samples.size()) / audio::kSampleRate;
-  for (std::size_t at = 0; at < samples.size() && out.stop_reason != text::StopReason::cancelled;
-       at += window) {
+  for (std::size_t at = 0; at < samples.size(); at += window) {
     const auto piece = samples.subspan(at, std::min(window, samples.size() - at));
     Prompt prompt;
     prompt.emplace_back(Sound{{piece.begin(), piece.end()}, {}});
     const Result result = session.generate(prompt, {"transcribe", options.sampling});
     out.timings += result.timings;
     out.stop_reason = result.stop_reason;
+    if (result.stop_reason == text::StopReason::cancelled) break;
     const double start = static_cast<double>(at) / audio::kSampleRate;
     const double end = start + static_cast<double>(piece.size()) / audio::kSampleRate;
     out.windows.push_back(

@@ -37,6 +37,7 @@ struct Transcript {
   std::vector<std::int32_t> ids;  ///< of all windows, timestamps included where they were made
   std::vector<Segment> segments;  ///< with timestamps: as the model cut them; without: one a window
   std::vector<Window> windows;
+  /// cancelled: the text ends with the last window that was decoded to its end.
   text::StopReason stop_reason = text::StopReason::end_of_text;
   Timings timings;
 };

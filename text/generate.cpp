@@ -119,6 +119,7 @@ std::vector<Generated> generate(Context& ctx, const LanguageModel& model,
   const Sequence sequence{&input.cache, count};
   const Tensor hidden = model.forward(ctx, input.rows, std::span(&sequence, 1));
   const Tensor logits = model.logits(ctx, hidden.slice(count - 1, count));
+  if (hooks.on_prefill) hooks.on_prefill();
   const auto search = options.num_beams > 1 ? beam_search : sample;
   return search(decoding, std::move(input.cache), logits);
 }

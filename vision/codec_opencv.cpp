@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <opencv2/core.hpp>
+#include <opencv2/core/utils/logger.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <vector>
 
@@ -46,9 +47,22 @@ void to_rgb(const Encoded& file, const cv::Mat& mat, std::uint8_t* out) {
   }
 }
 
+/// OpenCV's messages are off while it lives: what is wrong is thrown.
+class Quiet {
+ public:
+  Quiet() : before_(cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT)) {}
+  ~Quiet() { cv::utils::logging::setLogLevel(before_); }
+  Quiet(const Quiet&) = delete;
+  Quiet& operator=(const Quiet&) = delete;
+
+ private:
+  cv::utils::logging::LogLevel before_;
+};
+
 /// Decodes into `into` where the picture has that size and type, else into memory of its own.
 cv::Mat decode(const Encoded& file, std::span<const std::uint8_t> bytes, cv::Mat into) {
   const std::int64_t width = into.cols, height = into.rows;
+  const Quiet quiet;
   try {
     const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8UC1,
                        const_cast<std::uint8_t*>(bytes.data()));

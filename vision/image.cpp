@@ -1,5 +1,6 @@
 #include "vision/image.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -26,6 +27,12 @@ constexpr Format kFormats[] = {
     {"BMP", "BM", decode_bmp},
 };
 
+bool is_image(std::span<const std::uint8_t> bytes) {
+  return std::ranges::any_of(kFormats, [&](const Format& format) {
+    return Encoded(bytes, "", format.name, {}).has(0, format.magic);
+  });
+}
+
 std::vector<std::uint8_t> read_file(const std::filesystem::path& path, const ImageLimits& limits) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error))
@@ -43,6 +50,8 @@ std::vector<std::uint8_t> read_file(const std::filesystem::path& path, const Ima
     bytes.resize(std::max<std::size_t>(1 << 18, used * 2));
     in.read(reinterpret_cast<char*>(bytes.data()) + used, std::streamsize(bytes.size() - used));
     used += std::size_t(in.gcount());
+    // What begins as no image is not read to its end.
+    if (!is_image(std::span(bytes).first(used))) break;
   }
   if (in.bad()) throw IoError(concat(path.string(), ": read error after ", used, " bytes"));
   bytes.resize(used);

@@ -105,6 +105,17 @@ TEST(Session, CancelledIsAResultNotAnError) {
             text::StopReason::cancelled);
 }
 
+TEST(Session, PrefillAndDecodingAreTimedApartWithBeamsToo) {
+  Session session(Model::open(family("tessera-memory")));
+  text::SamplingOptions sampling = session.defaults("prompt");
+  sampling.max_new_tokens = 20;
+  sampling.num_beams = 4;
+  sampling.stop_tokens.clear();
+  const Timings t = session.generate({picture(4)}, {"prompt", sampling}).timings;
+  EXPECT_GT(t.prefill, 0);
+  EXPECT_GT(t.decode, t.prefill);  // 20 steps of 4 rows beside one pass of a few
+}
+
 TEST(Session, WhatTheModelCannotTakeIsNamed) {
   Session pictures(Model::open(family("tessera-splice-images"))),
       sounds(Model::open(family("tessera-memory-sounds")));

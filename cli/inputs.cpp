@@ -1,0 +1,70 @@
+#include "cli/inputs.h"
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+
+#include "cli/options.h"
+#include "core/error.h"
+
+namespace tessera::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_image_name(const fs::path& file) {
+  static constexpr const char* kSuffixes[] = {".jpg", ".jpeg", ".png", ".webp",
+                                              ".tif", ".tiff", ".bmp", ".gif"};
+  std::string suffix = file.extension().string();
+  std::ranges::transform(suffix, suffix.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return std::ranges::count(kSuffixes, suffix) > 0;
+}
+
+std::vector<std::string> images_in(const std::string& folder, std::error_code& error) {
+  std::vector<std::string> found;
+  for (fs::recursive_directory_iterator
+           it(folder, fs::directory_options::skip_permission_denied, error),
+       end;
+       !error && it != end; it.increment(error)) {
+    if (it->is_regular_file(error) && is_image_name(it->path()))
+      found.push_back(it->path().string());
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
+}  // namespace
+
+std::span<const std::uint8_t> bytes_of(const std::string& text) {
+  return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+}
+
+vision::Image load_image(const std::string& file) {
+  if (file == "-") return vision::decode_image(bytes_of(read_stdin(kMostInput)), "standard input");
+  std::error_code error;
+  if (!fs::is_directory(file, error)) return vision::load_image(file);
+  images_in(file, error);
+  throw IoError(concat(
+      file, ": ",
+      error ? error.message() : "this folder has no images (jpg, png, webp, tiff, bmp, gif)"));
+}
+
+audio::Sound load_sound(const std::string& file) {
+  if (file != "-") return audio::load_sound(file);
+  return audio::decode_sound(bytes_of(read_stdin(kMostInput)), "standard input");
+}
+
+std::vector<std::string> expand_folders(const std::vector<std::string>& given) {
+  std::vector<std::string> files;
+  for (const std::string& name : given) {
+    std::error_code error;
+    std::vector<std::string> found;
+    if (fs::is_directory(name, error)) found = images_in(name, error);
+    if (found.empty() || error) found = {name};
+    files.insert(files.end(), found.begin(), found.end());
+  }
+  return files;
+}
+
+}  // namespace tessera::cli

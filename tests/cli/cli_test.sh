@@ -1,0 +1,69 @@
+#!/bin/bash
+# The command as a person meets it: exit codes, what goes to which stream, standard input, folders, interruption.
+# Usage: cli_test.sh PROGRAM SOURCE_DIR
+set -u
+program=$1
+photo=$2/docs/media/astronaut.jpg
+sound=$2/docs/media/weather.mp3
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+failed=0
+
+# check NAME EXPECTED_CODE STDOUT_PATTERN STDERR_PATTERN COMMAND...: patterns are extended regular expressions for the
+# whole stream, lines joined by |; "" means that the stream is empty.
+check() {
+  local name=$1 code=$2 want_out=$3 want_err=$4
+  shift 4
+  "$@" >"$work/out" 2>"$work/err"
+  local got=$? out err
+  out=$(tr '\n' '|' <"$work/out") err=$(tr '\n' '|' <"$work/err")
+  if [[ $got != "$code" || ! $out =~ ^($want_out)$ || ! $err =~ ^($want_err)$ ]]; then
+    printf 'FAILED %s: code %s (expected %s)\n  out: %s\n  err: %s\n' "$name" "$got" "$code" "$out" "$err"
+    failed=1
+  fi
+}
+from() { local file=$1; shift; "$@" <"$file"; }
+to_full() { "$@" >/dev/full; }
+head_of() { "$@" | head -n 1; return "${PIPESTATUS[0]}"; }
+
+mkdir -p "$work/photos/below" "$work/none"
+cp "$photo" "$work/photos/a.JPG"
+cp "$photo" "$work/photos/below/b.jpg"
+echo no photo >"$work/note.txt"
+head -c 100 /dev/zero >"$work/samples"
+sentence='[A-Z][^|]+\|'
+
+check 'no command' 2 '' 'tessera: .*' "$program"
+check 'unknown command' 2 '' 'tessera: "sing" is not a command.*\|' "$program" sing
+check 'unknown option' 2 '' 'tessera: .*--loud.*' "$program" caption --loud x.jpg
+check 'rate out of range' 2 '' 'tessera: .*--rate.*' "$program" transcribe --pcm s16le --rate 0 x
+check 'caption' 0 "$sentence" '' "$program" caption "$photo"
+check 'photo on standard input' 0 "$sentence" '' from "$photo" "$program" caption -
+check 'after --' 0 "$sentence" '' "$program" caption --threads 1 -- "$photo"
+check 'folder' 0 "[^|]*/a.JPG	$sentence[^|]*/below/b.jpg	$sentence" '' "$program" caption "$work/photos"
+check 'the rest goes on' 1 "[^|]*astronaut.jpg	$sentence" \
+  'tessera: [^|]*/none: this folder has no images[^|]*\|tessera: [^|]*/note.txt: not an image[^|]*\|tessera: gone: [^|]*\|' \
+  "$program" caption "$work/none" "$work/note.txt" gone "$photo"
+check 'json errors' 1 '\{"file":"gone","error":"gone: [^"]*"\}\|' 'tessera: gone: [^|]*\|' "$program" caption --json gone
+check 'speech on standard input' 0 "$sentence" '' from "$sound" "$program" transcribe -
+check 'speech as json' 0 '\{"file":.*"text":.*"ids":.*"language":.*"segments":\[\{"start":0.0,.*"stop_reason":"[a-z_]+".*\}\|' '' \
+  "$program" transcribe --json "$sound"
+check 'folder as samples' 1 '' 'tessera: [^|]*/photos: is a directory[^|]*\|' "$program" transcribe --pcm s16le "$work/photos"
+check 'no samples' 1 '' 'tessera: /dev/null: PCM: no samples[^|]*\|' "$program" transcribe --pcm s16le /dev/null
+check 'disk full' 1 '' 'tessera: standard output: No space left on device\|' to_full "$program" caption "$photo"
+check 'closed pipe' 0 "$photo	$sentence" '' head_of "$program" caption "$photo" "$photo" "$photo"
+check 'no default model' 1 '' 'tessera: nowhere: not a checkpoint directory.*' \
+  env TESSERA_MODEL=nowhere "$program" caption "$photo"
+
+# Interrupted while it reads minutes of sound: no half window, and a word about where the text ends.
+for _ in {1..40}; do cat "$sound"; done >"$work/long.mp3"
+interrupted() {
+  set -m  # so that the program in the background heeds SIGINT
+  "$program" transcribe "$@" &
+  local pid=$!
+  sleep 1.5
+  kill -INT $pid
+  wait $pid
+}
+check 'interrupted' 130 '([^|]+\|)?' '(tessera: [^|]*: damaged [^|]*\|)?tessera: [^|]*: interrupted; the text ends at [0-9:.]+\|' interrupted "$work/long.mp3"
+exit $failed
