@@ -15,6 +15,7 @@
 #include "fusion/session.h"
 #include "fusion/transcribe.h"
 #include "golden/fixture.h"
+#include "golden/stages.h"
 #include "vision/image.h"
 
 namespace tessera::fusion {
@@ -92,6 +93,73 @@ TEST(RealVit, TinyClassifiesAsTheReference) {
       EXPECT_EQ(got[k].name, labels[k].string("label")) << file << ", place " << k;
       EXPECT_NEAR(got[k].score, labels[k].number("score"), 1e-4) << file << ", place " << k;
     }
+  }
+}
+
+/// stories260K's numbers (llama2.c's order and layout) under HF's names, as one safetensors file.
+void write_stories(const fs::path& bin, const fs::path& to) {
+  constexpr std::int64_t kWidth = 64, kInner = 172, kLayers = 5, kHeads = 8, kKvHeads = 4,
+                         kHead = 8, kVocab = 512;
+  std::vector<float> numbers(fs::file_size(bin) / 4);
+  std::ifstream(bin, std::ios::binary)
+      .read(reinterpret_cast<char*>(numbers.data()),
+            static_cast<std::streamsize>(numbers.size() * 4));
+  std::size_t at = 7;  // behind the header
+  std::vector<NamedTensor> tensors;
+  const auto take = [&](const std::string& name, const Shape& shape) {
+    const auto count = static_cast<std::size_t>(shape.numel());
+    tensors.push_back({name, Tensor::from(std::span(numbers).subspan(at, count), shape)});
+    at += count;
+  };
+  const auto each_layer = [&](const char* name, const Shape& shape) {
+    for (std::int64_t i = 0; i < kLayers; ++i)
+      take(concat("model.layers.", i, ".", name, ".weight"), shape);
+  };
+  // Rows of a head: llama2.c turns neighbours together, HF those half a head apart.
+  const auto turned = [&](const char* name, std::int64_t heads) {
+    each_layer(name, {heads * kHead, kWidth});
+    for (auto stored = tensors.end() - kLayers; stored != tensors.end(); ++stored) {
+      const Tensor from = stored->tensor.clone();
+      for (std::int64_t row = 0; row < heads * kHead; ++row) {
+        const std::int64_t place = row % kHead / 2 + row % 2 * (kHead / 2);
+        std::copy_n(from.data() + row * kWidth, kWidth,
+                    stored->tensor.data() + (row / kHead * kHead + place) * kWidth);
+      }
+    }
+  };
+  take("model.embed_tokens.weight", {kVocab, kWidth});
+  each_layer("input_layernorm", {kWidth});
+  turned("self_attn.q_proj", kHeads);
+  turned("self_attn.k_proj", kKvHeads);
+  each_layer("self_attn.v_proj", {kKvHeads * kHead, kWidth});
+  each_layer("self_attn.o_proj", {kWidth, kHeads * kHead});
+  each_layer("post_attention_layernorm", {kWidth});
+  each_layer("mlp.gate_proj", {kInner, kWidth});
+  each_layer("mlp.down_proj", {kWidth, kInner});
+  each_layer("mlp.up_proj", {kInner, kWidth});
+  take("model.norm.weight", {kWidth});
+  save_safetensors(to, tensors);
+}
+
+TEST(RealLlama, StoriesContinueAsTheReference) {
+  const fs::path bin = shared() / "data/stories260K/stories260K.bin";
+  SKIP_WITHOUT(bin);
+  const fs::path folder = fs::temp_directory_path() / concat("tessera-stories-", ::getpid());
+  fs::copy(fs::path(TESSERA_SOURCE_DIR) / "tests/data/real/stories260K", folder);
+  write_stories(bin, folder / "model.safetensors");
+  Session session(Model::open(folder));
+  fs::remove_all(folder);  // stays mapped
+  const Config prompts = golden_file("stories260K.json").at("prompts");
+  ASSERT_EQ(prompts.size(), 5u);
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    const std::string text = prompts[i].string("text");
+    EXPECT_EQ(session.model().tokenizer->encode(text, {.add_special_tokens = true}),
+              golden::to_ids(prompts[i].integers("prompt")));
+    auto options = session.defaults("prompt");
+    options.max_new_tokens = 120;
+    const Result got = session.generate({Text{text}}, {"prompt", options});
+    EXPECT_EQ(got.ids, golden::without_stop(golden::to_ids(prompts[i].integers("ids")), {2}))
+        << text;
   }
 }
 

@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
 """What HF transformers says on real input, for the tests named Real (tests/data/real/*.json).
 
-    make_real.py [--shared DIR] [whisper] [vit]        (ffmpeg, librosa, torch, transformers; ten minutes on one core)
+    make_real.py [--shared DIR] [whisper] [vit] [stories]        (ffmpeg, librosa, torch, transformers; ten minutes on one core)
 """
 import argparse
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
+sys.path[:0] = [HERE, os.path.join(HERE, "../../tools")]
 sys.dont_write_bytecode = True
 
-from reference.common import torch, write_json  # noqa: E402
+from reference.common import GapRecorder, torch, write_json  # noqa: E402
 
-import librosa  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
-from transformers import (ViTForImageClassification, WhisperFeatureExtractor,  # noqa: E402
+from transformers import (LogitsProcessorList, ViTForImageClassification, WhisperFeatureExtractor,  # noqa: E402
                           WhisperForConditionalGeneration)
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil  # noqa: E402
 
@@ -65,6 +66,8 @@ def utterances(shared):
 
 
 def make_whisper(shared):
+    import librosa
+
     whisper, entries, passed_over = Whisper(f"{shared}/models/whisper-tiny.en"), [], []
     for path in utterances(shared):
         if len(entries) == UTTERANCES:
@@ -108,14 +111,45 @@ def make_vit(shared):
         "photos": entries})
 
 
+STARTS = ["Once upon a time", "Lily and Tom went to the park.", "The dog", " a big tree ", "One day, Zoë's 3 cats\nran 🐈"]
+
+
+def make_stories(shared):
+    """stories260K, greedy; what describes it (config.json, tokenizer.json, ...) is committed, the weights are not."""
+    from convert_llama2c import convert
+    from transformers import LlamaForCausalLM
+
+    kept, source = f"{OUT}/stories260K", f"{shared}/data/stories260K"
+    with tempfile.TemporaryDirectory() as folder:
+        convert(f"{source}/stories260K.bin", f"{source}/tok512.bin", folder)
+        model, words = LlamaForCausalLM.from_pretrained(folder).eval(), Tokenizer.from_file(f"{folder}/tokenizer.json")
+        entries = []
+        for text in STARTS:
+            prompt = words.encode(text).ids
+            recorder = GapRecorder()
+            with torch.inference_mode():
+                out = model.generate(torch.tensor([prompt]), max_new_tokens=120, do_sample=False, pad_token_id=2,
+                                     logits_processor=LogitsProcessorList([recorder]))
+            ids = out[0, len(prompt):].tolist()
+            entries.append({"text": text, "prompt": prompt, "ids": ids, "gap": recorder.gap,
+                            "continuation": words.decode(prompt + ids)[len(words.decode(prompt)):]})
+        os.makedirs(kept, exist_ok=True)
+        for file in ("config.json", "generation_config.json", "tokenizer.json"):
+            shutil.copyfile(f"{folder}/{file}", f"{kept}/{file}")
+    write_json(f"{OUT}/stories260K.json", {"about": "HF transformers, stories260K in f32, greedy, 120 tokens at most",
+                                           "prompts": entries})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["whisper", "vit"])
+    parser.add_argument("what", nargs="*", default=["whisper", "vit", "stories"])
     parser.add_argument("--shared", default=os.path.join(HERE, "../../../shared"))
     arguments = parser.parse_args()
     os.makedirs(OUT, exist_ok=True)
     if "vit" in arguments.what:
         make_vit(arguments.shared)
+    if "stories" in arguments.what:
+        make_stories(arguments.shared)
     if "whisper" in arguments.what:
         make_whisper(arguments.shared)
 
