@@ -41,7 +41,8 @@ Run add_caption(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("caption", "Say in a sentence what a photo shows");
   command->add_option("FILE", o->files, "Images, or folders of images; - is standard input")
-      ->required();
+      ->required()
+      ->type_name("");
   o->common.add_to(*command, true);
   o->sampling.add_to(*command);
   command->footer(

@@ -43,7 +43,8 @@ Run add_classify(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("classify", "Name what an image shows, with scores");
   command->add_option("FILE", o->files, "Images, or folders of images; - is standard input")
-      ->required();
+      ->required()
+      ->type_name("");
   command->add_option("--top", o->top, "Labels to print")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

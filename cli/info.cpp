@@ -68,7 +68,7 @@ Json describe(const fusion::Model& m) {
 
 void print_for_people(const Json& d) {
   const auto line = [](const std::string& key, const std::string& value) {
-    print_line(concat(key, std::string(key.size() < 14 ? 14 - key.size() : 1, ' '), value));
+    print_line(concat(key, std::string(key.size() < 17 ? 17 - key.size() : 1, ' '), value));
   };
   line("checkpoint", d["file"]);
   line("family", d["family"]);
@@ -105,9 +105,10 @@ void print_for_people(const Json& d) {
 Run add_info(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("info", "Tell what a checkpoint is made of");
-  command->add_option("DIR", o->model, "Checkpoint directory (default: the default model)");
+  command->add_option("DIR", o->model, "Checkpoint directory (default: the default model)")
+      ->type_name("");
   command->add_flag("--json", o->json, "Print one JSON object");
-  command->footer("Example:\n  tessera info whisper-tiny.en");
+  command->footer("Examples:\n  tessera info\n  tessera info whisper-tiny.en");
   return [o] {
     const auto model = fusion::Model::open(o->model.empty() ? fusion::default_model()
                                                             : std::filesystem::path(o->model));

@@ -15,8 +15,8 @@ using namespace tessera;
 int run(int argc, char** argv) {
   CLI::App app(
       "Text, images and speech through one decoder.\n\nOpens checkpoints as published (Hugging "
-      "Face directories)."
-      " Without --model, the default model is used.",
+      "Face directories)"
+      " on this machine; nothing is downloaded.\nWithout --model, the default model is used.",
       "tessera");
   app.set_version_flag("--version", concat("tessera ", kVersion));
   app.require_subcommand(1);
@@ -39,6 +39,14 @@ int run(int argc, char** argv) {
   app.failure_message([](const CLI::App*, const CLI::Error& error) {
     return concat("tessera: ", error.what(), "\nRun with --help for more information.\n");
   });
+  if (argc < 2) {
+    std::fputs(app.help().c_str(), stderr);
+    return cli::kUsage;
+  }
+  const auto named = [&](const CLI::App* command) { return command->check_name(argv[1]); };
+  if (argv[1][0] != '-' && app.get_subcommands(named).empty()) {
+    throw ArgumentError(concat("there is no command \"", argv[1], "\"; see tessera --help"));
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -29,10 +29,11 @@ void handle(int signal, void (*handler)(int)) {
 }  // namespace
 
 void CommonOptions::add_to(CLI::App& command, bool default_model) {
-  auto* option =
-      command
-          .add_option("-m,--model", model, "Checkpoint directory (config.json, *.safetensors, ...)")
-          ->type_name("DIR");
+  auto* option = command
+                     .add_option("-m,--model", model,
+                                 concat("Checkpoint directory",
+                                        default_model ? " (default: the default model)" : ""))
+                     ->type_name("DIR");
   if (!default_model) option->required();
   command.add_option("-t,--threads", threads, "Threads (0: one for each physical core)")
       ->check(CLI::Range(0, 1024))

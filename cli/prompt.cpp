@@ -70,9 +70,11 @@ Run add_prompt(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("prompt", "Continue a prompt of text, images and sounds in any order");
-  command->add_option("TEXT", o->text,
-                      "The text; {image} and {audio} mark where each stands; - is standard input");
-  command->add_option("-f,--file", o->file, "Read the text from a file");
+  command
+      ->add_option("TEXT", o->text,
+                   "The text; {image} and {audio} mark where each stands; - is standard input")
+      ->type_name("");
+  command->add_option("-f,--file", o->file, "Read the text from a file")->type_name("FILE");
   command->add_option("--image", o->images, "An image (once for each)")
       ->type_name("FILE")
       ->allow_extra_args(false);
@@ -93,8 +95,8 @@ Run add_prompt(CLI::App& app) {
 Run add_generate(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("generate", "Continue a text");
-  command->add_option("TEXT", o->text, "The text; - is standard input");
-  command->add_option("-f,--file", o->file, "Read the text from a file");
+  command->add_option("TEXT", o->text, "The text; - is standard input")->type_name("");
+  command->add_option("-f,--file", o->file, "Read the text from a file")->type_name("FILE");
   o->common.add_to(*command, false);
   o->sampling.add_to(*command);
   command->footer(

@@ -63,9 +63,11 @@ int run(const Options& o) {
 Run add_tokenize(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("tokenize", "Show the tokens of a text");
-  command->add_option("TEXT", o->text, "The text; - is standard input");
-  command->add_option("-f,--file", o->file, "Read the text from a file");
-  command->add_option("-m,--model", o->model, "Checkpoint directory, or a tokenizer.json")
+  command->add_option("TEXT", o->text, "The text; - is standard input")->type_name("");
+  command->add_option("-f,--file", o->file, "Read the text from a file")->type_name("FILE");
+  command
+      ->add_option("-m,--model", o->model,
+                   "Checkpoint directory, or a tokenizer.json (default: the default model)")
       ->type_name("DIR");
   command->add_flag("--ids", o->ids, "Print the ids alone, as one list");
   command->add_flag("--special", o->special, "Special tokens written in the text count as such");
@@ -74,7 +76,8 @@ Run add_tokenize(CLI::App& app) {
   command->add_flag("--decode", o->decode, "The text is a list of ids: print what they say");
   command->add_flag("--json", o->json, "Print one JSON object");
   command->footer(
-      "Examples:\n  tessera tokenize --model gpt2 \"Hello world\"\n"
+      "Examples:\n  tessera tokenize \"Hello world\"\n  tessera tokenize --model gpt2 \"Hello "
+      "world\"\n"
       "  tessera tokenize --model gpt2 --ids - < book.txt\n  tessera tokenize --model gpt2 "
       "--decode \"15496, 995\"");
   return [o] { return run(*o); };

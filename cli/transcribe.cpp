@@ -101,7 +101,9 @@ Run add_transcribe(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* command =
       app.add_subcommand("transcribe", "Write down what is said in a recording or video");
-  command->add_option("FILE", o->files, "Sound or video files; - is standard input")->required();
+  command->add_option("FILE", o->files, "Sound or video files; - is standard input")
+      ->required()
+      ->type_name("");
   command->add_option("-l,--language", o->language,
                       "Spoken language, as \"de\" or \"german\" (default: detected)");
   command->add_option("--task", o->task, "transcribe, or translate to English")

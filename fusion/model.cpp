@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 
 #include "core/error.h"
 #include "core/family.h"
@@ -53,13 +54,15 @@ void load_single(const CheckpointFiles& files, Model& model) {
     model.vision = vision_family->load(files.config, files.weights);
     model.image_processor.emplace(files.preprocessor_config);
   } else {
+    std::set<std::string> types;
+    const auto add = [&](const auto& list) {
+      for (const auto& f : list) types.insert(f.model_types.begin(), f.model_types.end());
+    };
+    add(families()), add(text::families()), add(vision::families());
     std::string known;
-    for (const ModelFamily& f : families()) known += f.model_types.front() + ", ";
-    for (const auto& f : text::families()) known += f.model_types.front() + ", ";
-    for (const auto& f : vision::families()) known += f.model_types.front() + ", ";
+    for (const std::string& name : types) known += (known.empty() ? "" : ", ") + name;
     throw UnsupportedError(concat(files.config.where(), ": model_type \"", type,
-                                  "\" is not known; known are ",
-                                  known.substr(0, known.size() - 2)));
+                                  "\" is not known; known are ", known));
   }
 }
 

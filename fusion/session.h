@@ -16,8 +16,8 @@ namespace tessera::fusion {
 /// Seconds and counts of one call.
 struct Timings {
   double encode = 0;   ///< preprocessing and towers
-  double prefill = 0;  ///< from the embedded prompt to the first token
-  double decode = 0;   ///< the other tokens
+  double prefill = 0;  ///< the embedded prompt through the decoder
+  double decode = 0;   ///< the tokens after it
   std::int64_t prompt_tokens = 0, new_tokens = 0;
   Timings& operator+=(const Timings& other);
 };

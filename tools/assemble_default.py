@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Assembles the default model: one checkpoint of the tessera family (tests/data/families/FORMAT.md) from first light's
+"""Assembles the default model: one checkpoint of the tessera family (docs/tessera-format.md) from first light's
 decoder and projector, ViT-Ti's tower, and Whisper tiny.en's encoder, token embedding and tokenizer. Needs NumPy only.
 
     assemble_default.py OUT [--dtype int8|f16|f32] [--models DIR]

@@ -1,5 +1,5 @@
 // Our own checkpoints: any image tower and any sound tower project into the token space of a text
-// decoder. The format is described in docs/checkpoints.md.
+// decoder. The format is described in docs/tessera-format.md.
 #include "core/error.h"
 #include "fusion/model.h"
 

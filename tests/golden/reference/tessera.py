@@ -1,4 +1,4 @@
-"""The tessera family, composed from HF's parts: what FORMAT.md says, in PyTorch."""
+"""The tessera family, composed from HF's parts: what docs/tessera-format.md says, in PyTorch."""
 import json
 import tempfile
 
