@@ -39,14 +39,6 @@ int run(int argc, char** argv) {
   app.failure_message([](const CLI::App*, const CLI::Error& error) {
     return concat("tessera: ", error.what(), "\nRun with --help for more information.\n");
   });
-  if (argc < 2) {
-    std::fputs(app.help().c_str(), stderr);
-    return cli::kUsage;
-  }
-  const auto named = [&](const CLI::App* command) { return command->check_name(argv[1]); };
-  if (argv[1][0] != '-' && app.get_subcommands(named).empty()) {
-    throw ArgumentError(concat("there is no command \"", argv[1], "\"; see tessera --help"));
-  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -107,9 +107,7 @@ Result Session::generate_from(const std::vector<std::int32_t>& ids, const Tensor
   result.text = best.text;
   result.ids = best.ids;
   result.stop_reason = best.stop_reason;
-  const double all = seconds_since(start);
-  if (result.timings.prefill == 0) result.timings.prefill = all;  // there was no step after it
-  result.timings.decode = all - result.timings.prefill;
+  result.timings.decode = seconds_since(start) - result.timings.prefill;
   result.timings.prompt_tokens = static_cast<std::int64_t>(ids.size());
   result.timings.new_tokens = static_cast<std::int64_t>(best.ids.size());
   return result;

@@ -13,11 +13,9 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    // A checkpoint is a directory as published on the Hugging Face hub; without one, the default
-    // model is taken.
+    // A directory as published on the Hugging Face hub; without one, the default model.
     const auto model = fusion::Model::open(argc > 2 ? argv[2] : fusion::default_model());
-    fusion::Session session(
-        model);  // owns threads and scratch memory; several sessions may share a model
+    fusion::Session session(model);  // owns threads and caches; sessions may share a model
 
     const fusion::Prompt prompt{vision::load_image(argv[1])};
     const fusion::Result result = session.generate(prompt, {.task = "caption"});
