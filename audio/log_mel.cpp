@@ -10,6 +10,7 @@
 #include "audio/mel_filters.h"
 #include "audio/sound.h"
 #include "core/error.h"
+#include "core/profile.h"
 
 namespace tessera::audio {
 namespace {
@@ -170,6 +171,7 @@ void LogMel::Impl::log_energies(const Signal& signal, std::int64_t frame, std::i
 }
 
 Tensor LogMel::Impl::compute(Context& ctx, const Signal& signal) const {
+  const StageScope scope(ctx, "log-mel");
   const std::int64_t all = frames(signal.length), sounding = sounding_frames(signal);
   Tensor out = ctx.empty({all, mels});
   float* data = out.data();

@@ -1,5 +1,6 @@
 #include "cli/inputs.h"
 #include "cli/options.h"
+#include "cli/timings.h"
 #include "core/error.h"
 
 namespace tessera::cli {
@@ -12,7 +13,9 @@ struct Options {
 };
 
 int run(const Options& o) {
-  fusion::Session session(o.common.open(), o.common.context());
+  Stopwatch watch(o.common.timings);
+  fusion::Session session(watch.time("open", [&] { return o.common.open(); }), o.common.context());
+  watch.attach(session);
   const InterruptGuard guard(session);
   fusion::GenerateOptions generate{"caption", session.defaults("caption")};
   o.sampling.apply(*generate.sampling);
@@ -22,16 +25,19 @@ int run(const Options& o) {
   double done = 0;
   return for_each_file(files, o.common.json, [&](const std::string& file) {
     progress.show(done++, static_cast<double>(files.size()));
-    const fusion::Result result = session.generate({load_image(file)}, generate);
+    const auto image = watch.time("load", [&] { return load_image(file); });
+    const fusion::Result result = session.generate({image}, generate);
     progress.clear();
     if (result.stop_reason == text::StopReason::cancelled) return;
     if (o.common.json) {
-      print_json(result_json(file, result));
+      Json line = result_json(file, result);
+      line["timings"] = watch.json(result.timings);
+      print_json(line);
     } else {
       for (const text::Generated& g : result.sequences)
         print_line(several ? concat(file, "\t", trim(g.text)) : trim(g.text));
     }
-    if (o.common.timings) report_timings(file, result.timings);
+    watch.report(file, result.timings);
   });
 }
 

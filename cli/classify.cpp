@@ -1,5 +1,6 @@
 #include "cli/inputs.h"
 #include "cli/options.h"
+#include "cli/timings.h"
 #include "core/error.h"
 
 namespace tessera::cli {
@@ -12,12 +13,16 @@ struct Options {
 };
 
 int run(const Options& o) {
-  fusion::Session session(o.common.open(), o.common.context());
+  Stopwatch watch(o.common.timings);
+  fusion::Session session(watch.time("open", [&] { return o.common.open(); }), o.common.context());
+  watch.attach(session);
   const InterruptGuard guard(session);
   const std::vector<std::string> files = expand_folders(o.files);
   const bool several = files.size() > 1 || files != o.files;
   return for_each_file(files, o.common.json, [&](const std::string& file) {
-    const auto labels = session.classify(load_image(file), o.top);
+    const auto image = watch.time("load", [&] { return load_image(file); });
+    fusion::Timings timings;
+    const auto labels = session.classify(image, o.top, &timings);
     Json list = Json::array();
     for (const auto& label : labels) {
       list.push_back({{"label", label.name}, {"score", label.score}});
@@ -32,8 +37,10 @@ int run(const Options& o) {
       print_json({{"file", file},
                   {"text", labels.empty() ? "" : labels.front().name},
                   {"ids", Json::array()},
-                  {"labels", list}});
+                  {"labels", list},
+                  {"timings", watch.json(timings)}});
     }
+    watch.report(file, timings);
   });
 }
 

@@ -161,31 +161,11 @@ int for_each_file(const std::vector<std::string>& files, bool json,
   return InterruptGuard::interrupted() ? kInterrupted : code;
 }
 
-Json timings_json(const fusion::Timings& t) {
-  return {{"encode_s", t.encode},
-          {"prefill_s", t.prefill},
-          {"decode_s", t.decode},
-          {"prompt_tokens", t.prompt_tokens},
-          {"new_tokens", t.new_tokens}};
-}
-
-void report_timings(const std::string& what, const fusion::Timings& t) {
-  const double rate = t.decode > 0 ? static_cast<double>(t.new_tokens) / t.decode : 0;
-  char text[200];
-  std::snprintf(
-      text, sizeof text,
-      "encode %.1f ms, prefill %.1f ms (%lld tokens), decode %.1f ms (%lld tokens, %.1f/s)",
-      1e3 * t.encode, 1e3 * t.prefill, static_cast<long long>(t.prompt_tokens), 1e3 * t.decode,
-      static_cast<long long>(t.new_tokens), rate);
-  report(concat(what, ": ", text));
-}
-
 Json result_json(const std::string& file, const fusion::Result& result) {
   Json out = {{"file", file},
               {"text", trim(result.text)},
               {"ids", result.ids},
-              {"stop_reason", text::name_of(result.stop_reason)},
-              {"timings", timings_json(result.timings)}};
+              {"stop_reason", text::name_of(result.stop_reason)}};
   if (!result.sequences.front().log_probabilities.empty())
     out["logprobs"] = result.sequences.front().log_probabilities;
   if (result.sequences.size() < 2) return out;

@@ -55,10 +55,6 @@ enum ExitCode : int { kOk = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
 int for_each_file(const std::vector<std::string>& files, bool json,
                   const std::function<void(const std::string&)>& work);
 
-/// Seconds and tokens per second, for --timings and --json.
-Json timings_json(const fusion::Timings& timings);
-void report_timings(const std::string& what, const fusion::Timings& timings);
-
 /// {"file", "text", "ids", ...} of a result.
 Json result_json(const std::string& file, const fusion::Result& result);
 /// Without spaces and line ends at both ends.

@@ -3,6 +3,7 @@
 
 #include "cli/inputs.h"
 #include "cli/options.h"
+#include "cli/timings.h"
 #include "core/error.h"
 
 namespace tessera::cli {
@@ -34,9 +35,12 @@ fusion::Prompt build(const Options& o) {
 }
 
 int run(const Options& o, bool marks) {
-  fusion::Session session(o.common.open(), o.common.context());
+  Stopwatch watch(o.common.timings);
+  fusion::Session session(watch.time("open", [&] { return o.common.open(); }), o.common.context());
+  watch.attach(session);
   const InterruptGuard guard(session);
-  const fusion::Prompt prompt = marks ? build(o) : fusion::Prompt{fusion::Text{given_text(o)}};
+  const fusion::Prompt prompt = watch.time(
+      "load", [&] { return marks ? build(o) : fusion::Prompt{fusion::Text{given_text(o)}}; });
   const std::string task = o.task.empty() ? fusion::task_of(prompt) : o.task;
   fusion::GenerateOptions generate{task, session.defaults(task)};
   o.sampling.apply(*generate.sampling);
@@ -51,16 +55,16 @@ int run(const Options& o, bool marks) {
   }
   const fusion::Result result = session.generate(prompt, generate, on_text);
   if (o.common.json) {
-    print_json(result_json(o.images.empty() && !o.sounds.empty() ? o.sounds.front()
-                           : o.images.empty()                    ? ""
-                                                                 : o.images.front(),
-                           result));
+    const std::vector<std::string>& media = o.images.empty() ? o.sounds : o.images;
+    Json line = result_json(media.empty() ? "" : media.front(), result);
+    line["timings"] = watch.json(result.timings);
+    print_json(line);
   } else if (stream) {
     print_line("");
   } else {
     for (const text::Generated& g : result.sequences) print_line(g.text);
   }
-  if (o.common.timings) report_timings(task, result.timings);
+  watch.report(task, result.timings);
   return result.stop_reason == text::StopReason::cancelled ? kInterrupted : kOk;
 }
 

@@ -3,6 +3,7 @@
 #include "audio/sound.h"
 #include "cli/inputs.h"
 #include "cli/options.h"
+#include "cli/timings.h"
 #include "core/error.h"
 
 namespace tessera::cli {
@@ -28,7 +29,8 @@ audio::Sound load(const Options& o, const std::string& file) {
   }
 }
 
-Json to_json(const std::string& file, const fusion::Transcript& t, double seconds) {
+Json to_json(const std::string& file, const fusion::Transcript& t, double seconds,
+             const Stopwatch& watch) {
   Json segments = Json::array();
   for (const fusion::Segment& s : t.segments) {
     segments.push_back({{"start", s.start}, {"end", s.end}, {"text", s.text}, {"ids", s.ids}});
@@ -40,7 +42,7 @@ Json to_json(const std::string& file, const fusion::Transcript& t, double second
           {"segments", segments},
           {"duration", seconds},
           {"stop_reason", text::name_of(t.stop_reason)},
-          {"timings", timings_json(t.timings)}};
+          {"timings", watch.json(t.timings)}};
 }
 
 std::string segment_line(const fusion::Segment& s) {
@@ -48,9 +50,10 @@ std::string segment_line(const fusion::Segment& s) {
 }
 
 void transcribe_file(const Options& o, fusion::Session& session,
-                     const fusion::TranscribeOptions& options, const std::string& file,
-                     bool several) {
-  const audio::Sound sound = load(o, file);
+                     const fusion::TranscribeOptions& options, Stopwatch& watch,
+                     const std::string& file) {
+  const bool several = o.files.size() > 1;
+  const audio::Sound sound = watch.time("load", [&] { return load(o, file); });
   if (!sound.warning.empty()) report(concat(file, ": ", sound.warning));
   Progress progress("transcribe", "s", sound.seconds() > 30);
   progress.show(0, sound.seconds());
@@ -72,15 +75,17 @@ void transcribe_file(const Options& o, fusion::Session& session,
     if (t.segments.empty()) return;
   }
   if (o.common.json) {
-    print_json(to_json(file, t, sound.seconds()));
+    print_json(to_json(file, t, sound.seconds(), watch));
   } else if (!lines) {
     print_line(several ? concat(file, "\t", t.text) : t.text);
   }
-  if (o.common.timings) report_timings(file, t.timings);
+  watch.report(file, t.timings);
 }
 
 int run(const Options& o) {
-  fusion::Session session(o.common.open(), o.common.context());
+  Stopwatch watch(o.common.timings);
+  fusion::Session session(watch.time("open", [&] { return o.common.open(); }), o.common.context());
+  watch.attach(session);
   const InterruptGuard guard(session);
   fusion::TranscribeOptions options;
   options.language = o.language;
@@ -91,7 +96,7 @@ int run(const Options& o) {
   options.sampling = session.defaults("transcribe");
   o.sampling.apply(*options.sampling);
   return for_each_file(o.files, o.common.json, [&](const std::string& file) {
-    transcribe_file(o, session, options, file, o.files.size() > 1);
+    transcribe_file(o, session, options, watch, file);
   });
 }
 

@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/kernels/vector.h"
 #include "core/layers.h"
+#include "core/profile.h"
 
 namespace tessera {
 namespace {
@@ -91,11 +92,21 @@ void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k
   });
 }
 
+/// Causal: half of a square is not computed. Keys and values are read once where there is one
+/// query.
+StageWork work_of(const Sizes& s) {
+  const double seen =
+      static_cast<double>(s.keys) - (s.causal ? static_cast<double>(s.queries - 1) / 2 : 0.0);
+  return {4.0 * static_cast<double>(s.queries * s.heads * s.width) * seen,
+          8.0 * static_cast<double>(s.keys * s.kv_heads * s.width)};
+}
+
 }  // namespace
 
 void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out) {
   const Sizes sizes = check(q, k, v, options);
+  const StageScope scope(ctx, "attention", work_of(sizes));
   if (sizes.queries < kFewQueries) {
     few_queries(ctx, sizes, q, k, v, out);
   } else {

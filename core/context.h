@@ -8,7 +8,8 @@
 
 namespace tessera {
 
-class Tape;  // records operations for training; see train/
+class Profile;  // where the time goes; see core/profile.h
+class Tape;     // records operations for training; see train/
 namespace kernels {
 class MatmulCache;
 }
@@ -59,7 +60,8 @@ class Context {
     if (observer) observer(std::string(name) + "." + std::to_string(index), value);
   }
 
-  Tape* tape = nullptr;  ///< null: nothing is recorded (inference)
+  Tape* tape = nullptr;        ///< null: nothing is recorded (inference)
+  Profile* profile = nullptr;  ///< null: nothing is timed
 
  private:
   struct Impl;

@@ -8,6 +8,7 @@
 #include "core/kernels/convert.h"
 #include "core/kernels/reference.h"
 #include "core/kernels/vector.h"
+#include "core/profile.h"
 
 namespace tessera {
 namespace {
@@ -49,12 +50,18 @@ Tensor by_element(Context& ctx, const Tensor& a, const Tensor& b, const char* wh
                   ElementKernel kernel) {
   if (a.shape() != b.shape())
     throw ShapeError(concat("can't ", what, " ", a.shape().str(), " and ", b.shape().str()));
+  const StageScope scope(ctx, what);
   const Tensor left = a.to_f32(), right = b.to_f32();  // contiguous
   Tensor y = ctx.empty(a.shape());
   in_pieces(ctx, a.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
     kernel(left.data() + begin, right.data() + begin, end - begin, y.data() + begin);
   });
   return y;
+}
+
+StageWork conv_work(const Linear& weight, std::int64_t positions) {
+  return {2.0 * static_cast<double>(positions * weight.in() * weight.out()),
+          static_cast<double>(weight.bytes()), weight.in(), weight.out()};
 }
 
 }  // namespace
@@ -94,6 +101,7 @@ LayerNorm::LayerNorm(const Weights& w, std::int64_t width, double epsilon)
 
 Tensor LayerNorm::operator()(Context& ctx, const Tensor& x) const {
   check_width(x, weight.dim(0), "LayerNorm");
+  const StageScope scope(ctx, "norm");
   Tensor y = ctx.empty(x.shape());
   const auto& kernels = kernels::vector_kernels();
   in_pieces(ctx, x.dim(0), kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
@@ -110,6 +118,7 @@ RmsNorm::RmsNorm(const Weights& w, std::int64_t width, double epsilon)
 
 Tensor RmsNorm::operator()(Context& ctx, const Tensor& x) const {
   check_width(x, weight.dim(0), "RmsNorm");
+  const StageScope scope(ctx, "norm");
   Tensor y = ctx.empty(x.shape());
   const auto& kernels = kernels::vector_kernels();
   in_pieces(ctx, x.dim(0), kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
@@ -127,6 +136,7 @@ Embedding::Embedding(const Weights& w, std::int64_t count, std::int64_t width)
 }
 
 Tensor Embedding::operator()(Context& ctx, std::span<const std::int32_t> ids) const {
+  const StageScope scope(ctx, "embedding");
   const std::int64_t count = table.dim(0), width = table.dim(1);
   Tensor rows = ctx.empty({static_cast<std::int64_t>(ids.size()), width});
   float* to = rows.data();
@@ -160,6 +170,7 @@ Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) 
   if (frames + 2 * padding < kernel) {
     throw ShapeError(concat("Conv1d with a kernel of ", kernel, " was given ", frames, " frames"));
   }
+  const StageScope scope(ctx, "convolution", conv_work(weight, count));
   Tensor windows = ctx.empty({count, kernel * channels_in});
   in_pieces(ctx, count, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
@@ -192,6 +203,7 @@ Tensor Conv2d::operator()(Context& ctx, const Tensor& x) const {
   }
   const std::int64_t high = x.dim(1) / patch, wide = x.dim(2) / patch,
                      width = channels_in * patch * patch;
+  const StageScope scope(ctx, "patches", conv_work(weight, high * wide));
   Tensor patches = ctx.empty({high * wide, width});
   in_pieces(ctx, high * wide, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
@@ -208,6 +220,7 @@ Tensor Conv2d::operator()(Context& ctx, const Tensor& x) const {
 }
 
 Tensor activate(Context& ctx, Activation activation, const Tensor& x) {
+  const StageScope scope(ctx, "activation");
   const Tensor source = x.to_f32();
   Tensor y = ctx.empty(x.shape());
   in_pieces(ctx, x.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {

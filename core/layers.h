@@ -61,6 +61,8 @@ class Linear {
 
   std::int64_t in() const;
   std::int64_t out() const;
+  /// Of the weight as it is multiplied.
+  std::int64_t bytes() const;
   explicit operator bool() const { return impl_ != nullptr; }
 
  private:

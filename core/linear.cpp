@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/kernels/matmul.h"
 #include "core/layers.h"
+#include "core/profile.h"
 
 namespace tessera {
 namespace {
@@ -85,12 +86,16 @@ Linear Linear::concat(const std::vector<Weights>& parts, std::int64_t in,
 
 std::int64_t Linear::in() const { return impl_->weight.k(); }
 std::int64_t Linear::out() const { return impl_->weight.n(); }
+std::int64_t Linear::bytes() const { return in() * out() * 4; }
 
 Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& options) const {
   if (x.rank() != 2 || x.dim(1) != in() || x.stride(1) != 1) {
     throw ShapeError(
         tessera::concat("a linear layer of ", in(), " inputs was given ", x.shape().str()));
   }
+  const StageScope scope(ctx, "linear",
+                         {2.0 * static_cast<double>(x.dim(0) * in() * out()),
+                          static_cast<double>(bytes()), in(), out()});
   Tensor y = ctx.empty({x.dim(0), out()});
   const bool fused = kernels::fuses(options.activation);
   const Tensor& residual = options.residual;

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/kernels/vector.h"
 #include "core/layers.h"
+#include "core/profile.h"
 
 // Frequencies and angles are computed in float, step by step as HF transformers (PyTorch) does: at
 // position 100,000 the last bit of a frequency moves the angle by 0.006.
@@ -92,6 +93,7 @@ Rope::Rope(const Config& config, std::int64_t head_width) {
 Tensor Rope::angles(Context& ctx, std::span<const std::int64_t> positions) const {
   const auto count = static_cast<std::int64_t>(positions.size());
   const std::int64_t half = frequencies.dim(0);
+  const StageScope scope(ctx, "rope");
   Tensor table = ctx.empty({count, 2 * half});
   ctx.parallel_for((count + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
     const std::int64_t end = std::min(count, (task + 1) * kRowsPerTask);
@@ -115,6 +117,7 @@ Tensor Rope::operator()(Context& ctx, const Tensor& x, const Tensor& angles) con
     throw ShapeError(concat("rotary positions of heads of ", width, " were given rows ",
                             x.shape().str(), " and angles ", angles.shape().str()));
   }
+  const StageScope scope(ctx, "rope");
   Tensor y = ctx.empty(x.shape());
   const auto& kernels = kernels::vector_kernels();
   const std::int64_t rows = x.dim(0);

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/family.h"
+#include "core/profile.h"
 
 namespace tessera::fusion {
 namespace {
@@ -100,7 +101,12 @@ Tensor Model::encode(Context& ctx, const vision::Image& image) const {
     throw UnsupportedError(
         concat(path.string(), ": this checkpoint has no image tower and can't take images"));
   }
-  return encode_pixels(ctx, (*image_processor)(image));
+  return encode_pixels(ctx, preprocess(ctx, image));
+}
+
+Tensor Model::preprocess(Context& ctx, const vision::Image& image) const {
+  const StageScope scope(ctx, "preprocessing");
+  return (*image_processor)(image);
 }
 
 Tensor Model::encode_pixels(Context& ctx, const Tensor& pixels) const {

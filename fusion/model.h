@@ -64,6 +64,7 @@ struct Model {
   /// such tower. A sound longer than one window gives the rows of all its windows one after the
   /// other.
   Tensor encode(Context& ctx, const vision::Image& image) const;
+  Tensor preprocess(Context& ctx, const vision::Image& image) const;  ///< -> [3, H, W]
   Tensor encode_pixels(Context& ctx, const Tensor& pixels /*[3, H, W]*/) const;
   Tensor encode(Context& ctx, const audio::Sound& sound) const;
   Tensor encode_frames(Context& ctx, const Tensor& log_mel /*[frames, mels]*/) const;

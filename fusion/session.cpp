@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/profile.h"
 
 namespace tessera::fusion {
 namespace {
@@ -66,6 +67,21 @@ class Sequence {
   std::vector<Tensor> rows_, memory_;
 };
 
+Sequence embed(Context& ctx, const Model& model, const Prompt& prompt, const Task& task) {
+  const PhaseScope phase(ctx, "encode");
+  Sequence sequence(ctx, model);
+  sequence.add_ids(task.start);
+  for (const auto& part : prompt) std::visit([&](const auto& p) { sequence.add(p); }, part);
+  sequence.add_ids(task.end);
+  if (sequence.ids().empty()) {
+    const auto bos = model.tokenizer->special("bos_token");
+    if (!bos)
+      throw ArgumentError("the prompt is empty, and this model has no token to begin a text with");
+    sequence.add_ids({*bos});
+  }
+  return sequence;
+}
+
 void check_parts(const Model& model) {
   if (!model.decoder) {
     throw UnsupportedError(concat(model.path.string(), ": this checkpoint (", model.family,
@@ -92,7 +108,10 @@ Result Session::generate_from(const std::vector<std::int32_t>& ids, const Tensor
                               const text::GenerateHooks& hooks) {
   const auto start = Clock::now();
   text::GenerateInput input{model_->decoder->new_cache(), rows, ids};
-  if (memory) model_->decoder->set_memory(context_, memory, input.cache);
+  if (memory) {
+    const PhaseScope phase(context_, "memory");
+    model_->decoder->set_memory(context_, memory, input.cache);
+  }
   Result result;
   text::GenerateHooks own = hooks;
   own.cancelled = [&, outer = hooks.cancelled] { return cancelled() || (outer && outer()); };
@@ -117,17 +136,7 @@ Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
                          const OnText& on_text) {
   check_parts(*model_);
   const auto start = Clock::now();
-  const Task task = model_->task(options.task);
-  Sequence sequence(context_, *model_);
-  sequence.add_ids(task.start);
-  for (const auto& part : prompt) std::visit([&](const auto& p) { sequence.add(p); }, part);
-  sequence.add_ids(task.end);
-  if (sequence.ids().empty()) {
-    const auto bos = model_->tokenizer->special("bos_token");
-    if (!bos)
-      throw ArgumentError("the prompt is empty, and this model has no token to begin a text with");
-    sequence.add_ids({*bos});
-  }
+  const Sequence sequence = embed(context_, *model_, prompt, model_->task(options.task));
   const double encode = seconds_since(start);
   text::GenerateHooks hooks;
   if (on_text)
@@ -140,12 +149,18 @@ Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
   return result;
 }
 
-std::vector<Session::Label> Session::classify(const Image& image, std::int64_t top) {
+std::vector<Session::Label> Session::classify(const Image& image, std::int64_t top,
+                                              Timings* timings) {
   if (!model_->vision || !model_->image_processor) {
     throw UnsupportedError(
         concat(model_->path.string(), ": this checkpoint has no image tower and can't classify"));
   }
-  const Tensor logits = model_->vision->classify(context_, (*model_->image_processor)(image));
+  const auto start = Clock::now();
+  const Tensor logits = [&] {
+    const PhaseScope phase(context_, "encode");
+    return model_->vision->classify(context_, model_->preprocess(context_, image));
+  }();
+  if (timings) timings->encode = seconds_since(start);
   const std::vector<std::string> names = model_->vision->labels();
   const std::int64_t count = logits.numel();
   const float best = *std::max_element(logits.data(), logits.data() + count);

@@ -65,7 +65,7 @@ class Session {
     std::int64_t index;
     double score;  ///< softmax over all classes
   };
-  std::vector<Label> classify(const Image& image, std::int64_t top);
+  std::vector<Label> classify(const Image& image, std::int64_t top, Timings* timings = nullptr);
 
   /// Ends the running call soon, with StopReason::cancelled; from any thread or signal handler.
   /// Stays in force until reset() is called.

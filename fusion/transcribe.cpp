@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "core/error.h"
+#include "core/profile.h"
 
 namespace tessera::fusion {
 namespace {
@@ -50,8 +51,11 @@ class Whisper {
     Context& ctx = session_.context();
     const double start = now();
     const auto window = static_cast<std::size_t>(model_.log_mel->samples_per_window());
-    const Tensor mel = samples.size() <= window ? (*model_.log_mel)(ctx, samples)
-                                                : model_.log_mel->whole(ctx, samples);
+    const Tensor mel = [&] {
+      const PhaseScope phase(ctx, "encode");
+      return samples.size() <= window ? (*model_.log_mel)(ctx, samples)
+                                      : model_.log_mel->whole(ctx, samples);
+    }();
     out_.timings.encode = now() - start;
     return run(mel, static_cast<double>(samples.size()) / audio::kSampleRate);
   }
@@ -124,11 +128,17 @@ class Whisper {
     return ids;
   }
 
+  Tensor encode(const Tensor& mel, std::int64_t seek, std::int64_t count) {
+    Context& ctx = session_.context();
+    const PhaseScope phase(ctx, "encode");
+    return model_.encode_frames(ctx, cut_window(ctx, mel, seek, count, frames_));
+  }
+
   /// Decodes one window and appends its segments; returns how many frames are done.
   std::int64_t decode_window(const Tensor& mel, std::int64_t seek, std::int64_t count) {
     Context& ctx = session_.context();
     const double start = now();
-    const Tensor memory = model_.encode_frames(ctx, cut_window(ctx, mel, seek, count, frames_));
+    const Tensor memory = encode(mel, seek, count);
     Ids prompt = previous_ids();
     const Ids own = start_ids(memory);
     prompt.insert(prompt.end(), own.begin(), own.end());

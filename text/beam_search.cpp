@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "core/profile.h"
 #include "text/decoding.h"
 
 namespace tessera::text {
@@ -85,6 +86,7 @@ std::vector<Choice> BeamSearch::choices_of(std::size_t beam, std::span<float> lo
 
 /// As many over all beams that enough are left even if every stop token comes up in every beam.
 std::vector<Choice> BeamSearch::best_choices(Tensor& logits) {
+  const StageScope scope(d_.ctx, "sampling");
   std::vector<Choice> all;
   for (std::size_t b = 0; b < beams_.size(); ++b) {
     const std::vector<Choice> own = choices_of(b, row(logits, b));
@@ -126,6 +128,7 @@ void BeamSearch::finish(std::vector<std::int32_t> ids, std::vector<float> log_pr
 }
 
 void BeamSearch::take(const std::vector<Choice>& choices) {
+  const StageScope scope(d_.ctx, "beams");
   std::vector<Choice> continuing;
   for (std::size_t rank = 0; rank < choices.size(); ++rank) {
     const Choice& choice = choices[rank];

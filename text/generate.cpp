@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/profile.h"
 #include "text/decoding.h"
 
 namespace tessera::text {
@@ -43,6 +44,15 @@ void resolve_lengths(Decoding& d, std::int64_t prompt) {
   o.max_new_tokens = limited ? by_options : by_context;
   d.at_limit = limited ? StopReason::max_tokens : StopReason::context_full;
   if (o.min_new_tokens == 0) o.min_new_tokens = std::max<std::int64_t>(0, o.min_length - prompt);
+}
+
+/// Runs the prompt; logits of what follows it [1, V].
+Tensor prefill(Context& ctx, const LanguageModel& model, GenerateInput& input) {
+  const PhaseScope phase(ctx, "prefill");
+  const std::int64_t count = input.rows.dim(0);
+  const Sequence sequence{&input.cache, count};
+  const Tensor hidden = model.forward(ctx, input.rows, std::span(&sequence, 1));
+  return model.logits(ctx, hidden.slice(count - 1, count));
 }
 
 }  // namespace
@@ -115,11 +125,9 @@ std::vector<Generated> generate(Context& ctx, const LanguageModel& model,
     nothing.stop_reason = StopReason::cancelled;
     return {nothing};
   }
-  const std::int64_t count = input.rows.dim(0);
-  const Sequence sequence{&input.cache, count};
-  const Tensor hidden = model.forward(ctx, input.rows, std::span(&sequence, 1));
-  const Tensor logits = model.logits(ctx, hidden.slice(count - 1, count));
+  const Tensor logits = prefill(ctx, model, input);
   if (hooks.on_prefill) hooks.on_prefill();
+  const PhaseScope phase(ctx, "decode");
   const auto search = options.num_beams > 1 ? beam_search : sample;
   return search(decoding, std::move(input.cache), logits);
 }

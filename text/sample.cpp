@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/profile.h"
 #include "text/decoding.h"
 
 namespace tessera::text {
@@ -52,6 +53,7 @@ bool extend(const Decoding& d, Draft& draft, std::span<float> logits, bool shown
 
 /// Chooses for every draft that goes on, each with its row of `logits`; false: cancelled.
 bool extend_all(const Decoding& d, std::vector<Draft>& drafts, Tensor& logits) {
+  const StageScope scope(d.ctx, "sampling");
   bool go_on = true;
   std::size_t next = 0;
   for (Draft& draft : drafts) {
