@@ -74,5 +74,6 @@ Run add_generate(CLI::App& app);
 Run add_classify(CLI::App& app);
 Run add_tokenize(CLI::App& app);
 Run add_info(CLI::App& app);
+Run add_bench(CLI::App& app);
 
 }  // namespace tessera::cli
