@@ -75,5 +75,6 @@ Run add_classify(CLI::App& app);
 Run add_tokenize(CLI::App& app);
 Run add_info(CLI::App& app);
 Run add_bench(CLI::App& app);
+Run add_perplexity(CLI::App& app);
 
 }  // namespace tessera::cli

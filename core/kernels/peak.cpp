@@ -28,12 +28,13 @@ double scalar_f32(std::int64_t rounds) {
 #if defined(__x86_64__)
 // A round is one multiply-add of vectors on each chain. Chains are variables by name, so that they
 // stay in registers.
-#define TESSERA_CHAINS(DO, step)                                                             \
-  DO(s0, step)                                                                               \
-  DO(s1, step)                                                                               \
-  DO(s2, step)                                                                               \
-  DO(s3, step) DO(s4, step) DO(s5, step) DO(s6, step) DO(s7, step) DO(s8, step) DO(s9, step) \
-      DO(s10, step) DO(s11, step)
+#define TESSERA_CHAINS(DO, step) \
+  DO(s0, step)                   \
+  DO(s1, step)                   \
+  DO(s2, step)                   \
+  DO(s3, step)                   \
+  DO(s4, step)                   \
+  DO(s5, step) DO(s6, step) DO(s7, step) DO(s8, step) DO(s9, step) DO(s10, step) DO(s11, step)
 #define TESSERA_START(s, Vector) Vector s = {};
 #define TESSERA_STEP(s, step) \
   s = step(s);                \
