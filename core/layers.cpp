@@ -131,7 +131,7 @@ Tensor RmsNorm::operator()(Context& ctx, const Tensor& x) const {
 }
 
 Embedding::Embedding(const Weights& w, std::int64_t count, std::int64_t width)
-    : table(w.get("weight", {count, width})) {
+    : table(w.get("weight", {count, width})), precision(w.precision()) {
   if (table.dtype() == DType::i8) scales = w.get("weight_scale", {count, 1}).to_f32();
 }
 
@@ -153,12 +153,14 @@ Tensor Embedding::operator()(Context& ctx, std::span<const std::int32_t> ids) co
   return rows;
 }
 
-Linear Embedding::as_linear() const { return {table, {}, scales}; }
+Linear Embedding::as_linear() const {
+  return {table, {}, precision == Precision::f32 ? Precision::f32 : Precision::int8, scales};
+}
 
 Conv1d::Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_size,
                std::int64_t step, std::int64_t pad)
     : weight(channels_last(w.get_f32("weight", {out, in, kernel_size})),
-             w.has("bias") ? w.get_f32("bias", {out}) : Tensor()),
+             w.has("bias") ? w.get_f32("bias", {out}) : Tensor(), w.precision()),
       channels_in(in),
       kernel(kernel_size),
       stride(step),
@@ -191,7 +193,7 @@ Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) 
 Conv2d::Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t patch_size)
     : weight(w.get_f32("weight", {out, in, patch_size, patch_size})
                  .reshape({out, in * patch_size * patch_size}),
-             w.has("bias") ? w.get_f32("bias", {out}) : Tensor()),
+             w.has("bias") ? w.get_f32("bias", {out}) : Tensor(), w.precision()),
       channels_in(in),
       patch(patch_size) {}
 

@@ -3,33 +3,15 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "core/activation.h"
 #include "core/config.h"
 #include "core/context.h"
 #include "core/tensor.h"
 #include "core/weights.h"
 
 namespace tessera {
-
-/// Element-wise functions as HF's ACT2FN names them.
-enum class Activation {
-  none,
-  relu,
-  gelu,
-  gelu_tanh,
-  quick_gelu,
-  silu,
-  tanh,
-  sigmoid,
-  relu_squared,
-  mish
-};
-/// From a config's name: "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python",
-/// "quick_gelu", "relu", "relu2", "silu", "swish", "tanh", "sigmoid", "mish", "linear". Throws
-/// UnsupportedError.
-Activation activation_from_name(std::string_view name);
 
 struct LinearOptions {
   Activation activation = Activation::none;
@@ -48,7 +30,8 @@ class Linear {
   Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias = Bias::optional);
   /// From tensors: weight [out, in] of any type, bias [out] or empty, scales [out, 1] (f32) of an
   /// int8 weight or empty.
-  Linear(const Tensor& weight, const Tensor& bias, const Tensor& scales = {});
+  Linear(const Tensor& weight, const Tensor& bias, Precision precision = Precision::f32,
+         const Tensor& scales = {});
   /// GPT-2's Conv1D: reads `weight` [in, out] and `bias` [out].
   static Linear conv1d(const Weights& w, std::int64_t in, std::int64_t out);
   /// Several projections of the same input as one product; the outputs lie side by side. Missing
@@ -90,11 +73,13 @@ struct RmsNorm {
 struct Embedding {
   Tensor table;   // [V, D], f32/f16/bf16/i8
   Tensor scales;  // [V, 1], only for i8
+  Precision precision = Precision::f32;
   Embedding() = default;
   Embedding(const Weights& w, std::int64_t count, std::int64_t width);
   /// ids [T] -> rows [T, D] f32. Throws ArgumentError for an id outside [0, V).
   Tensor operator()(Context& ctx, std::span<const std::int32_t> ids) const;
-  /// The table as an output layer (tied head).
+  /// The table as an output layer (tied head): at most rounded to int8, for every token depends on
+  /// it.
   Linear as_linear() const;
 };
 

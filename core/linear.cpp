@@ -1,22 +1,61 @@
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "core/kernels/matmul.h"
+#include "core/kernels/quantized.h"
 #include "core/layers.h"
 #include "core/profile.h"
 
 namespace tessera {
 namespace {
 
-/// `weight` as stored, and for int8 the scale of each row ([out, 1] f32).
-struct StoredWeight {
-  Tensor weight, scales;
-};
+using kernels::StackedMatrix;
+using kernels::StoredMatrix;
 
-StoredWeight read_weight(const Weights& w, std::int64_t out, std::int64_t in) {
-  StoredWeight stored{w.get("weight", {out, in}), {}};
-  if (stored.weight.dtype() == DType::i8) stored.scales = w.get("weight_scale", {out, 1}).to_f32();
-  return stored;
+/// Eight 4-bit zero points a word, along the rows: [ceil(out/8), groups] i32 -> [out, groups] u8.
+Tensor unpack_zeros(const Tensor& packed, std::int64_t out) {
+  Tensor zeros = Tensor::empty({out, packed.dim(1)}, DType::u8);
+  for (std::int64_t i = 0; i < out; ++i) {
+    for (std::int64_t g = 0; g < packed.dim(1); ++g) {
+      const auto word =
+          static_cast<std::uint32_t>(packed.data<std::int32_t>()[i / 8 * packed.dim(1) + g]);
+      zeros.data<std::uint8_t>()[i * packed.dim(1) + g] = word >> (4 * (i % 8)) & 15u;
+    }
+  }
+  return zeros;
+}
+
+/// The matrix as stored: `weight` of floats, `weight` of int8 with `weight_scale`, or compressed-
+/// tensors' packed form with 4 bits (`weight_packed`, `weight_scale`, `weight_zero_point`).
+StoredMatrix read_matrix(const Weights& w, std::int64_t out, std::int64_t in) {
+  StoredMatrix m;
+  if (w.has("weight_packed")) {
+    m.bits = 4;
+    m.columns = in;
+    m.weight = w.get("weight_packed", {out, (in + 7) / 8});
+    const Tensor scales = w.get("weight_scale");
+    if (m.weight.dtype() != DType::i32 || scales.rank() != 2 || scales.dim(0) != out ||
+        scales.dim(1) < 1 || in % scales.dim(1) != 0) {
+      throw ShapeError(tessera::concat(
+          w.where("weight_packed"), ": 4-bit weights are expected as I32 with ", "scales [", out,
+          ", groups], found ", name_of(m.weight.dtype()), " with ", scales.shape().str()));
+    }
+    m.scales = scales.to_f32();
+    if (w.has("weight_zero_point")) {
+      const Tensor zeros = w.get("weight_zero_point", {(out + 7) / 8, scales.dim(1)});
+      if (zeros.dtype() != DType::i32)
+        throw FormatError(tessera::concat(w.where("weight_zero_point"), ": expected I32, found ",
+                                          name_of(zeros.dtype())));
+      m.zeros = unpack_zeros(zeros, out);
+    }
+    w.ignore("weight_shape");
+    return m;
+  }
+  m.weight = w.get("weight", {out, in});
+  if (m.weight.dtype() == DType::i8) m.scales = w.get("weight_scale", {out, 1}).to_f32();
+  return m;
 }
 
 Tensor read_bias(const Weights& w, std::int64_t out, Linear::Bias bias) {
@@ -33,60 +72,74 @@ void release_if_large(const Weights& w, std::size_t bytes) {
 }  // namespace
 
 struct Linear::Impl {
-  kernels::PackedMatrix weight;
+  Impl(const StackedMatrix& source, Tensor bias_, Precision precision) : bias(std::move(bias_)) {
+    if (precision == Precision::f32) {
+      plain = kernels::PackedMatrix::pack(source);
+    } else {
+      quantized.emplace(
+          kernels::QuantizedMatrix::pack(source, precision == Precision::int8 ? 8 : 4));
+    }
+  }
+  std::int64_t in() const { return quantized ? quantized->k() : plain.k(); }
+  std::int64_t out() const { return quantized ? quantized->n() : plain.n(); }
+
+  kernels::PackedMatrix plain;
+  std::optional<kernels::QuantizedMatrix> quantized;  // in place of plain
   Tensor bias;
 };
 
 Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias) {
-  const StoredWeight stored = read_weight(w, out, in);
-  impl_ = std::make_shared<Impl>(
-      Impl{kernels::PackedMatrix::pack(stored.weight, stored.scales), read_bias(w, out, bias)});
-  release_if_large(w, stored.weight.nbytes());
+  const StackedMatrix stored{{read_matrix(w, out, in)}};
+  impl_ = std::make_shared<Impl>(stored, read_bias(w, out, bias), w.precision());
+  release_if_large(w, stored.parts.front().weight.nbytes());
 }
 
-Linear::Linear(const Tensor& weight, const Tensor& bias, const Tensor& scales)
-    : impl_(std::make_shared<Impl>(
-          Impl{kernels::PackedMatrix::pack(weight, scales), bias ? bias.to_f32() : bias})) {}
+Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision, const Tensor& scales)
+    : impl_(std::make_shared<Impl>(StackedMatrix{{{.weight = weight, .scales = scales}}},
+                                   bias ? bias.to_f32() : bias, precision)) {}
 
 Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
-  const Tensor stored = w.get("weight", {in, out});
-  if (stored.dtype() == DType::i8) {
-    throw UnsupportedError(tessera::concat(
-        w.where("weight"), ": int8 is not supported for weights stored as [in, out]"));
+  const Tensor bias = w.has("bias") ? w.get_f32("bias", {out}) : Tensor();
+  if (w.has("weight_packed") || w.get("weight").dtype() == DType::i8) {
+    throw UnsupportedError(
+        tessera::concat(w.where("weight"),
+                        ": quantised numbers are not supported for weights stored as [in, out]"));
   }
-  const Tensor plain = stored.to_f32();
+  const Tensor plain = w.get_f32("weight", {in, out});
   Tensor transposed = Tensor::empty({out, in});
   for (std::int64_t i = 0; i < in; ++i) {
     for (std::int64_t o = 0; o < out; ++o)
       transposed.data()[o * in + i] = plain.data()[i * out + o];
   }
-  return {transposed, w.has("bias") ? w.get_f32("bias", {out}) : Tensor()};
+  return {transposed, bias, w.precision()};
 }
 
 Linear Linear::concat(const std::vector<Weights>& parts, std::int64_t in,
                       const std::vector<std::int64_t>& outs) {
   std::int64_t total = 0;
   for (const std::int64_t out : outs) total += out;
-  Tensor weight = Tensor::empty({total, in});
+  StackedMatrix stored;
   Tensor bias = Tensor::zeros({total});
   bool any_bias = false;
   std::int64_t at = 0;
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    const Tensor rows = parts[i].get_f32("weight", {outs[i], in});
-    std::copy_n(rows.data(), rows.numel(), weight.data() + at * in);
+    stored.parts.push_back(read_matrix(parts[i], outs[i], in));
     if (const Tensor own = read_bias(parts[i], outs[i], Bias::optional)) {
       std::copy_n(own.data(), own.numel(), bias.data() + at);
       any_bias = true;
     }
     at += outs[i];
   }
-  release_if_large(parts.front(), weight.nbytes());
-  return {weight, any_bias ? bias : Tensor()};
+  Linear linear;
+  linear.impl_ =
+      std::make_shared<Impl>(stored, any_bias ? bias : Tensor(), parts.front().precision());
+  release_if_large(parts.front(), stored.parts.front().weight.nbytes() * parts.size());
+  return linear;
 }
 
-std::int64_t Linear::in() const { return impl_->weight.k(); }
-std::int64_t Linear::out() const { return impl_->weight.n(); }
-std::int64_t Linear::bytes() const { return in() * out() * 4; }
+std::int64_t Linear::in() const { return impl_->in(); }
+std::int64_t Linear::out() const { return impl_->out(); }
+std::int64_t Linear::bytes() const { return impl_->quantized ? impl_->quantized->bytes() : in() * out() * 4; }
 
 Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& options) const {
   if (x.rank() != 2 || x.dim(1) != in() || x.stride(1) != 1) {
@@ -107,14 +160,18 @@ Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& op
   a.x = x.data();
   a.ldx = std::max(x.stride(0), x.dim(1));
   a.m = x.dim(0);
-  a.weight = &impl_->weight;
+  a.weight = &impl_->plain;
   a.bias = impl_->bias ? impl_->bias.data() : nullptr;
   a.activation = fused ? options.activation : Activation::none;
   a.residual = fused && residual ? residual.data() : nullptr;
   a.ldr = a.residual ? std::max(residual.stride(0), out()) : 0;
   a.y = y.data();
   a.ldy = out();
-  kernels::matmul(ctx, a);
+  if (impl_->quantized) {
+    kernels::matmul(ctx, *impl_->quantized, a);
+  } else {
+    kernels::matmul(ctx, a);
+  }
   if (fused) return y;
   y = activate(ctx, options.activation, y);
   return residual ? add(ctx, y, residual) : y;

@@ -116,6 +116,12 @@ Weights Weights::at(std::string_view scope) const {
 
 Weights Weights::at(std::int64_t index) const { return at(std::to_string(index)); }
 
+Weights Weights::with(Precision precision) const {
+  Weights w = *this;
+  w.precision_ = precision;
+  return w;
+}
+
 bool Weights::has(std::string_view name) const {
   return store_->find(prefix_ + std::string(name)).has_value();
 }

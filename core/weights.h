@@ -1,4 +1,5 @@
 #pragma once
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -8,6 +9,11 @@
 #include "core/tensor.h"
 
 namespace tessera {
+
+/// The numbers that matrices are multiplied in: f32; int8 weights (one scale an output row) or int4
+/// weights (a scale and a zero point for every 32 numbers of a row), both with activations rounded
+/// row by row.
+enum class Precision : std::uint8_t { f32, int8, int4 };
 
 /// A cursor over the named tensors of a checkpoint (safetensors: one file, or several with
 /// model.safetensors.index.json). Copies are cheap and share the mapped files. Names are the
@@ -25,6 +31,10 @@ class Weights {
   /// The same tensors seen from "<scope>.".
   Weights at(std::string_view scope) const;
   Weights at(std::int64_t index) const;
+
+  /// The same tensors, whose matrices are to be multiplied in `precision` (Linear packs them so).
+  Weights with(Precision precision) const;
+  Precision precision() const { return precision_; }
 
   bool has(std::string_view name) const;
   /// The tensor as stored. Throws FormatError where it is absent, ShapeError where the shape
@@ -58,6 +68,7 @@ class Weights {
   struct Store;
   std::shared_ptr<Store> store_;
   std::string prefix_;
+  Precision precision_ = Precision::f32;
 };
 
 /// Writes tensors as one safetensors file: to a temporary name first, renamed when complete.

@@ -11,8 +11,6 @@
 #include <vector>
 
 #include "core/error.h"
-#include "core/kernels/convert.h"
-#include "core/kernels/reference.h"
 #include "core/kernels/vector.h"
 
 namespace tessera::kernels {
@@ -109,8 +107,6 @@ void append_activation(dnnl::post_ops& ops, Activation activation) {
       return append(dnnl::algorithm::eltwise_swish, 1.702f);
     case Activation::silu:
       return append(dnnl::algorithm::eltwise_swish, 1.0f);
-    case Activation::tanh:
-      return append(dnnl::algorithm::eltwise_tanh, 0.0f);
     case Activation::sigmoid:
       return append(dnnl::algorithm::eltwise_logistic, 0.0f);
     default:
@@ -165,36 +161,25 @@ void pack_panel(const float* rows64, std::int64_t count, std::int64_t k, std::in
 
 }  // namespace
 
-PackedMatrix PackedMatrix::pack(const Tensor& weight, const Tensor& scales) {
-  if (weight.rank() != 2 || weight.numel() == 0) {
-    throw ShapeError(concat("a weight matrix of shape ", weight.shape().str()));
-  }
+PackedMatrix PackedMatrix::pack(const StackedMatrix& source) {
   PackedMatrix packed;
-  packed.n_ = weight.dim(0);
-  packed.k_ = weight.dim(1);
+  packed.n_ = source.n();
+  packed.k_ = source.k();
   packed.blocked_ = blocked_is_fast(packed.n_, packed.k_);
-  if (!packed.blocked_ && !scales && weight.dtype() == DType::f32 && weight.is_contiguous()) {
-    packed.data_ = weight;
+  const StoredMatrix& first = source.parts.front();
+  if (!packed.blocked_ && source.parts.size() == 1 && !first.scales &&
+      first.weight.dtype() == DType::f32 && first.weight.is_contiguous()) {
+    packed.data_ = first.weight;
     return packed;
   }
   const std::int64_t k = packed.k_, step = packed.blocked_ ? packed.padded_k() : k;
   packed.data_ = Tensor::empty(
       {packed.blocked_ ? (packed.n_ + kPanel - 1) / kPanel * kPanel : packed.n_, step});
   std::vector<float> panel(static_cast<std::size_t>(kPanel * k));
-  for (std::int64_t first = 0; first < packed.n_; first += kPanel) {
-    const std::int64_t count = std::min(kPanel, packed.n_ - first);
-    for (std::int64_t j = 0; j < count; ++j) {
-      const Tensor row = weight[first + j];
-      float* to = panel.data() + j * k;
-      if (row.is_contiguous()) {
-        convert_to_f32(row.raw(), row.dtype(), to, k);
-      } else {
-        std::ranges::copy(row.to_vector(), to);
-      }
-      const float scale = scales ? scales.data()[first + j] : 1.0f;
-      if (scales) std::for_each(to, to + k, [scale](float& x) { x *= scale; });
-    }
-    float* to = packed.data_.data() + first * step;
+  for (std::int64_t at = 0; at < packed.n_; at += kPanel) {
+    const std::int64_t count = std::min(kPanel, packed.n_ - at);
+    for (std::int64_t j = 0; j < count; ++j) source.row(at + j, panel.data() + j * k);
+    float* to = packed.data_.data() + at * step;
     if (packed.blocked_) {
       pack_panel(panel.data(), count, k, step, to);
     } else {
@@ -205,7 +190,8 @@ PackedMatrix PackedMatrix::pack(const Tensor& weight, const Tensor& scales) {
 }
 
 bool fuses(Activation activation) {
-  return activation != Activation::relu_squared && activation != Activation::mish;
+  return activation != Activation::relu_squared && activation != Activation::mish &&
+         activation != Activation::tanh;
 }
 
 class MatmulCache {
@@ -265,22 +251,6 @@ namespace {
 /// column.
 constexpr std::int64_t kManyRows = 16;
 
-/// Bias, activation and residual of rows [i, i + m) and columns [j, j + n); sums [m][stride].
-void finish_columns(const MatmulArguments& a, std::int64_t i, std::int64_t m, std::int64_t j,
-                    std::int64_t n, const float* sums, std::int64_t stride) {
-  for (std::int64_t r = 0; r < m; ++r) {
-    float* y = a.y + (i + r) * a.ldy + j;
-    for (std::int64_t c = 0; c < n; ++c)
-      y[c] = sums[r * stride + c] + (a.bias ? a.bias[j + c] : 0.0f);
-    if (a.activation != Activation::none) {
-      for (std::int64_t c = 0; c < n; ++c) y[c] = reference::activate(a.activation, y[c]);
-    }
-    if (!a.residual) continue;
-    const float* residual = a.residual + (i + r) * a.ldr + j;
-    for (std::int64_t c = 0; c < n; ++c) y[c] += residual[c];
-  }
-}
-
 void few_rows(Context& ctx, const MatmulArguments& a) {
   constexpr std::int64_t kColumns = PackedMatrix::kPanel, kBytesPerTask = 1 << 18;
   const std::int64_t n = a.weight->n(), k = a.weight->k(), panels = (n + kColumns - 1) / kColumns;
@@ -297,7 +267,16 @@ void few_rows(Context& ctx, const MatmulArguments& a) {
         } else {
           kernels.few_rows_dot(a.x + i * a.ldx, a.ldx, m, a.weight->column(j), columns, k, sums);
         }
-        finish_columns(a, i, m, j, columns, sums, a.weight->blocked() ? kColumns : columns);
+        kernels.finish({.m = m,
+                        .n = columns,
+                        .sums = sums,
+                        .lds = a.weight->blocked() ? kColumns : columns,
+                        .bias = a.bias ? a.bias + j : nullptr,
+                        .activation = a.activation,
+                        .residual = a.residual ? a.residual + i * a.ldr + j : nullptr,
+                        .ldr = a.ldr,
+                        .y = a.y + i * a.ldy + j,
+                        .ldy = a.ldy});
       }
     }
   });

@@ -2,8 +2,9 @@
 #include <cstdint>
 #include <memory>
 
+#include "core/activation.h"
 #include "core/context.h"
-#include "core/layers.h"
+#include "core/kernels/stored_matrix.h"
 #include "core/tensor.h"
 
 namespace tessera::kernels {
@@ -14,8 +15,7 @@ namespace tessera::kernels {
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  /// weight [n, k] of any type that can be widened; scales [n, 1] (f32) or empty multiply its rows.
-  static PackedMatrix pack(const Tensor& weight, const Tensor& scales);
+  static PackedMatrix pack(const StackedMatrix& source);
 
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }

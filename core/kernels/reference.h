@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 
-#include "core/layers.h"
+#include "core/activation.h"
 
 // Scalar twins of the kernels: what the tests compare with. Written for clarity, in double where
 // sums are long.

@@ -1,6 +1,9 @@
 #pragma once
 #include <cstdint>
 
+#include "core/activation.h"
+#include "core/kernels/integer.h"
+
 namespace tessera::kernels {
 
 /// Keys and values of one head, laid out for attention_rows: keys in panels of `panel` columns,
@@ -33,6 +36,19 @@ constexpr std::int64_t kQueryBlock = 48;
 /// Keys taken at a time.
 constexpr std::int64_t kKeyBlock = 256;
 
+/// What happens to the sums of a product on their way out: y = act(sums + bias) + residual.
+struct Finish {
+  std::int64_t m, n;
+  const float* sums;  // [m, n], row stride lds
+  std::int64_t lds;
+  const float* bias;  // [n] or null
+  Activation activation;
+  const float* residual;  // [m, n], row stride ldr, or null
+  std::int64_t ldr;
+  float* y;  // [m, n], row stride ldy
+  std::int64_t ldy;
+};
+
 /// The kernels that are written once and compiled for each instruction set (vector_impl.h). Which
 /// one is used is decided at run time. Scalar twins stand in reference.h.
 struct VectorKernels {
@@ -42,6 +58,7 @@ struct VectorKernels {
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps,
                      std::int64_t width, float* y);
   void (*rms_norm)(const float* x, const float* weight, float eps, std::int64_t width, float* y);
+  void (*finish)(const Finish& finish);
   void (*add)(const float* a, const float* b, std::int64_t n, float* y);
   void (*multiply)(const float* a, const float* b, std::int64_t n, float* y);
   /// y [2*half]: (x[i], x[i + half]) turned by the angle of cosine cos[i] and sine sin[i].
@@ -64,6 +81,7 @@ struct VectorKernels {
   void (*attention_one)(const float* q, const float* k, std::int64_t ldk, const float* v,
                         std::int64_t ldv, std::int64_t keys, std::int64_t width, float scale,
                         float* out, float* scratch);
+  IntegerKernels integer;
 };
 
 /// Floats of scratch memory one attention_block needs.

@@ -4,5 +4,5 @@
 #define TESSERA_TILE_ROWS 6
 #define TESSERA_KERNELS_NAME kAvx2Kernels
 #define TESSERA_KERNELS_LABEL "avx2"
-#include "core/kernels/vector_impl.h"
+#include "core/kernels/vector_table.h"
 #endif

@@ -4,5 +4,5 @@
 #define TESSERA_TILE_ROWS 12
 #define TESSERA_KERNELS_NAME kAvx512Kernels
 #define TESSERA_KERNELS_LABEL "avx512"
-#include "core/kernels/vector_impl.h"
+#include "core/kernels/vector_table.h"
 #endif

@@ -153,7 +153,9 @@ TEST_F(Layers, LinearMultipliesInt8Rows) {
     const Tensor x = random_tensor({s.rows, s.in}, 1), weight = random_int8({s.out, s.in}, 2),
                  scales = random_tensor({s.out, 1}, 3);
     const Floats expected = expected_linear(x, times_rows(weight, scales), {});
-    EXPECT_TRUE(close(Linear(weight, {}, scales)(ctx_, x).to_vector(), expected, 1e-4)) << s.str();
+    EXPECT_TRUE(
+        close(Linear(weight, {}, Precision::f32, scales)(ctx_, x).to_vector(), expected, 1e-4))
+        << s.str();
     const Weights w = checkpoint({{"weight", weight}, {"weight_scale", scales}});
     EXPECT_TRUE(close(Linear(w, s.in, s.out)(ctx_, x).to_vector(), expected, 1e-4)) << s.str();
     EXPECT_TRUE(w.leftovers().empty());

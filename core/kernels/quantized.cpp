@@ -1,0 +1,301 @@
+#include "core/kernels/quantized.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "core/error.h"
+#include "core/kernels/vector.h"
+
+namespace tessera::kernels {
+namespace {
+
+std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
+
+const IntegerKernels& kernels() { return vector_kernels().integer; }
+
+/// Largest integer of an activation: 11 bits and a sign, less where the sums of k products with 8
+/// bits could leave 32 bits.
+float activation_limit(std::int64_t k) {
+  constexpr double kLargestSum = 2147483647.0, kLargestWeight = 128.0;
+  return static_cast<float>(
+      std::floor(std::min(2047.0, kLargestSum / (kLargestWeight * static_cast<double>(k)))));
+}
+
+/// Squared error of `count` numbers in 4 bits.
+double nibble_error(const float* x, std::int64_t count, const Nibbles& n, std::uint8_t* q) {
+  double error = 0;
+  const float inverse = 1.0f / n.scale;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float level = std::nearbyint(x[i] * inverse) + static_cast<float>(n.zero);
+    q[i] = static_cast<std::uint8_t>(std::clamp(level, 0.0f, 15.0f));
+    const float d = x[i] - static_cast<float>(q[i] - n.zero) * n.scale;
+    error += static_cast<double>(d) * d;
+  }
+  return error;
+}
+
+}  // namespace
+
+float quantize8(const float* x, std::int64_t k, std::int8_t* q) {
+  float most = 0;
+  for (std::int64_t i = 0; i < k; ++i) most = std::max(most, std::abs(x[i]));
+  if (most < 1e-30f) {
+    std::fill_n(q, k, std::int8_t{0});
+    return 0;
+  }
+  const float inverse = 127.0f / most;
+  for (std::int64_t i = 0; i < k; ++i)
+    q[i] = static_cast<std::int8_t>(std::nearbyint(x[i] * inverse));
+  return most / 127.0f;
+}
+
+Nibbles quantize4(const float* x, std::int64_t count, std::uint8_t* q) {
+  const auto [low, high] = std::minmax_element(x, x + count);
+  const float bottom = std::min(*low, 0.0f), top = std::max(*high, 0.0f);
+  Nibbles best{1.0f, 8};
+  if (top - bottom < 1e-30f) {
+    std::fill_n(q, count, std::uint8_t{8});
+    return best;
+  }
+  double least = -1;
+  std::vector<std::uint8_t> trial(static_cast<std::size_t>(count));
+  for (int step = 0; step < 8; ++step) {
+    const float shrink = 1.0f - 0.04f * static_cast<float>(step);
+    Nibbles n{bf16_to_f32(f32_to_bf16((top - bottom) * shrink / 15.0f)), 0};
+    n.zero = static_cast<std::uint8_t>(
+        std::clamp(std::nearbyint(-bottom * shrink / n.scale), 0.0f, 15.0f));
+    const double error = nibble_error(x, count, n, trial.data());
+    if (least >= 0 && error >= least) continue;
+    least = error;
+    best = n;
+    std::copy(trial.begin(), trial.end(), q);
+  }
+  return best;
+}
+
+QuantizedMatrix QuantizedMatrix::pack(const StackedMatrix& source, int bits) {
+  QuantizedMatrix m;
+  m.bits_ = bits;
+  m.n_ = source.n();
+  m.k_ = source.k();
+  if (bits == 8) {
+    m.pack8(source);
+  } else {
+    m.pack4(source);
+  }
+  return m;
+}
+
+std::int64_t QuantizedMatrix::bytes() const {
+  return static_cast<std::int64_t>(data_.nbytes() + scales_.nbytes() + (zeros_ ? zeros_.nbytes() : 0));
+}
+
+void QuantizedMatrix::pack8(const StackedMatrix& source) {
+  const std::int64_t columns = kernels().columns, padded_n = round_up(n_, columns);
+  padded_k_ = round_up(k_, 2);
+  data_ = Tensor::zeros({padded_n, padded_k_}, DType::i8);
+  scales_ = Tensor::zeros({padded_n});
+  std::vector<float> row(static_cast<std::size_t>(k_));
+  std::vector<std::int8_t> numbers(row.size());
+  for (std::int64_t j = 0; j < n_; ++j) {
+    const auto [part, at] = source.find(j);
+    const std::int8_t* q = numbers.data();
+    if (part->weight.dtype() == DType::i8 && part->weight.is_contiguous()) {
+      q = part->weight.data<std::int8_t>() + at * k_;
+      scales_.data()[j] = part->scales.data()[at];
+    } else {
+      part->row(at, row.data());
+      scales_.data()[j] = quantize8(row.data(), k_, numbers.data());
+    }
+    std::int8_t* to = data_.data<std::int8_t>() + j / columns * columns * padded_k_;
+    for (std::int64_t c = 0; c < k_; ++c) to[(c / 2 * columns + j % columns) * 2 + c % 2] = q[c];
+  }
+}
+
+void QuantizedMatrix::pack4(const StackedMatrix& source) {
+  const std::int64_t columns = kernels().columns, padded_n = round_up(n_, columns);
+  padded_k_ = round_up(k_, kGroup);
+  const std::int64_t groups = padded_k_ / kGroup;
+  data_ = Tensor::zeros({padded_n, padded_k_ / 2}, DType::u8);
+  scales_ = Tensor::zeros({padded_n, groups}, DType::bf16);
+  zeros_ = Tensor::zeros({padded_n, groups}, DType::u8);
+  std::vector<float> row(static_cast<std::size_t>(padded_k_));
+  std::uint8_t q[kGroup];
+  for (std::int64_t j = 0; j < n_; ++j) {
+    const auto [part, at] = source.find(j);
+    const bool as_stored = part->bits == 4 && part->group() == kGroup;
+    part->row(at, row.data());
+    const std::int64_t panel = j / columns, column = j % columns;
+    auto* words = reinterpret_cast<std::uint16_t*>(data_.data<std::uint8_t>()) +
+                  panel * columns * padded_k_ / 4;
+    for (std::int64_t g = 0; g < groups; ++g) {
+      Nibbles n{};
+      if (as_stored) {
+        n = {part->scales.data()[at * groups + g],
+             part->zeros ? part->zeros.data<std::uint8_t>()[at * groups + g] : std::uint8_t{8}};
+        nibble_error(row.data() + g * kGroup, kGroup, n, q);
+      } else {
+        n = quantize4(row.data() + g * kGroup, kGroup, q);
+      }
+      const std::int64_t place = (panel * groups + g) * columns + column;
+      scales_.data<std::uint16_t>()[place] = f32_to_bf16(n.scale);
+      zeros_.data<std::uint8_t>()[place] = n.zero;
+      for (std::int64_t c = 0; c < kGroup; ++c) {
+        const std::int64_t i = g * kGroup + c;  // block i/8, word i%2, nibble i%8/2
+        words[(i / 8 * columns + column) * 2 + i % 2] |=
+            static_cast<std::uint16_t>(q[c] << (4 * (i % 8 / 2)));
+      }
+    }
+  }
+}
+
+/// One product: quantises the rows, then computes tiles of rows and columns.
+class IntegerProduct {
+ public:
+  IntegerProduct(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& a)
+      : ctx_(ctx), w_(weight), a_(a), columns_(kernels().columns) {
+    quantize_rows();
+  }
+
+  void run() {
+    if (a_.m <= kMostFewRows) {
+      few_rows();
+    } else {
+      many_rows();
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kMostFewRows = 8;
+
+  std::int64_t groups() const { return w_.bits_ == 4 ? w_.padded_k_ / kGroup : 0; }
+  std::int64_t panels() const { return (w_.n_ + columns_ - 1) / columns_; }
+
+  void quantize_rows() {
+    constexpr std::int64_t kRowsPerTask = 32;
+    rows_ = ctx_.empty({a_.m, w_.padded_k_}, DType::f16);  // 16-bit integers
+    units_ = ctx_.empty({a_.m});
+    if (groups()) sums_ = ctx_.empty({a_.m, groups()});
+    const float limit = activation_limit(w_.padded_k_);
+    ctx_.parallel_for((a_.m + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
+      for (std::int64_t r = task * kRowsPerTask; r < std::min(a_.m, (task + 1) * kRowsPerTask);
+           ++r) {
+        std::int16_t* q = row(r);
+        units_.data()[r] = kernels().quantize_row(a_.x + r * a_.ldx, w_.k_, w_.padded_k_, limit, q);
+        for (std::int64_t g = 0; g < groups(); ++g) {
+          std::int32_t sum = 0;
+          for (std::int64_t i = g * kGroup; i < (g + 1) * kGroup; ++i) sum += q[i];
+          sums_.data()[r * groups() + g] = static_cast<float>(sum);
+        }
+      }
+    });
+  }
+
+  std::int16_t* row(std::int64_t r) {
+    return reinterpret_cast<std::int16_t*>(rows_.data<std::uint16_t>()) + r * w_.padded_k_;
+  }
+  IntegerRows rows_from(std::int64_t r) {
+    return {row(r), w_.padded_k_, units_.data() + r,
+            groups() ? sums_.data() + r * groups() : nullptr};
+  }
+  const std::int8_t* bytes(std::int64_t panel) const {
+    return w_.data_.data<std::int8_t>() + panel * columns_ * w_.padded_k_;
+  }
+  NibblePanel nibbles(std::int64_t panel) const {
+    const std::int64_t at = panel * groups() * columns_;
+    return {reinterpret_cast<const std::uint16_t*>(w_.data_.data<std::uint8_t>() +
+                                                   panel * columns_ * w_.padded_k_ / 2),
+            w_.scales_.data<std::uint16_t>() + at, w_.zeros_.data<std::uint8_t>() + at};
+  }
+
+  void finish(std::int64_t r, std::int64_t m, std::int64_t panel, const float* sums) const {
+    const std::int64_t j = panel * columns_;
+    vector_kernels().finish({.m = m,
+                             .n = std::min(columns_, w_.n_ - j),
+                             .sums = sums,
+                             .lds = columns_,
+                             .bias = a_.bias ? a_.bias + j : nullptr,
+                             .activation = a_.activation,
+                             .residual = a_.residual ? a_.residual + r * a_.ldr + j : nullptr,
+                             .ldr = a_.ldr,
+                             .y = a_.y + r * a_.ldy + j,
+                             .ldy = a_.ldy});
+  }
+
+  /// Reads each weight once: as fast as memory gives them.
+  void few_rows() {
+    constexpr std::int64_t kBytesPerTask = 1 << 14;
+    const std::int64_t per_task =
+        std::max<std::int64_t>(1, kBytesPerTask * 8 / (w_.padded_k_ * columns_ * w_.bits_));
+    ctx_.parallel_for((panels() + per_task - 1) / per_task, [&](std::int64_t task) {
+      alignas(64) float sums[kFewIntegerRows * kMostColumns];
+      for (std::int64_t p = task * per_task; p < std::min(panels(), (task + 1) * per_task); ++p) {
+        for (std::int64_t r = 0; r < a_.m; r += kFewIntegerRows) {
+          const std::int64_t m = std::min(kFewIntegerRows, a_.m - r);
+          if (w_.bits_ == 4) {
+            kernels().few_rows4(rows_from(r), m, nibbles(p), w_.padded_k_, sums);
+          } else {
+            kernels().few_rows8(rows_from(r), m, bytes(p), w_.scales_.data() + p * columns_,
+                                w_.padded_k_, sums);
+          }
+          finish(r, m, p, sums);
+        }
+      }
+    });
+  }
+
+  /// Rows of a tile: what stays in the second-level cache, all tiles of about the same size.
+  /// Follows from the shape alone.
+  std::int64_t rows_per_tile() const {
+    constexpr std::int64_t kBytes = 1 << 18, kMost = 192;
+    const std::int64_t step = kernels().tile_rows;
+    const std::int64_t most =
+        std::max(step, std::min(kMost, kBytes / (2 * w_.padded_k_)) / step * step);
+    const std::int64_t tiles = (a_.m + most - 1) / most;
+    return ((a_.m + tiles - 1) / tiles + step - 1) / step * step;
+  }
+
+  void many_rows() {
+    constexpr std::int64_t kColumnsPerTask = 128;
+    const std::int64_t height = rows_per_tile(), tiles = (a_.m + height - 1) / height;
+    const std::int64_t per_task = kColumnsPerTask / columns_;
+    const std::int64_t pieces = (panels() + per_task - 1) / per_task;
+    ctx_.parallel_for(tiles * pieces, [&](std::int64_t task) {
+      const std::int64_t r = task / pieces * height, m = std::min(height, a_.m - r);
+      Tensor wide = ctx_.empty({w_.padded_k_ * columns_}, DType::f16);
+      Tensor sums = ctx_.empty({m, columns_});
+      Tensor scales = ctx_.empty({std::max<std::int64_t>(1, groups()), columns_});
+      auto* to = reinterpret_cast<std::int16_t*>(wide.data<std::uint16_t>());
+      const std::int64_t first = task % pieces * per_task;
+      for (std::int64_t p = first; p < std::min(panels(), first + per_task); ++p) {
+        IntegerTile tile{m, rows_from(r), to, w_.padded_k_, w_.padded_k_, nullptr, sums.data()};
+        if (w_.bits_ == 4) {
+          kernels().widen4(nibbles(p), w_.padded_k_, to, scales.data());
+          tile.group = kGroup;
+          tile.scales = scales.data();
+        } else {
+          kernels().widen8(bytes(p), w_.padded_k_, to);
+          tile.scales = w_.scales_.data() + p * columns_;
+        }
+        kernels().tile(tile);
+        finish(r, m, p, sums.data());
+      }
+    });
+  }
+
+  static constexpr std::int64_t kMostColumns = 32;
+  Context& ctx_;
+  const QuantizedMatrix& w_;
+  const MatmulArguments& a_;
+  std::int64_t columns_;
+  Tensor rows_, units_, sums_;
+};
+
+void matmul(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& a) {
+  if (a.m == 0 || weight.n() == 0) return;
+  IntegerProduct(ctx, weight, a).run();
+}
+
+}  // namespace tessera::kernels

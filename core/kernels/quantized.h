@@ -1,0 +1,46 @@
+#pragma once
+#include <cstdint>
+
+#include "core/kernels/matmul.h"
+#include "core/kernels/stored_matrix.h"
+
+namespace tessera::kernels {
+
+/// A row of numbers -> 8 bits, symmetric; returns the scale (0 for a row of zeros).
+float quantize8(const float* x, std::int64_t k, std::int8_t* q);
+/// A group of `count` numbers -> 0..15; the scale is exact in bf16. Searches for the scale and zero
+/// point with the smallest squared error.
+struct Nibbles {
+  float scale;
+  std::uint8_t zero;
+};
+Nibbles quantize4(const float* x, std::int64_t count, std::uint8_t* q);
+
+/// A weight matrix [n, k] of 8- or 4-bit numbers in panels (integer.h), packed once.
+class QuantizedMatrix {
+ public:
+  QuantizedMatrix() = default;
+  /// Numbers that are stored with `bits` bits (and, for 4, in groups of kGroup) are taken as they
+  /// are; others are quantised.
+  static QuantizedMatrix pack(const StackedMatrix& source, int bits);
+
+  std::int64_t n() const { return n_; }
+  std::int64_t k() const { return k_; }
+  std::int64_t bytes() const;  ///< that one product reads
+
+ private:
+  friend class IntegerProduct;
+  void pack8(const StackedMatrix& source);
+  void pack4(const StackedMatrix& source);
+
+  int bits_ = 8;
+  std::int64_t n_ = 0, k_ = 0, padded_k_ = 0;
+  Tensor data_;    // i8, panels one after the other
+  Tensor scales_;  // 8 bits: f32 [panels, columns]; 4 bits: bf16 [panels, groups, columns]
+  Tensor zeros_;   // 4 bits: u8 [panels, groups, columns]
+};
+
+/// y = act(x W^T + bias) + residual, with x quantised row by row (arguments.weight is not used).
+void matmul(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& arguments);
+
+}  // namespace tessera::kernels

@@ -1,0 +1,27 @@
+// The kernels of one instruction set. The including file defines TESSERA_VECTOR_BYTES,
+// TESSERA_TILE_ROWS, TESSERA_KERNELS_NAME and TESSERA_KERNELS_LABEL.
+#include "core/kernels/attention_impl.h"
+#include "core/kernels/finish_impl.h"
+#include "core/kernels/integer_impl.h"
+#include "core/kernels/vector_impl.h"
+
+namespace tessera::kernels {
+
+extern const VectorKernels TESSERA_KERNELS_NAME;
+const VectorKernels TESSERA_KERNELS_NAME = {
+    TESSERA_KERNELS_LABEL,
+    kPanel,
+    layer_norm,
+    rms_norm,
+    finish,
+    add,
+    multiply,
+    rotate,
+    few_rows_panel,
+    few_rows_dot,
+    pack_head,
+    attention_block,
+    attention_one,
+    {kPanel, kRows, quantize_row, widen8, widen4, integer_tile, few_rows8, few_rows4}};
+
+}  // namespace tessera::kernels

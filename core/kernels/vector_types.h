@@ -1,0 +1,65 @@
+// What the vector kernels (*_impl.h) are written with: the compilers' vector types in the width of
+// the instruction set for which the including file is compiled. That file defines
+// TESSERA_VECTOR_BYTES and TESSERA_TILE_ROWS. Nothing here or there may call inline functions of
+// the standard library: the linker could pick this file's copy, made for a newer machine, for the
+// whole program.
+#pragma once
+#include <cstdint>
+
+#include "core/kernels/vector.h"
+
+namespace tessera::kernels {
+namespace {
+
+constexpr std::int64_t kLanes = TESSERA_VECTOR_BYTES / 4;
+constexpr std::int64_t kPanel = 2 * kLanes;
+constexpr std::int64_t kRows = TESSERA_TILE_ROWS;
+static_assert(kQueryBlock % kRows == 0 && kKeyBlock % kPanel == 0);
+
+typedef float Vec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
+typedef std::int32_t IntVec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
+
+#define TESSERA_INLINE inline __attribute__((always_inline))
+
+TESSERA_INLINE Vec load(const float* p) {
+  Vec v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+TESSERA_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+TESSERA_INLINE Vec splat(float x) { return x - Vec{}; }
+
+TESSERA_INLINE float sum_of(Vec v) {
+  float sum = 0;
+  for (std::int64_t i = 0; i < kLanes; ++i) sum += v[i];
+  return sum;
+}
+TESSERA_INLINE float max_of(Vec v) {
+  float best = v[0];
+  for (std::int64_t i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
+  return best;
+}
+TESSERA_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+
+/// e^x for x <= 0 (relative error about 2e-7; 0 below -87): 2^n times a polynomial of degree 6 on
+/// [-ln2/2, ln2/2].
+TESSERA_INLINE Vec exp_negative(Vec x) {
+  const Vec round =
+      splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  const Vec shifted = x * 1.44269504089f + round;
+  const Vec n = shifted - round;
+  const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const IntVec exponent = ((IntVec)shifted - (IntVec)round) << 23;
+  const Vec y = (Vec)((IntVec)p + exponent);
+  return x < -87.0f ? Vec{} : y;
+}
+
+}  // namespace
+}  // namespace tessera::kernels

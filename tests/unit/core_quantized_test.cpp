@@ -1,0 +1,210 @@
+#include "core/kernels/quantized.h"
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "core/kernels/reference.h"
+#include "core/kernels/vector.h"
+#include "core/layers.h"
+#include "unit/core_numbers.h"
+
+namespace tessera::kernels {
+namespace {
+
+using tessera::testing::close;
+using tessera::testing::Floats;
+using tessera::testing::random_numbers;
+using tessera::testing::random_tensor;
+using tessera::testing::strided;
+
+class IntegerKernelsTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (!vector_kernels(GetParam())) GTEST_SKIP() << "this machine or build has no " << GetParam();
+    kernels_ = &vector_kernels(GetParam())->integer;
+  }
+  const IntegerKernels* kernels_ = nullptr;
+};
+INSTANTIATE_TEST_SUITE_P(Isa, IntegerKernelsTest, ::testing::Values("generic", "avx2", "avx512"),
+                         [](const auto& isa) { return std::string(isa.param); });
+
+TEST_P(IntegerKernelsTest, QuantizesRows) {
+  for (const std::int64_t k : {1, 3, 7, 8, 16, 17, 97, 384}) {
+    const std::int64_t padded = (k + 31) / 32 * 32;
+    const Floats x = random_numbers(k, 5);
+    std::vector<std::int16_t> q(static_cast<std::size_t>(padded + 8), 99);
+    const float unit = kernels_->quantize_row(x.data(), k, padded, 2047.0f, q.data());
+    float most = 0;
+    for (const float v : x) most = std::max(most, std::abs(v));
+    EXPECT_FLOAT_EQ(unit, most / 2047.0f);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      EXPECT_LE(std::abs(q[i]), 2047);
+      EXPECT_NEAR(static_cast<float>(q[i]) * unit, x[i], unit * 0.501f) << k << ": " << i;
+    }
+    for (std::int64_t i = k; i < padded; ++i) EXPECT_EQ(q[static_cast<std::size_t>(i)], 0);
+    EXPECT_EQ(q[static_cast<std::size_t>(padded)], 99) << "written behind the end";
+  }
+}
+
+TEST_P(IntegerKernelsTest, RowsOfZerosAndOfNoNumbers) {
+  std::vector<std::int16_t> q(32);
+  for (const std::int64_t at : {std::int64_t{0}, std::int64_t{18}}) {  // in a vector, in the tail
+    for (const float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      Floats x(19, 1.0f);
+      x[static_cast<std::size_t>(at)] = bad;
+      EXPECT_TRUE(std::isnan(kernels_->quantize_row(x.data(), 19, 32, 2047.0f, q.data())));
+    }
+  }
+  const Floats zeros(19, 0.0f);
+  EXPECT_EQ(kernels_->quantize_row(zeros.data(), 19, 32, 2047.0f, q.data()), 0.0f);
+  EXPECT_TRUE(std::all_of(q.begin(), q.end(), [](auto n) { return n == 0; }));
+}
+
+/// What a product of quantised rows and weights is to give, from numbers rounded as it rounds them.
+Floats expected_product(const Tensor& x, const Tensor& weight, int bits, std::int64_t group) {
+  const std::int64_t m = x.dim(0), k = x.dim(1), n = weight.dim(0);
+  Floats rounded(static_cast<std::size_t>(m * k)), values(static_cast<std::size_t>(n * k));
+  for (std::int64_t r = 0; r < m; ++r) {
+    std::vector<std::int16_t> q(static_cast<std::size_t>(k));
+    const float unit =
+        vector_kernels().integer.quantize_row(x.data() + r * x.stride(0), k, k, 2047.0f, q.data());
+    for (std::int64_t i = 0; i < k; ++i) {
+      rounded[static_cast<std::size_t>(r * k + i)] =
+          static_cast<float>(q[static_cast<std::size_t>(i)]) * unit;
+    }
+  }
+  for (std::int64_t j = 0; j < n; ++j) {
+    const float* row = weight.data() + j * k;
+    float* to = values.data() + j * k;
+    if (bits == 8) {
+      std::vector<std::int8_t> q(static_cast<std::size_t>(k));
+      const float scale = quantize8(row, k, q.data());
+      for (std::int64_t i = 0; i < k; ++i)
+        to[i] = static_cast<float>(q[static_cast<std::size_t>(i)]) * scale;
+      continue;
+    }
+    Floats padded(static_cast<std::size_t>((k + group - 1) / group * group));
+    std::copy_n(row, k, padded.data());
+    std::vector<std::uint8_t> q(static_cast<std::size_t>(group));
+    for (std::int64_t g = 0; g < k; g += group) {
+      const Nibbles nibbles = quantize4(padded.data() + g, group, q.data());
+      for (std::int64_t i = g; i < std::min(k, g + group); ++i)
+        to[i] =
+            static_cast<float>(q[static_cast<std::size_t>(i - g)] - nibbles.zero) * nibbles.scale;
+    }
+  }
+  Floats y(static_cast<std::size_t>(m * n));
+  reference::linear(rounded.data(), values.data(), nullptr, nullptr, Activation::none, m, n, k,
+                    y.data());
+  return y;
+}
+
+struct Case {
+  std::int64_t m, n, k;
+};
+constexpr Case kCases[] = {{1, 1, 1},    {1, 17, 33},  {2, 16, 32},   {3, 31, 97},  {5, 48, 64},
+                           {8, 130, 40}, {9, 17, 384}, {13, 33, 100}, {61, 97, 31}, {197, 67, 192}};
+
+TEST(Quantized, ProductsAreThoseOfTheRoundedNumbers) {
+  Context ctx({.threads = 2, .log = {}});
+  for (const int bits : {8, 4}) {
+    for (const Case& c : kCases) {
+      const Tensor x = random_tensor({c.m, c.k}, 1), weight = random_tensor({c.n, c.k}, 2);
+      const Linear linear(weight, {}, bits == 8 ? Precision::int8 : Precision::int4);
+      EXPECT_EQ(linear.in(), c.k);
+      EXPECT_EQ(linear.out(), c.n);
+      const Floats expected = expected_product(x, weight, bits, kGroup);
+      for (const Tensor& rows : {x, strided(x)}) {
+        EXPECT_TRUE(close(linear(ctx, rows).to_vector(), expected, 2e-5))
+            << bits << " bits, " << c.m << " x " << c.n << " x " << c.k;
+      }
+    }
+  }
+}
+
+TEST(Quantized, BiasActivationAndResidual) {
+  Context ctx({.threads = 2, .log = {}});
+  for (const std::int64_t m : {3, 29}) {
+    const Tensor x = random_tensor({m, 64}, 1), weight = random_tensor({37, 64}, 2),
+                 bias = random_tensor({37}, 3), residual = random_tensor({m, 37}, 4);
+    const Floats sums = expected_product(x, weight, 8, kGroup);
+    for (const Activation activation :
+         {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh,
+          Activation::quick_gelu, Activation::silu, Activation::sigmoid, Activation::tanh,
+          Activation::mish}) {
+      Floats expected = sums;
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        expected[i] =
+            reference::activate(activation, sums[i] + bias.data()[i % 37]) + residual.data()[i];
+      }
+      const Linear linear(weight, bias, Precision::int8);
+      EXPECT_TRUE(close(
+          linear(ctx, x, {.activation = activation, .residual = strided(residual)}).to_vector(),
+          expected, 3e-5))
+          << static_cast<int>(activation);
+    }
+  }
+}
+
+/// Long rows of the largest numbers: the sums stay within 32 bits.
+TEST(Quantized, LongRowsDoNotOverflow) {
+  Context ctx({.threads = 1, .log = {}});
+  const std::int64_t k = 16384;
+  const Tensor x = Tensor::from(Floats(static_cast<std::size_t>(k), 3.0f), {1, k});
+  const Tensor weight = Tensor::from(Floats(static_cast<std::size_t>(2 * k), -5.0f), {2, k});
+  for (const Precision precision : {Precision::int8, Precision::int4}) {
+    const Floats y = Linear(weight, {}, precision)(ctx, x).to_vector();
+    for (const float v : y)
+      EXPECT_NEAR(v, -15.0f * static_cast<float>(k), 0.01f * 15.0f * static_cast<float>(k));
+  }
+}
+
+TEST(Quantized, SameBitsForAnyNumberOfThreads) {
+  for (const Precision precision : {Precision::int8, Precision::int4}) {
+    for (const Case& c : {Case{1, 515, 384}, Case{200, 515, 96}}) {
+      const Tensor x = random_tensor({c.m, c.k}, 1), weight = random_tensor({c.n, c.k}, 2);
+      std::vector<Floats> results;
+      for (const int threads : {1, 2, 3}) {
+        Context ctx({.threads = threads, .log = {}});
+        results.push_back(Linear(weight, {}, precision)(ctx, x).to_vector());
+      }
+      EXPECT_EQ(results[0], results[1]);
+      EXPECT_EQ(results[0], results[2]);
+    }
+  }
+}
+
+TEST(Quantized, RoundingIsSmall) {
+  const Floats x = random_numbers(1024, 7);
+  std::vector<std::int8_t> bytes(x.size());
+  const float scale = quantize8(x.data(), 1024, bytes.data());
+  for (std::size_t i = 0; i < x.size(); ++i)
+    EXPECT_NEAR(static_cast<float>(bytes[i]) * scale, x[i], 0.5f / 127);
+  double error = 0, size = 0;
+  std::uint8_t nibbles[kGroup];
+  for (std::int64_t g = 0; g < 1024; g += kGroup) {
+    const Nibbles n = quantize4(x.data() + g, kGroup, nibbles);
+    EXPECT_EQ(bf16_to_f32(f32_to_bf16(n.scale)), n.scale);
+    for (std::int64_t i = 0; i < kGroup; ++i) {
+      const float v = x[static_cast<std::size_t>(g + i)],
+                  d = static_cast<float>(nibbles[i] - n.zero) * n.scale - v;
+      error += static_cast<double>(d) * d;
+      size += static_cast<double>(v) * v;
+    }
+  }
+  EXPECT_LT(std::sqrt(error / size), 0.07);
+}
+
+TEST(Quantized, NumbersThatAreNoneReachTheOutput) {
+  Context ctx({.threads = 1, .log = {}});
+  Tensor x = random_tensor({2, 40}, 1);
+  x.data()[3] = std::numeric_limits<float>::quiet_NaN();
+  const Floats y = Linear(random_tensor({5, 40}, 2), {}, Precision::int8)(ctx, x).to_vector();
+  for (std::size_t i = 0; i < 5; ++i) EXPECT_TRUE(std::isnan(y[i]));
+  for (std::size_t i = 5; i < 10; ++i) EXPECT_FALSE(std::isnan(y[i]));
+}
+
+}  // namespace
+}  // namespace tessera::kernels
