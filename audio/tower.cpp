@@ -6,7 +6,8 @@ namespace tessera::audio {
 
 std::unique_ptr<AudioTower> load_tower(const Config& config, const Weights& weights) {
   static const auto all = families();
-  return family_of(all, config, "sound tower").load(config, weights);
+  return family_of(all, config, "sound tower")
+      .load(config, weights.with(tower_precision(weights.precision())));
 }
 
 }  // namespace tessera::audio

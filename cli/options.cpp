@@ -38,8 +38,12 @@ void CommonOptions::add_to(CLI::App& command, bool default_model) {
   command.add_option("-t,--threads", threads, "Threads (0: one for each physical core)")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
-  command.add_option("--dtype", dtype, "Number format of the computation")
-      ->check(CLI::IsMember({"auto", "f32"}))
+  command
+      .add_option("--dtype", dtype,
+                  "Number format of the matrix products: f32 (auto) is exact, int8 is faster, int4 "
+                  "is smaller "
+                  "and fastest word by word")
+      ->check(CLI::IsMember({"auto", "f32", "int8", "int4"}))
       ->capture_default_str();
   command.add_flag("--json", json, "Print one JSON object a line");
   command.add_flag("--timings", timings, "Say on standard error where the time went");
@@ -54,8 +58,12 @@ ContextOptions CommonOptions::context() const {
 }
 
 std::shared_ptr<const fusion::Model> CommonOptions::open() const {
+  const Precision precision = dtype == "int8"   ? Precision::int8
+                              : dtype == "int4" ? Precision::int4
+                                                : Precision::f32;
   const auto opened =
-      fusion::Model::open(model.empty() ? fusion::default_model() : std::filesystem::path(model));
+      fusion::Model::open(model.empty() ? fusion::default_model() : std::filesystem::path(model),
+                          {.precision = precision});
   if (verbose && !opened->unread.empty()) {
     report(concat(opened->path.string(), ": ", opened->unread.size(),
                   " tensors were not used, the first of them ", opened->unread.front()));

@@ -14,6 +14,10 @@ namespace tessera {
 /// weights (a scale and a zero point for every 32 numbers of a row), both with activations rounded
 /// row by row.
 enum class Precision : std::uint8_t { f32, int8, int4 };
+/// That of an encoder, which gains nothing from smaller numbers than int8.
+constexpr Precision tower_precision(Precision p) {
+  return p == Precision::int4 ? Precision::int8 : p;
+}
 
 /// A cursor over the named tensors of a checkpoint (safetensors: one file, or several with
 /// model.safetensors.index.json). Copies are cheap and share the mapped files. Names are the

@@ -51,8 +51,8 @@ void load_single(const CheckpointFiles& files, Model& model) {
   const std::string type = files.config.string("model_type");
   if (const auto* text_family = find_family(text::families(), type)) {
     model.decoder = text_family->load(files.config, files.weights);
-  } else if (const auto* vision_family = find_family(vision::families(), type)) {
-    model.vision = vision_family->load(files.config, files.weights);
+  } else if (find_family(vision::families(), type)) {
+    model.vision = vision::load_tower(files.config, files.weights);
     model.image_processor.emplace(files.preprocessor_config);
   } else {
     std::set<std::string> types;
@@ -69,8 +69,9 @@ void load_single(const CheckpointFiles& files, Model& model) {
 
 }  // namespace
 
-std::shared_ptr<const Model> Model::open(const fs::path& directory) {
-  const CheckpointFiles files = read_files(directory);
+std::shared_ptr<const Model> Model::open(const fs::path& directory, const OpenOptions& options) {
+  CheckpointFiles files = read_files(directory);
+  files.weights = files.weights.with(options.precision);
   auto model = std::make_shared<Model>();
   model->path = directory;
   model->config = files.config;

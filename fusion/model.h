@@ -33,6 +33,10 @@ struct Task {
   Config generation;
 };
 
+struct OpenOptions {
+  Precision precision = Precision::f32;  ///< of matrix products; int4: towers stay at int8
+};
+
 /// A whole checkpoint, opened: towers, projectors, decoder, and what is needed to go from files to
 /// tokens and back. Any part may be absent. Const and shared between sessions.
 struct Model {
@@ -58,7 +62,8 @@ struct Model {
 
   /// Opens a checkpoint directory as published (config.json, *.safetensors, tokenizer.json, ...).
   /// Throws IoError, FormatError, ShapeError, UnsupportedError, each naming the file.
-  static std::shared_ptr<const Model> open(const std::filesystem::path& directory);
+  static std::shared_ptr<const Model> open(const std::filesystem::path& directory,
+                                           const OpenOptions& options = {});
 
   /// Pixels or frames -> projected rows [R, D]. Throws UnsupportedError where the checkpoint has no
   /// such tower. A sound longer than one window gives the rows of all its windows one after the
