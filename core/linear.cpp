@@ -139,7 +139,9 @@ Linear Linear::concat(const std::vector<Weights>& parts, std::int64_t in,
 
 std::int64_t Linear::in() const { return impl_->in(); }
 std::int64_t Linear::out() const { return impl_->out(); }
-std::int64_t Linear::bytes() const { return impl_->quantized ? impl_->quantized->bytes() : in() * out() * 4; }
+std::int64_t Linear::bytes() const {
+  return impl_->quantized ? impl_->quantized->bytes() : in() * out() * 4;
+}
 
 Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& options) const {
   if (x.rank() != 2 || x.dim(1) != in() || x.stride(1) != 1) {

@@ -89,7 +89,8 @@ QuantizedMatrix QuantizedMatrix::pack(const StackedMatrix& source, int bits) {
 }
 
 std::int64_t QuantizedMatrix::bytes() const {
-  return static_cast<std::int64_t>(data_.nbytes() + scales_.nbytes() + (zeros_ ? zeros_.nbytes() : 0));
+  return static_cast<std::int64_t>(data_.nbytes() + scales_.nbytes() +
+                                   (zeros_ ? zeros_.nbytes() : 0));
 }
 
 void QuantizedMatrix::pack8(const StackedMatrix& source) {
