@@ -159,8 +159,8 @@ Linear Embedding::as_linear() const {
 
 Conv1d::Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_size,
                std::int64_t step, std::int64_t pad)
-    : weight(channels_last(w.get_f32("weight", {out, in, kernel_size})),
-             w.has("bias") ? w.get_f32("bias", {out}) : Tensor(), w.precision()),
+    : weight(channels_last(w.get_f32("weight", {out, in, kernel_size})), w.get_f32("bias", {out}),
+             w.precision()),
       channels_in(in),
       kernel(kernel_size),
       stride(step),
@@ -193,7 +193,7 @@ Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) 
 Conv2d::Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t patch_size)
     : weight(w.get_f32("weight", {out, in, patch_size, patch_size})
                  .reshape({out, in * patch_size * patch_size}),
-             w.has("bias") ? w.get_f32("bias", {out}) : Tensor(), w.precision()),
+             w.get_f32("bias", {out}), w.precision()),
       channels_in(in),
       patch(patch_size) {}
 

@@ -24,20 +24,26 @@ struct LinearOptions {
 class Linear {
  public:
   Linear() = default;
-  /// Reads `weight` [out, in] (or int8 with `weight_scale`) and, if present or demanded, `bias`
-  /// [out].
+  /// Whether `bias` is read. A family demands it unless its published models may lack it: a bias
+  /// that is missing by mistake must not go unnoticed.
   enum class Bias { none, required, optional };
-  Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias = Bias::optional);
+  /// Reads `weight` [out, in] (or int8 with `weight_scale`, or compressed-tensors' packed 4 bits)
+  /// and `bias` [out].
+  Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias = Bias::required);
   /// From tensors: weight [out, in] of any type, bias [out] or empty, scales [out, 1] (f32) of an
   /// int8 weight or empty.
   Linear(const Tensor& weight, const Tensor& bias, Precision precision = Precision::f32,
          const Tensor& scales = {});
   /// GPT-2's Conv1D: reads `weight` [in, out] and `bias` [out].
   static Linear conv1d(const Weights& w, std::int64_t in, std::int64_t out);
-  /// Several projections of the same input as one product; the outputs lie side by side. Missing
-  /// biases count as zero.
-  static Linear concat(const std::vector<Weights>& parts, std::int64_t in,
-                       const std::vector<std::int64_t>& outs);
+  /// Several projections of the same input as one product; the outputs lie side by side, biases
+  /// that are not there count as zero.
+  struct Part {
+    Weights weights;
+    std::int64_t out;
+    Bias bias = Bias::required;
+  };
+  static Linear concat(const std::vector<Part>& parts, std::int64_t in);
 
   /// x [N, in] (rows may be strided) -> [N, out]
   Tensor operator()(Context& ctx, const Tensor& x, const LinearOptions& options = {}) const;

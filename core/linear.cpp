@@ -99,7 +99,7 @@ Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision, co
                                    bias ? bias.to_f32() : bias, precision)) {}
 
 Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
-  const Tensor bias = w.has("bias") ? w.get_f32("bias", {out}) : Tensor();
+  const Tensor bias = w.get_f32("bias", {out});
   if (w.has("weight_packed") || w.get("weight").dtype() == DType::i8) {
     throw UnsupportedError(
         tessera::concat(w.where("weight"),
@@ -114,26 +114,27 @@ Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
   return {transposed, bias, w.precision()};
 }
 
-Linear Linear::concat(const std::vector<Weights>& parts, std::int64_t in,
-                      const std::vector<std::int64_t>& outs) {
+Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
   std::int64_t total = 0;
-  for (const std::int64_t out : outs) total += out;
+  for (const Part& part : parts) total += part.out;
   StackedMatrix stored;
   Tensor bias = Tensor::zeros({total});
   bool any_bias = false;
+  std::size_t bytes = 0;
   std::int64_t at = 0;
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    stored.parts.push_back(read_matrix(parts[i], outs[i], in));
-    if (const Tensor own = read_bias(parts[i], outs[i], Bias::optional)) {
+  for (const Part& part : parts) {
+    stored.parts.push_back(read_matrix(part.weights, part.out, in));
+    bytes += stored.parts.back().weight.nbytes();
+    if (const Tensor own = read_bias(part.weights, part.out, part.bias)) {
       std::copy_n(own.data(), own.numel(), bias.data() + at);
       any_bias = true;
     }
-    at += outs[i];
+    at += part.out;
   }
+  const Weights& first = parts.front().weights;
   Linear linear;
-  linear.impl_ =
-      std::make_shared<Impl>(stored, any_bias ? bias : Tensor(), parts.front().precision());
-  release_if_large(parts.front(), stored.parts.front().weight.nbytes() * parts.size());
+  linear.impl_ = std::make_shared<Impl>(stored, any_bias ? bias : Tensor(), first.precision());
+  release_if_large(first, bytes);
   return linear;
 }
 

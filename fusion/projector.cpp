@@ -79,11 +79,11 @@ Projector::Projector(const Config& config, const Weights& w, std::int64_t tower_
   if (config.boolean("norm", false))
     norm_ = LayerNorm(w.at("norm"), width, config.number("norm_eps", 1e-5));
   if (type == "linear") {
-    project_ = Linear(w.at("linear"), width, decoder_width);
+    project_ = Linear(w.at("linear"), width, decoder_width, Linear::Bias::optional);
   } else if (type == "mlp") {
     const std::int64_t hidden = config.bounded("hidden_size", decoder_width, 1, 1 << 18);
-    project_ = Mlp{Linear(w.at("linear_1"), width, hidden),
-                   Linear(w.at("linear_2"), hidden, decoder_width),
+    project_ = Mlp{Linear(w.at("linear_1"), width, hidden, Linear::Bias::optional),
+                   Linear(w.at("linear_2"), hidden, decoder_width, Linear::Bias::optional),
                    activation_from_name(config.string("activation", "gelu"))};
   } else if (type != "none") {
     throw FormatError(

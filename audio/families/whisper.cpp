@@ -39,9 +39,10 @@ struct Block {
         activation(c.activation),
         attention_norm(w.at("self_attn_layer_norm"), width, kEps),
         final_norm(w.at("final_layer_norm"), width, kEps),
-        qkv(Linear::concat(
-            {w.at("self_attn.q_proj"), w.at("self_attn.k_proj"), w.at("self_attn.v_proj")}, width,
-            {width, width, width})),
+        qkv(Linear::concat({{w.at("self_attn.q_proj"), width},
+                            {w.at("self_attn.k_proj"), width, Linear::Bias::none},
+                            {w.at("self_attn.v_proj"), width}},
+                           width)),
         attention_out(w.at("self_attn.out_proj"), width, width),
         fc1(w.at("fc1"), width, c.inner),
         fc2(w.at("fc2"), c.inner, width) {}

@@ -140,8 +140,7 @@ TEST_F(Layers, LinearReadsEveryType) {
     EXPECT_TRUE(w.leftovers().empty());
   }
   EXPECT_THROW(Linear(checkpoint({{"weight", weight}}), 67, 33), ShapeError);
-  EXPECT_THROW(Linear(checkpoint({{"weight", weight}}), 33, 67, Linear::Bias::required),
-               FormatError);
+  EXPECT_THROW(Linear(checkpoint({{"weight", weight}}), 33, 67), FormatError);
   const Weights w = checkpoint({{"weight", weight}, {"bias", bias}});
   EXPECT_TRUE(close(Linear(w, 33, 67, Linear::Bias::none)(ctx_, x).to_vector(),
                     expected_linear(x, weight, {}), 1e-5));
@@ -157,7 +156,9 @@ TEST_F(Layers, LinearMultipliesInt8Rows) {
         close(Linear(weight, {}, Precision::f32, scales)(ctx_, x).to_vector(), expected, 1e-4))
         << s.str();
     const Weights w = checkpoint({{"weight", weight}, {"weight_scale", scales}});
-    EXPECT_TRUE(close(Linear(w, s.in, s.out)(ctx_, x).to_vector(), expected, 1e-4)) << s.str();
+    EXPECT_TRUE(
+        close(Linear(w, s.in, s.out, Linear::Bias::none)(ctx_, x).to_vector(), expected, 1e-4))
+        << s.str();
     EXPECT_TRUE(w.leftovers().empty());
   }
 }
@@ -185,7 +186,10 @@ TEST_F(Layers, LinearConcatenatesProjections) {
                                 {"k.weight", k},
                                 {"v.weight", v},
                                 {"v.weight_scale", scales}});
-  const Tensor y = Linear::concat({w.at("q"), w.at("k"), w.at("v")}, in, {20, 7, 9})(ctx_, x);
+  const Tensor y = Linear::concat({{w.at("q"), 20, Linear::Bias::optional},
+                                   {w.at("k"), 7, Linear::Bias::optional},
+                                   {w.at("v"), 9, Linear::Bias::optional}},
+                                  in)(ctx_, x);
   ASSERT_EQ(y.shape(), (Shape{19, 36}));
   EXPECT_TRUE(close(y.columns(0, 20).to_vector(), expected_linear(x, q, bias), 1e-5));
   EXPECT_TRUE(close(y.columns(20, 27).to_vector(), expected_linear(x, k, {}), 1e-5));
@@ -269,7 +273,9 @@ TEST_F(Layers, Conv1d) {
     for (float& v : expected) v = kernels::reference::activate(Activation::gelu, v);
     EXPECT_TRUE(close(conv(ctx_, x, Activation::gelu).to_vector(), expected, 1e-5)) << c.frames;
   }
-  const Conv1d wide(checkpoint({{"weight", random_tensor({1, 1, 5}, 1)}}), 1, 1, 5, 1, 1);
+  const NamedTensor kernel{"weight", random_tensor({1, 1, 5}, 1)};
+  EXPECT_THROW(Conv1d(checkpoint({kernel}), 1, 1, 5, 1, 1), FormatError) << "without its bias";
+  const Conv1d wide(checkpoint({kernel, {"bias", random_tensor({1}, 2)}}), 1, 1, 5, 1, 1);
   EXPECT_THROW(wide(ctx_, random_tensor({2, 1}, 1)), ShapeError);
 }
 
@@ -419,8 +425,10 @@ Floats everything(int threads) {
   };
   const Weights w =
       checkpoint({{"weight", random_tensor({96}, 1)}, {"bias", random_tensor({96}, 2)}});
-  const Weights conv = checkpoint({{"weight", random_tensor({96, 96, 3}, 3)}});
-  const Weights image = checkpoint({{"weight", random_tensor({96, 3, 8, 8}, 4)}});
+  const Weights conv =
+      checkpoint({{"weight", random_tensor({96, 96, 3}, 3)}, {"bias", random_tensor({96}, 10)}});
+  const Weights image =
+      checkpoint({{"weight", random_tensor({96, 3, 8, 8}, 4)}, {"bias", random_tensor({96}, 11)}});
   const Linear up(random_tensor({801, 96}, 5), random_tensor({801}, 6));
   const Rope rope(Config(), 32);
   for (const std::int64_t rows : {1, 3, 40, 290}) {

@@ -154,6 +154,7 @@ TEST(Model, BrokenConfigsAreErrorsThatNameTheKey) {
       {"vit-classify", "\"num_attention_heads\": 3", "\"num_attention_heads\": 4", "heads"},
       {"vit-classify", "\"hidden_size\": 18", "\"hidden_size\": -18", "hidden_size"},
       {"vit-classify", "\"hidden_size\": 18", "\"hidden_size\": 21", "[21"},
+      {"vit-no-bias", "\"qkv_bias\": false", "\"qkv_bias\": true", "query.bias"},
   };
   for (const auto& c : cases) {
     const Edited edited(c.checkpoint, c.from, c.to);

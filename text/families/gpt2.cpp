@@ -97,7 +97,7 @@ class Gpt2 : public LanguageModel {
       weights.release_pages();  // the largest weight, and packed now
       weights.ignore("lm_head.weight");
     } else {
-      head_ = Linear(weights.at("lm_head"), c_.width, c_.vocab);
+      head_ = Linear(weights.at("lm_head"), c_.width, c_.vocab, Linear::Bias::none);
     }
   }
 

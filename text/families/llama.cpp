@@ -43,6 +43,8 @@ void check_bias(const Weights& w, const char* key, bool wanted, const char* laye
                            wanted ? " is true" : " is false", " in config.json"));
 }
 
+Linear::Bias bias_if(bool wanted) { return wanted ? Linear::Bias::required : Linear::Bias::none; }
+
 struct Block {
   std::int64_t layer, queries, keys;
   AttentionOptions options;
@@ -58,13 +60,14 @@ struct Block {
         activation(c.activation),
         input_norm(w.at("input_layernorm"), c.width, c.eps),
         post_attention_norm(w.at("post_attention_layernorm"), c.width, c.eps),
-        qkv(Linear::concat(
-            {w.at("self_attn.q_proj"), w.at("self_attn.k_proj"), w.at("self_attn.v_proj")}, c.width,
-            {queries, keys, keys})),
-        attention_out(w.at("self_attn.o_proj"), queries, c.width),
-        gate(w.at("mlp.gate_proj"), c.width, c.inner),
-        up(w.at("mlp.up_proj"), c.width, c.inner),
-        down(w.at("mlp.down_proj"), c.inner, c.width) {
+        qkv(Linear::concat({{w.at("self_attn.q_proj"), queries, bias_if(c.attention_bias)},
+                            {w.at("self_attn.k_proj"), keys, bias_if(c.attention_bias)},
+                            {w.at("self_attn.v_proj"), keys, bias_if(c.attention_bias)}},
+                           c.width)),
+        attention_out(w.at("self_attn.o_proj"), queries, c.width, bias_if(c.attention_bias)),
+        gate(w.at("mlp.gate_proj"), c.width, c.inner, bias_if(c.mlp_bias)),
+        up(w.at("mlp.up_proj"), c.width, c.inner, bias_if(c.mlp_bias)),
+        down(w.at("mlp.down_proj"), c.inner, c.width, bias_if(c.mlp_bias)) {
     for (const char* name :
          {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"})
       check_bias(w, "attention_bias", c.attention_bias, name);

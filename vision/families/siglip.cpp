@@ -38,8 +38,8 @@ struct Mlp {
 
   Mlp(const SiglipConfig& c, const Weights& w)
       : activation(c.activation),
-        fc1(w.at("fc1"), c.width, c.inner, Linear::Bias::required),
-        fc2(w.at("fc2"), c.inner, c.width, Linear::Bias::required) {}
+        fc1(w.at("fc1"), c.width, c.inner),
+        fc2(w.at("fc2"), c.inner, c.width) {}
 
   /// x + fc2(act(fc1(h)))
   Tensor operator()(Context& ctx, const Tensor& h, const Tensor& x) const {
@@ -59,10 +59,11 @@ struct Block {
         options{.heads = c.heads},
         norm1(w.at("layer_norm1"), width, c.eps),
         norm2(w.at("layer_norm2"), width, c.eps),
-        qkv(Linear::concat(
-            {w.at("self_attn.q_proj"), w.at("self_attn.k_proj"), w.at("self_attn.v_proj")}, width,
-            {width, width, width})),
-        attention_out(w.at("self_attn.out_proj"), width, width, Linear::Bias::required),
+        qkv(Linear::concat({{w.at("self_attn.q_proj"), width},
+                            {w.at("self_attn.k_proj"), width},
+                            {w.at("self_attn.v_proj"), width}},
+                           width)),
+        attention_out(w.at("self_attn.out_proj"), width, width),
         mlp(c, w.at("mlp")) {}
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))
@@ -88,7 +89,7 @@ struct PoolingHead {
       : width(c.width),
         options{.heads = c.heads},
         probe(w.get_f32("probe", {1, 1, width}).reshape({1, width})),
-        attention_out(w.at("attention.out_proj"), width, width, Linear::Bias::required),
+        attention_out(w.at("attention.out_proj"), width, width),
         norm(w.at("layernorm"), width, c.eps),
         mlp(c, w.at("mlp")) {
     const Tensor weight = w.get_f32("attention.in_proj_weight", {3 * width, width}),

@@ -15,6 +15,7 @@ struct VitConfig {
   std::int64_t width, layers, heads, inner, channels, patch;
   double eps;
   Activation activation;
+  Linear::Bias qkv_bias;
 
   explicit VitConfig(const Config& c)
       : width(c.bounded("hidden_size", 768, 1, 1 << 16)),
@@ -24,7 +25,8 @@ struct VitConfig {
         channels(c.bounded("num_channels", 3, 1, 64)),
         patch(c.bounded("patch_size", 16, 1, 1024)),
         eps(c.number("layer_norm_eps", 1e-12)),
-        activation(activation_from_name(c.string("hidden_act", "gelu"))) {
+        activation(activation_from_name(c.string("hidden_act", "gelu"))),
+        qkv_bias(c.boolean("qkv_bias", true) ? Linear::Bias::required : Linear::Bias::none) {
     if (width % heads != 0)
       throw FormatError(concat(c.where(), ": ", heads, " heads do not divide a width of ", width));
   }
@@ -43,9 +45,10 @@ struct Block {
         activation(c.activation),
         norm_before(w.at("layernorm_before"), width, c.eps),
         norm_after(w.at("layernorm_after"), width, c.eps),
-        qkv(Linear::concat({w.at("attention.attention.query"), w.at("attention.attention.key"),
-                            w.at("attention.attention.value")},
-                           width, {width, width, width})),
+        qkv(Linear::concat({{w.at("attention.attention.query"), width, c.qkv_bias},
+                            {w.at("attention.attention.key"), width, c.qkv_bias},
+                            {w.at("attention.attention.value"), width, c.qkv_bias}},
+                           width)),
         attention_out(w.at("attention.output.dense"), width, width),
         intermediate(w.at("intermediate.dense"), width, c.inner),
         output(w.at("output.dense"), c.inner, width) {}
