@@ -61,7 +61,11 @@ interrupted() {
   set -m  # so that the program in the background heeds SIGINT
   "$program" transcribe "$@" &
   local pid=$!
-  sleep 1.5
+  for _ in {1..600}; do  # until it heeds SIGINT, which it does when the checkpoint is open
+    [[ /proc/$pid/exe -ef $program ]] && grep -q '^SigCgt:.*[2367abef]$' /proc/$pid/status && break
+    sleep 0.05
+  done
+  sleep 0.5
   kill -INT $pid
   wait $pid
 }
