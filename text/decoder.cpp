@@ -6,6 +6,16 @@
 
 namespace tessera::text {
 
+Linear read_head(const Weights& weights, const Embedding& tokens, bool tied) {
+  if (!tied) {
+    return {weights.at("lm_head"), tokens.table.dim(1), tokens.table.dim(0), Linear::Bias::none};
+  }
+  Linear head = tokens.as_linear();
+  weights.release_pages();  // the largest weight, and packed now
+  weights.ignore("lm_head.weight");
+  return head;
+}
+
 void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
                      std::int64_t max_positions) {
   std::int64_t total = 0;

@@ -5,9 +5,12 @@
 #include "core/layers.h"
 #include "text/language_model.h"
 
-// What decoders of all families share: attention of the rows of several sequences, each over its
-// own cache.
+// What decoders of all families share: the output layer, and attention of the rows of several
+// sequences, each over its own cache.
 namespace tessera::text {
+
+/// The output layer without bias: `lm_head`, or the token embedding again where they are tied.
+Linear read_head(const Weights& weights, const Embedding& tokens, bool tied);
 
 /// Throws ShapeError unless the sequences' rows add up to `rows`, ArgumentError where one would
 /// outgrow max_positions.

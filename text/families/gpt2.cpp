@@ -92,13 +92,7 @@ class Gpt2 : public LanguageModel {
     wpe_ = w.get_f32("wpe.weight", {c_.positions, c_.width});
     for (std::int64_t i = 0; i < c_.layers; ++i) blocks_.emplace_back(c_, w.at("h").at(i), i);
     ln_f_ = LayerNorm(w.at("ln_f"), c_.width, c_.eps);
-    if (c_.tied) {
-      head_ = wte_.as_linear();
-      weights.release_pages();  // the largest weight, and packed now
-      weights.ignore("lm_head.weight");
-    } else {
-      head_ = Linear(weights.at("lm_head"), c_.width, c_.vocab, Linear::Bias::none);
-    }
+    head_ = read_head(weights, wte_, c_.tied);
   }
 
   std::int64_t width() const override { return c_.width; }

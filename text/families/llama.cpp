@@ -36,14 +36,21 @@ struct LlamaConfig {
 };
 
 /// The config and the file must agree on biases: one without the other is another model.
-void check_bias(const Weights& w, const char* key, bool wanted, const char* layer) {
-  const std::string name = std::string(layer) + ".bias";
-  if (w.has(name) == wanted) return;
-  throw FormatError(concat(w.where(name), wanted ? ": missing, but " : ": there, but ", key,
-                           wanted ? " is true" : " is false", " in config.json"));
+Linear::Bias bias_of(const Weights& layer, const char* key, bool wanted) {
+  if (layer.has("bias") != wanted) {
+    throw FormatError(concat(layer.where("bias"), wanted ? ": missing, but " : ": there, but ", key,
+                             wanted ? " is true" : " is false", " in config.json"));
+  }
+  return wanted ? Linear::Bias::required : Linear::Bias::none;
 }
 
-Linear::Bias bias_if(bool wanted) { return wanted ? Linear::Bias::required : Linear::Bias::none; }
+Linear::Part attention_part(const LlamaConfig& c, const Weights& layer, std::int64_t out) {
+  return {layer, out, bias_of(layer, "attention_bias", c.attention_bias)};
+}
+
+Linear mlp_part(const LlamaConfig& c, const Weights& layer, std::int64_t in, std::int64_t out) {
+  return {layer, in, out, bias_of(layer, "mlp_bias", c.mlp_bias)};
+}
 
 struct Block {
   std::int64_t layer, queries, keys;
@@ -60,19 +67,15 @@ struct Block {
         activation(c.activation),
         input_norm(w.at("input_layernorm"), c.width, c.eps),
         post_attention_norm(w.at("post_attention_layernorm"), c.width, c.eps),
-        qkv(Linear::concat({{w.at("self_attn.q_proj"), queries, bias_if(c.attention_bias)},
-                            {w.at("self_attn.k_proj"), keys, bias_if(c.attention_bias)},
-                            {w.at("self_attn.v_proj"), keys, bias_if(c.attention_bias)}},
+        qkv(Linear::concat({attention_part(c, w.at("self_attn.q_proj"), queries),
+                            attention_part(c, w.at("self_attn.k_proj"), keys),
+                            attention_part(c, w.at("self_attn.v_proj"), keys)},
                            c.width)),
-        attention_out(w.at("self_attn.o_proj"), queries, c.width, bias_if(c.attention_bias)),
-        gate(w.at("mlp.gate_proj"), c.width, c.inner, bias_if(c.mlp_bias)),
-        up(w.at("mlp.up_proj"), c.width, c.inner, bias_if(c.mlp_bias)),
-        down(w.at("mlp.down_proj"), c.inner, c.width, bias_if(c.mlp_bias)) {
-    for (const char* name :
-         {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"})
-      check_bias(w, "attention_bias", c.attention_bias, name);
-    for (const char* name : {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"})
-      check_bias(w, "mlp_bias", c.mlp_bias, name);
+        attention_out(
+            Linear::concat({attention_part(c, w.at("self_attn.o_proj"), c.width)}, queries)),
+        gate(mlp_part(c, w.at("mlp.gate_proj"), c.width, c.inner)),
+        up(mlp_part(c, w.at("mlp.up_proj"), c.width, c.inner)),
+        down(mlp_part(c, w.at("mlp.down_proj"), c.inner, c.width)) {
     w.ignore("self_attn.rotary_emb.inv_freq");  // a buffer that old checkpoints carry
   }
 
@@ -98,13 +101,7 @@ class Llama : public LanguageModel {
     tokens_ = Embedding(w.at("embed_tokens"), c_.vocab, c_.width);
     for (std::int64_t i = 0; i < c_.layers; ++i) blocks_.emplace_back(c_, w.at("layers").at(i), i);
     norm_ = RmsNorm(w.at("norm"), c_.width, c_.eps);
-    if (c_.tied) {
-      head_ = tokens_.as_linear();
-      weights.release_pages();  // the largest weight, and packed now
-      weights.ignore("lm_head.weight");
-    } else {
-      head_ = Linear(weights.at("lm_head"), c_.width, c_.vocab, Linear::Bias::none);
-    }
+    head_ = read_head(weights, tokens_, c_.tied);
   }
 
   std::int64_t width() const override { return c_.width; }
