@@ -23,8 +23,7 @@ class Stopwatch {
   auto time(const std::string& phase, Work work) {
     const auto start = std::chrono::steady_clock::now();
     auto result = work();
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    profile_.add_phase(phase, took.count());
+    profile_.add_phase(phase, seconds_since(start));
     return result;
   }
   /// What a call took (with its stages, where wanted) as JSON.

@@ -7,6 +7,7 @@
 
 #include "core/kernels/peak.h"
 #include "core/kernels/vector.h"
+#include "core/profile.h"
 
 namespace tessera {
 namespace {
@@ -20,8 +21,7 @@ double fastest(Work work) {
   for (int i = 0; i < kTries; ++i) {
     const auto start = std::chrono::steady_clock::now();
     work();
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-    best = std::min(best, took.count());
+    best = std::min(best, seconds_since(start));
   }
   return best;
 }

@@ -3,14 +3,6 @@
 #include <algorithm>
 
 namespace tessera {
-namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-}  // namespace
-
 Cost& Cost::operator+=(const Cost& other) {
   calls += other.calls;
   seconds += other.seconds;

@@ -9,6 +9,10 @@
 
 namespace tessera {
 
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 /// What was spent on something. Operations count a multiply-add as two; bytes are those of weights
 /// (or keys and values) read.
 struct Cost {

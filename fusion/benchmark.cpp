@@ -51,8 +51,7 @@ class Benchmark {
         const PhaseScope phase(ctx_, work);
         once();
       }
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      m.seconds.push_back(took.count());
+      m.seconds.push_back(seconds_since(start));
     }
     m.stages = profiled.phase();
     out_.push_back(std::move(m));

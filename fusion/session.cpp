@@ -13,10 +13,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 Tensor join(Context& ctx, const std::vector<Tensor>& parts, std::int64_t width) {
   if (parts.size() == 1) return parts.front();
   std::int64_t rows = 0;
