@@ -153,9 +153,7 @@ Tensor Embedding::operator()(Context& ctx, std::span<const std::int32_t> ids) co
   return rows;
 }
 
-Linear Embedding::as_linear() const {
-  return {table, {}, precision == Precision::f32 ? Precision::f32 : Precision::int8, scales};
-}
+Linear Embedding::as_linear() const { return {table, {}, int8_at_least(precision), scales}; }
 
 Conv1d::Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_size,
                std::int64_t step, std::int64_t pad)

@@ -14,8 +14,9 @@ namespace tessera {
 /// weights (a scale and a zero point for every 32 numbers of a row), both with activations rounded
 /// row by row.
 enum class Precision : std::uint8_t { f32, int8, int4 };
-/// That of an encoder, which gains nothing from smaller numbers than int8.
-constexpr Precision tower_precision(Precision p) {
+/// That of encoders, which gain nothing from smaller numbers than int8, and of output layers, on
+/// which every token depends.
+constexpr Precision int8_at_least(Precision p) {
   return p == Precision::int4 ? Precision::int8 : p;
 }
 

@@ -17,7 +17,7 @@ Tensor VisionTower::classify(Context&, const Tensor&) const {
 std::unique_ptr<VisionTower> load_tower(const Config& config, const Weights& weights) {
   static const auto all = families();
   return family_of(all, config, "image tower")
-      .load(config, weights.with(tower_precision(weights.precision())));
+      .load(config, weights.with(int8_at_least(weights.precision())));
 }
 
 }  // namespace tessera::vision
