@@ -64,6 +64,11 @@ Tensor read_bias(const Weights& w, std::int64_t out, Linear::Bias bias) {
   return w.get_f32("bias", {out});
 }
 
+void check_matrix(const Tensor& weight) {
+  if (weight.rank() != 2 || weight.numel() == 0)
+    throw ShapeError(tessera::concat("a weight matrix of shape ", weight.shape().str()));
+}
+
 /// A packed weight is not read from the file again: its pages need not stay in memory beside it.
 void release_if_large(const Weights& w, std::size_t bytes) {
   if (bytes >= std::size_t{1} << 20) w.release_pages();
@@ -73,6 +78,7 @@ void release_if_large(const Weights& w, std::size_t bytes) {
 
 struct Linear::Impl {
   Impl(const StackedMatrix& source, Tensor bias_, Precision precision) : bias(std::move(bias_)) {
+    for (const StoredMatrix& part : source.parts) check_matrix(part.weight);
     if (precision == Precision::f32) {
       plain = kernels::PackedMatrix::pack(source);
     } else {
@@ -163,7 +169,6 @@ Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& op
   a.x = x.data();
   a.ldx = std::max(x.stride(0), x.dim(1));
   a.m = x.dim(0);
-  a.weight = &impl_->plain;
   a.bias = impl_->bias ? impl_->bias.data() : nullptr;
   a.activation = fused ? options.activation : Activation::none;
   a.residual = fused && residual ? residual.data() : nullptr;
@@ -173,7 +178,7 @@ Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& op
   if (impl_->quantized) {
     kernels::matmul(ctx, *impl_->quantized, a);
   } else {
-    kernels::matmul(ctx, a);
+    kernels::matmul(ctx, impl_->plain, a);
   }
   if (fused) return y;
   y = activate(ctx, options.activation, y);

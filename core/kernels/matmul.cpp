@@ -133,8 +133,8 @@ dnnl::matmul::primitive_desc describe(const TileShape& t) {
 }
 
 /// Whether oneDNN multiplies by a blocked weight of this shape with its fast kernels (else it would
-/// take its reference). Only those for AVX-512: the AVX2 ones of oneDNN 3.7 give wrong sums for
-/// long rows (seen with k 1152 and 1536, gelu and a residual).
+/// take its reference). Only those for AVX-512: the AVX2 ones of oneDNN 3.7.2 give wrong sums for
+/// k > 1024.
 bool blocked_is_fast(std::int64_t n, std::int64_t k) {
   if (!kHasPanels) return false;
   const SerialOneDnn serial;
@@ -191,6 +191,20 @@ PackedMatrix PackedMatrix::pack(const StackedMatrix& source) {
   return packed;
 }
 
+void finish(const MatmulArguments& a, std::int64_t i, std::int64_t m, std::int64_t j,
+            std::int64_t n, const float* sums, std::int64_t lds) {
+  vector_kernels().finish({.m = m,
+                           .n = n,
+                           .sums = sums,
+                           .lds = lds,
+                           .bias = a.bias ? a.bias + j : nullptr,
+                           .activation = a.activation,
+                           .residual = a.residual ? a.residual + i * a.ldr + j : nullptr,
+                           .ldr = a.ldr,
+                           .y = a.y + i * a.ldy + j,
+                           .ldy = a.ldy});
+}
+
 bool fuses(Activation activation) {
   return activation != Activation::relu_squared && activation != Activation::mish &&
          activation != Activation::tanh;
@@ -225,14 +239,14 @@ std::shared_ptr<MatmulCache> make_matmul_cache() { return std::make_shared<Matmu
 namespace {
 
 /// Rows [i, i + shape.m).
-void run_tile(const MatmulCache::Entry& entry, const TileShape& shape, const MatmulArguments& a,
-              std::int64_t i, void* scratch) {
+void run_tile(const MatmulCache::Entry& entry, const TileShape& shape, const PackedMatrix& weight,
+              const MatmulArguments& a, std::int64_t i, void* scratch) {
   const auto memory = [](const dnnl::memory::desc& desc, const void* data) {
     return dnnl::memory(desc, engine(), const_cast<void*>(data));
   };
   std::unordered_map<int, dnnl::memory> arguments{
       {DNNL_ARG_SRC, memory(rows(shape.m, shape.k, shape.ldx), a.x + i * a.ldx)},
-      {DNNL_ARG_WEIGHTS, memory(weight_desc(shape), a.weight->column(0))},
+      {DNNL_ARG_WEIGHTS, memory(weight_desc(shape), weight.column(0))},
       {DNNL_ARG_DST, memory(rows(shape.m, shape.n, shape.ldy), a.y + i * a.ldy)},
       {DNNL_ARG_SCRATCHPAD, memory(entry.scratch, scratch)}};
   if (shape.bias) arguments.emplace(DNNL_ARG_BIAS, memory(rows(1, shape.n, shape.n), a.bias));
@@ -253,9 +267,9 @@ namespace {
 /// column.
 constexpr std::int64_t kManyRows = 16;
 
-void few_rows(Context& ctx, const MatmulArguments& a) {
+void few_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) {
   constexpr std::int64_t kColumns = PackedMatrix::kPanel, kBytesPerTask = 1 << 18;
-  const std::int64_t n = a.weight->n(), k = a.weight->k(), panels = (n + kColumns - 1) / kColumns;
+  const std::int64_t n = weight.n(), k = weight.k(), panels = (n + kColumns - 1) / kColumns;
   const std::int64_t per_task = std::max<std::int64_t>(1, kBytesPerTask / (k * kColumns * 4));
   const auto& kernels = vector_kernels();
   ctx.parallel_for((panels + per_task - 1) / per_task, [&](std::int64_t task) {
@@ -264,21 +278,12 @@ void few_rows(Context& ctx, const MatmulArguments& a) {
       const std::int64_t j = p * kColumns, columns = std::min(kColumns, n - j);
       for (std::int64_t i = 0; i < a.m; i += kFewRows) {
         const std::int64_t m = std::min(kFewRows, a.m - i);
-        if (a.weight->blocked()) {
-          kernels.few_rows_panel(a.x + i * a.ldx, a.ldx, m, a.weight->column(j), k, sums);
+        if (weight.blocked()) {
+          kernels.few_rows_panel(a.x + i * a.ldx, a.ldx, m, weight.column(j), k, sums);
         } else {
-          kernels.few_rows_dot(a.x + i * a.ldx, a.ldx, m, a.weight->column(j), columns, k, sums);
+          kernels.few_rows_dot(a.x + i * a.ldx, a.ldx, m, weight.column(j), columns, k, sums);
         }
-        kernels.finish({.m = m,
-                        .n = columns,
-                        .sums = sums,
-                        .lds = a.weight->blocked() ? kColumns : columns,
-                        .bias = a.bias ? a.bias + j : nullptr,
-                        .activation = a.activation,
-                        .residual = a.residual ? a.residual + i * a.ldr + j : nullptr,
-                        .ldr = a.ldr,
-                        .y = a.y + i * a.ldy + j,
-                        .ldy = a.ldy});
+        finish(a, i, m, j, columns, sums, weight.blocked() ? kColumns : columns);
       }
     }
   });
@@ -286,12 +291,18 @@ void few_rows(Context& ctx, const MatmulArguments& a) {
 
 /// Tiles of rows, each one oneDNN call over all columns (oneDNN's blocked kernels want their output
 /// dense).
-void many_rows(Context& ctx, const MatmulArguments& a) {
+void many_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) {
   // The size of a tile follows from the shape alone, never from the number of threads.
   const std::int64_t tile = a.m < 512 ? 32 : 64, tiles = (a.m + tile - 1) / tile;
   const auto shape_of = [&](std::int64_t rows) {
-    return TileShape{rows,        a.weight->n(),          a.weight->k(),     a.ldx,
-                     a.ldy,       a.residual ? a.ldr : 0, a.bias != nullptr, a.weight->blocked(),
+    return TileShape{rows,
+                     weight.n(),
+                     weight.k(),
+                     a.ldx,
+                     a.ldy,
+                     a.residual ? a.ldr : 0,
+                     a.bias != nullptr,
+                     weight.blocked(),
                      a.activation};
   };
   const TileShape whole = shape_of(tile), last = shape_of(a.m - (tiles - 1) * tile);
@@ -302,19 +313,19 @@ void many_rows(Context& ctx, const MatmulArguments& a) {
   ctx.parallel_for(tiles, [&](std::int64_t t) {
     const bool is_last = t == tiles - 1;
     Tensor scratch = ctx.empty({scratch_bytes}, DType::u8);
-    run_tile(is_last ? *last_entry : *whole_entry, is_last ? last : whole, a, t * tile,
+    run_tile(is_last ? *last_entry : *whole_entry, is_last ? last : whole, weight, a, t * tile,
              scratch.raw());
   });
 }
 
 }  // namespace
 
-void matmul(Context& ctx, const MatmulArguments& a) {
-  if (a.m == 0 || a.weight->n() == 0) return;
+void matmul(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) {
+  if (a.m == 0 || weight.n() == 0) return;
   if (a.m < kManyRows) {
-    few_rows(ctx, a);
+    few_rows(ctx, weight, a);
   } else {
-    many_rows(ctx, a);
+    many_rows(ctx, weight, a);
   }
 }
 

@@ -36,7 +36,6 @@ class PackedMatrix {
 struct MatmulArguments {
   const float* x = nullptr;  // [m, k], row stride ldx
   std::int64_t ldx = 0, m = 0;
-  const PackedMatrix* weight = nullptr;
   const float* bias = nullptr;               // [n] or null
   Activation activation = Activation::none;  // one that fuses()
   const float* residual = nullptr;           // [m, n], row stride ldr, or null
@@ -48,10 +47,15 @@ struct MatmulArguments {
 /// Whether matmul applies this activation itself.
 bool fuses(Activation activation);
 
+/// Bias, activation and residual of rows [i, i + m) and columns [j, j + n); sums [m, n] with row
+/// stride lds.
+void finish(const MatmulArguments& arguments, std::int64_t i, std::int64_t m, std::int64_t j,
+            std::int64_t n, const float* sums, std::int64_t lds);
+
 /// y = act(x W^T + bias) + residual. Many rows: oneDNN, in tiles of rows, each one single-threaded
 /// call. Few rows: our own kernels, in groups of columns. How the work is cut does not depend on
 /// the number of threads, so the result does not either.
-void matmul(Context& ctx, const MatmulArguments& arguments);
+void matmul(Context& ctx, const PackedMatrix& weight, const MatmulArguments& arguments);
 
 /// oneDNN primitives by shape; one for each Context.
 class MatmulCache;

@@ -123,23 +123,22 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
   scales_ = Tensor::zeros({padded_n, groups}, DType::bf16);
   zeros_ = Tensor::zeros({padded_n, groups}, DType::u8);
   std::vector<float> row(static_cast<std::size_t>(padded_k_));
-  std::uint8_t q[kGroup];
+  std::vector<std::uint8_t> numbers(row.size());
   for (std::int64_t j = 0; j < n_; ++j) {
     const auto [part, at] = source.find(j);
     const bool as_stored = part->bits == 4 && part->group() == kGroup;
-    part->row(at, row.data());
+    if (as_stored) {
+      part->nibbles(at, numbers.data());
+    } else {
+      part->row(at, row.data());
+    }
     const std::int64_t panel = j / columns, column = j % columns;
     auto* words = reinterpret_cast<std::uint16_t*>(data_.data<std::uint8_t>()) +
                   panel * columns * padded_k_ / 4;
     for (std::int64_t g = 0; g < groups; ++g) {
-      Nibbles n{};
-      if (as_stored) {
-        n = {part->scales.data()[at * groups + g],
-             part->zeros ? part->zeros.data<std::uint8_t>()[at * groups + g] : std::uint8_t{8}};
-        nibble_error(row.data() + g * kGroup, kGroup, n, q);
-      } else {
-        n = quantize4(row.data() + g * kGroup, kGroup, q);
-      }
+      std::uint8_t* q = numbers.data() + g * kGroup;
+      const Nibbles n = as_stored ? Nibbles{part->scales.data()[at * groups + g], part->zero(at, g)}
+                                  : quantize4(row.data() + g * kGroup, kGroup, q);
       const std::int64_t place = (panel * groups + g) * columns + column;
       scales_.data<std::uint16_t>()[place] = f32_to_bf16(n.scale);
       zeros_.data<std::uint8_t>()[place] = n.zero;
@@ -211,18 +210,9 @@ class IntegerProduct {
             w_.scales_.data<std::uint16_t>() + at, w_.zeros_.data<std::uint8_t>() + at};
   }
 
-  void finish(std::int64_t r, std::int64_t m, std::int64_t panel, const float* sums) const {
+  void finish_panel(std::int64_t r, std::int64_t m, std::int64_t panel, const float* sums) const {
     const std::int64_t j = panel * columns_;
-    vector_kernels().finish({.m = m,
-                             .n = std::min(columns_, w_.n_ - j),
-                             .sums = sums,
-                             .lds = columns_,
-                             .bias = a_.bias ? a_.bias + j : nullptr,
-                             .activation = a_.activation,
-                             .residual = a_.residual ? a_.residual + r * a_.ldr + j : nullptr,
-                             .ldr = a_.ldr,
-                             .y = a_.y + r * a_.ldy + j,
-                             .ldy = a_.ldy});
+    finish(a_, r, m, j, std::min(columns_, w_.n_ - j), sums, columns_);
   }
 
   /// Reads each weight once: as fast as memory gives them.
@@ -241,7 +231,7 @@ class IntegerProduct {
             kernels().few_rows8(rows_from(r), m, bytes(p), w_.scales_.data() + p * columns_,
                                 w_.padded_k_, sums);
           }
-          finish(r, m, p, sums);
+          finish_panel(r, m, p, sums);
         }
       }
     });
@@ -281,7 +271,7 @@ class IntegerProduct {
           tile.scales = w_.scales_.data() + p * columns_;
         }
         kernels().tile(tile);
-        finish(r, m, p, sums.data());
+        finish_panel(r, m, p, sums.data());
       }
     });
   }

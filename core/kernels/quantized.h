@@ -40,7 +40,7 @@ class QuantizedMatrix {
   Tensor zeros_;   // 4 bits: u8 [panels, groups, columns]
 };
 
-/// y = act(x W^T + bias) + residual, with x quantised row by row (arguments.weight is not used).
+/// y = act(x W^T + bias) + residual, with x quantised row by row.
 void matmul(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& arguments);
 
 }  // namespace tessera::kernels

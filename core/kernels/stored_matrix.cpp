@@ -7,17 +7,25 @@
 
 namespace tessera::kernels {
 
+void StoredMatrix::nibbles(std::int64_t i, std::uint8_t* to) const {
+  const auto* words = weight.data<std::int32_t>() + i * weight.dim(1);
+  for (std::int64_t c = 0; c < columns; ++c)
+    to[c] = static_cast<std::uint32_t>(words[c / 8]) >> (4 * (c % 8)) & 15u;
+}
+
+std::uint8_t StoredMatrix::zero(std::int64_t i, std::int64_t g) const {
+  return zeros ? zeros.data<std::uint8_t>()[i * zeros.dim(1) + g] : std::uint8_t{8};
+}
+
 void StoredMatrix::row(std::int64_t i, float* to) const {
   const std::int64_t width = k(), step = group();
   const float* scale = scales ? scales.data() + i * scales.dim(1) : nullptr;
   if (bits == 4) {
-    const auto* words = weight.data<std::int32_t>() + i * weight.dim(1);
-    const auto* zero = zeros ? zeros.data<std::uint8_t>() + i * zeros.dim(1) : nullptr;
-    for (std::int64_t c = 0; c < width; ++c) {
-      const auto nibble =
-          static_cast<int>(static_cast<std::uint32_t>(words[c / 8]) >> (4 * (c % 8)) & 15u);
-      to[c] = static_cast<float>(nibble - (zero ? zero[c / step] : 8)) * scale[c / step];
-    }
+    std::vector<std::uint8_t> q(static_cast<std::size_t>(width));
+    nibbles(i, q.data());
+    for (std::int64_t c = 0; c < width; ++c)
+      to[c] =
+          static_cast<float>(q[static_cast<std::size_t>(c)] - zero(i, c / step)) * scale[c / step];
     return;
   }
   const Tensor numbers = weight[i];

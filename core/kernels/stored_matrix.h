@@ -20,6 +20,9 @@ struct StoredMatrix {
   std::int64_t k() const { return bits == 4 ? columns : weight.dim(1); }
   /// Numbers of a row that share a scale.
   std::int64_t group() const { return scales ? k() / scales.dim(1) : k(); }
+  /// With 4 bits: row i as stored, and the zero point of one of its groups.
+  void nibbles(std::int64_t i, std::uint8_t* to) const;
+  std::uint8_t zero(std::int64_t i, std::int64_t g) const;
   /// Row i, multiplied out.
   void row(std::int64_t i, float* to) const;
 };

@@ -163,6 +163,64 @@ TEST_F(Layers, LinearMultipliesInt8Rows) {
   }
 }
 
+/// Eight numbers of 0..15 a word, the first in the lowest bits.
+Tensor packed_words(const std::vector<int>& numbers, const Shape& shape) {
+  Tensor words = Tensor::zeros(shape, DType::i32);
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    auto& word = words.data<std::int32_t>()[i / 8];
+    word = static_cast<std::int32_t>(static_cast<std::uint32_t>(word) |
+                                     static_cast<std::uint32_t>(numbers[i]) << (4 * (i % 8)));
+  }
+  return words;
+}
+
+TEST_F(Layers, LinearReadsPackedNibbles) {
+  const std::int64_t in = 64, out = 8, groups = 2;
+  std::vector<int> numbers, zeros;  // zeros: [groups][out], as they are packed along the rows
+  for (std::int64_t i = 0; i < out * in; ++i) numbers.push_back(static_cast<int>(i * 7 % 16));
+  for (std::int64_t i = 0; i < out * groups; ++i) zeros.push_back(static_cast<int>(i * 5 % 16));
+  const Tensor scales = as_type(random_tensor({out, groups}, 3), DType::bf16);
+  const Tensor x = random_tensor({5, in}, 1), packed = packed_words(numbers, {out, in / 8});
+  // One word holds the zero points of a group's eight rows.
+  const Tensor packed_zeros = packed_words(zeros, {1, groups});
+  for (const bool symmetric : {true, false}) {
+    Tensor weight = Tensor::empty({out, in});
+    for (std::int64_t j = 0; j < out; ++j) {
+      for (std::int64_t i = 0; i < in; ++i) {
+        const std::int64_t g = i / 32;
+        const int zero = symmetric ? 8 : zeros[static_cast<std::size_t>(g * out + j)];
+        weight.data()[j * in + i] =
+            static_cast<float>(numbers[static_cast<std::size_t>(j * in + i)] - zero) *
+            scales.to_f32().data()[j * groups + g];
+      }
+    }
+    std::vector<NamedTensor> tensors = {{"weight_packed", packed},
+                                        {"weight_scale", scales},
+                                        {"weight_shape", Tensor::zeros({2}, DType::i64)}};
+    if (!symmetric) tensors.push_back({"weight_zero_point", packed_zeros});
+    const Weights w = checkpoint(tensors);
+    const Floats expected = expected_linear(x, weight, {});
+    EXPECT_TRUE(close(Linear(w, in, out, Linear::Bias::none)(ctx_, x).to_vector(), expected, 1e-5));
+    // Taken as they are: all that is rounded are the inputs, to 12 bits.
+    EXPECT_TRUE(
+        close(Linear(w.with(Precision::int4), in, out, Linear::Bias::none)(ctx_, x).to_vector(),
+              expected, 5e-3));
+    EXPECT_TRUE(w.leftovers().empty());
+  }
+  EXPECT_THROW(
+      Linear(checkpoint({{"weight_packed", packed}, {"weight_scale", random_tensor({out, 3}, 1)}}),
+             in, out, Linear::Bias::none),
+      ShapeError);
+}
+
+TEST_F(Layers, LinearWantsAMatrix) {
+  for (const Precision precision : {Precision::f32, Precision::int8, Precision::int4}) {
+    EXPECT_THROW(Linear(random_tensor({6}, 1), {}, precision), ShapeError);
+    EXPECT_THROW(Linear(random_tensor({2, 3, 4}, 1), {}, precision), ShapeError);
+    EXPECT_THROW(Linear(Tensor::empty({0, 4}), {}, precision), ShapeError);
+  }
+}
+
 TEST_F(Layers, LinearOfGpt2IsTransposed) {
   const Tensor x = random_tensor({7, 31}, 1), stored = random_tensor({31, 67}, 2),
                bias = random_tensor({67}, 3);
