@@ -14,6 +14,8 @@ extern "C" {
 #include <memory>
 #include <string>
 
+#include "audio/ffmpeg_functions.h"
+
 namespace tessera::audio::ffmpeg {
 
 // FFmpeg 5.0 made its descriptions const; 5.1 replaced channel masks by AVChannelLayout.

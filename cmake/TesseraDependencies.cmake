@@ -1,7 +1,7 @@
 # Every foreign library, found once for all folders, so that each folder only names the targets it links. Those of
 # TESSERA_LINKED_PACKAGES must be found again by whoever uses the installed static libraries (tesseraConfig.cmake); the
-# others are headers only, which consumers never see.
-set(TESSERA_LINKED_PACKAGES Threads OneDNN OpenCVParts FFmpeg Oniguruma Utf8proc)
+# others are headers only (or loaded at run time, as FFmpeg), which consumers never see.
+set(TESSERA_LINKED_PACKAGES Threads OneDNN JPEG OpenCVParts Oniguruma Utf8proc)
 
 # Imported targets must be seen by whoever links our libraries, a parent project that uses add_subdirectory included.
 macro(tessera_find target)
@@ -14,8 +14,9 @@ endmacro()
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 tessera_find(Threads::Threads Threads)
 tessera_find(OneDNN::OneDNN OneDNN 2.2)
+tessera_find(JPEG::JPEG JPEG)
 tessera_find(OpenCVParts::core OpenCVParts)
-tessera_find(FFmpeg::FFmpeg FFmpeg)
+tessera_find(FFmpeg::Headers FFmpeg)
 tessera_find(Oniguruma::Oniguruma Oniguruma)
 tessera_find(Utf8proc::Utf8proc Utf8proc)
 tessera_find(nlohmann_json::nlohmann_json nlohmann_json 3.9)

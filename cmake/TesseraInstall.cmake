@@ -22,6 +22,6 @@ configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/tesseraConfig.cmake.in"
                               INSTALL_DESTINATION "${tessera_package_dir}")
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/tesseraConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/tesseraConfig.cmake" "${PROJECT_BINARY_DIR}/tesseraConfigVersion.cmake"
-              cmake/FindOneDNN.cmake cmake/FindOpenCVParts.cmake cmake/FindFFmpeg.cmake
+              cmake/FindOneDNN.cmake cmake/FindOpenCVParts.cmake cmake/SharedLibraryName.cmake
               cmake/FindOniguruma.cmake cmake/FindUtf8proc.cmake
         DESTINATION "${tessera_package_dir}")

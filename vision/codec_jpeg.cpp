@@ -24,8 +24,8 @@ int read_orientation(const Encoded& file, const JpegLayout& layout) {
 /// inverse once more.
 Image decode_cmyk(const Encoded& file, const JpegLayout& layout) {
   const JpegHalves halves = split_jpeg(file, layout);
-  Image image = decode_by_opencv(file, halves.colors, layout.width, layout.height);
-  const Image black = decode_by_opencv(file, halves.black, layout.width, layout.height);
+  Image image = decode_by_libjpeg(file, halves.colors, layout.width, layout.height);
+  const Image black = decode_by_libjpeg(file, halves.black, layout.width, layout.height);
   const bool inverted = layout.adobe_transform <= 0;
   for (std::size_t i = 0; i < image.pixels.size(); ++i) {
     const int ink = inverted ? 255 - image.pixels[i] : image.pixels[i];
@@ -40,7 +40,7 @@ Decoded decode_jpeg(const Encoded& file) {
   const JpegLayout layout = read_jpeg_layout(file);
   const int orientation = read_orientation(file, layout);
   if (layout.components.size() == 4) return {decode_cmyk(file, layout), orientation};
-  return {decode_by_opencv(file, clean_jpeg(file, layout), layout.width, layout.height),
+  return {decode_by_libjpeg(file, clean_jpeg(file, layout), layout.width, layout.height),
           orientation};
 }
 

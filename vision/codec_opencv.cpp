@@ -2,8 +2,10 @@
 #include <opencv2/core.hpp>
 #include <opencv2/core/utils/logger.hpp>
 #include <opencv2/imgcodecs.hpp>
+#include <type_traits>
 #include <vector>
 
+#include "core/shared_library.h"
 #include "vision/codecs.h"
 
 namespace tessera::vision {
@@ -59,6 +61,16 @@ class Quiet {
   cv::utils::logging::LogLevel before_;
 };
 
+/// cv::imdecode, from the library that brings the codecs. OpenCV's core is linked: it brings
+/// little.
+bool decode_into(const cv::Mat& bytes, cv::Mat& into) {
+  using Decode = cv::Mat(cv::InputArray, int, cv::Mat*);
+  static auto* const imdecode = SharedLibrary(TESSERA_OPENCV_IMGCODECS, "images of this format")
+                                    .get<Decode>("_ZN2cv8imdecodeERKNS_11_InputArrayEiPNS_3MatE");
+  static_assert(std::is_same_v<decltype(static_cast<Decode*>(&cv::imdecode)), Decode*>);
+  return !imdecode(bytes, cv::IMREAD_UNCHANGED, &into).empty();
+}
+
 /// Decodes into `into` where the picture has that size and type, else into memory of its own.
 cv::Mat decode(const Encoded& file, std::span<const std::uint8_t> bytes, cv::Mat into) {
   const std::int64_t width = into.cols, height = into.rows;
@@ -66,8 +78,7 @@ cv::Mat decode(const Encoded& file, std::span<const std::uint8_t> bytes, cv::Mat
   try {
     const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8UC1,
                        const_cast<std::uint8_t*>(bytes.data()));
-    if (cv::imdecode(view, cv::IMREAD_UNCHANGED, &into).empty())
-      file.fail(0, "the codec refuses the image: corrupt data");
+    if (!decode_into(view, into)) file.fail(0, "the codec refuses the image: corrupt data");
   } catch (const cv::Exception& error) {
     file.fail(0, "the codec refuses the image: ", error.err);
   }

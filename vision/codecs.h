@@ -29,7 +29,10 @@ Decoded decode_gif(const Encoded& file);
 /// codec refuses it or the size differs.
 Image decode_by_opencv(const Encoded& file, std::span<const std::uint8_t> bytes, std::int64_t width,
                        std::int64_t height);
-/// The same for 8-bit grey, one byte a pixel.
+/// The same for JPEG of one or three components, without loading OpenCV's codecs.
+Image decode_by_libjpeg(const Encoded& file, std::span<const std::uint8_t> bytes,
+                        std::int64_t width, std::int64_t height);
+/// decode_by_opencv for 8-bit grey, one byte a pixel.
 std::vector<std::uint8_t> decode_grey_by_opencv(const Encoded& file,
                                                 std::span<const std::uint8_t> bytes,
                                                 std::int64_t width, std::int64_t height);
