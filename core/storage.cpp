@@ -6,7 +6,13 @@
 namespace tessera {
 namespace {
 constexpr std::size_t kAlign = 64;
+#ifdef TESSERA_EXACT_BUFFERS  // for sanitizers: each buffer by itself, as long as asked for
+constexpr bool kReuse = false;
+constexpr std::size_t kRound = 1;
+#else
+constexpr bool kReuse = true;
 constexpr std::size_t kRound = 4096;
+#endif
 
 std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 }  // namespace
@@ -33,7 +39,9 @@ struct alignas(kAlign) Storage::Block {
   }
 };
 
-Storage Storage::heap(std::size_t bytes) { return Storage(Block::make(round_up(bytes, kAlign))); }
+Storage Storage::heap(std::size_t bytes) {
+  return Storage(Block::make(kReuse ? round_up(bytes, kAlign) : bytes));
+}
 
 Storage Storage::pooled(const std::shared_ptr<BufferPool>& pool, std::size_t bytes) {
   Block* block = pool->take(round_up(bytes, kRound));
@@ -96,6 +104,7 @@ Storage::Block* BufferPool::take(std::size_t bytes) {
 }
 
 void BufferPool::put(Storage::Block* block) {
+  if (!kReuse) return Storage::Block::destroy(block);
   const std::lock_guard lock(mutex_);
   free_.push_back(block);
 }

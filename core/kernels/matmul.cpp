@@ -1,6 +1,7 @@
 #include "core/kernels/matmul.h"
 
 #include <dlfcn.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <cstring>
@@ -59,6 +60,24 @@ class SerialOneDnn {
     return found;
   }
   int before_ = 1;
+};
+
+/// While it lives, no signal interrupts this thread. Kernels of oneDNN before 3.12 keep their stack
+/// pointer in a buffer on the heap; a handler's frame would overwrite what lies before it
+/// (https://github.com/uxlfoundation/oneDNN/issues/4845).
+class WithoutSignals {
+ public:
+  WithoutSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~WithoutSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  WithoutSignals(const WithoutSignals&) = delete;
+  WithoutSignals& operator=(const WithoutSignals&) = delete;
+
+ private:
+  sigset_t before_;
 };
 
 dnnl::engine& engine() {
@@ -256,6 +275,7 @@ void run_tile(const MatmulCache::Entry& entry, const TileShape& shape, const Pac
                       memory(rows(shape.m, shape.n, shape.ldr), a.residual + i * a.ldr));
   }
   const SerialOneDnn serial;
+  const WithoutSignals quiet;
   entry.primitive.execute(stream(), arguments);
 }
 
