@@ -5,6 +5,7 @@
 #include "core/kernels/vector.h"
 #include "core/layers.h"
 #include "core/profile.h"
+#include "core/tape.h"
 
 namespace tessera {
 namespace {
@@ -111,6 +112,10 @@ void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
     few_queries(ctx, sizes, q, k, v, out);
   } else {
     many_queries(ctx, sizes, q, k, v, out);
+  }
+  if (ctx.tape) {
+    ctx.tape->record(
+        {.op = Op::attention, .inputs = {q, k, v}, .output = out, .attention = options});
   }
 }
 

@@ -6,9 +6,11 @@
 
 #include "core/error.h"
 #include "core/kernels/convert.h"
+#include "core/kernels/matmul.h"
 #include "core/kernels/reference.h"
 #include "core/kernels/vector.h"
 #include "core/profile.h"
+#include "core/tape.h"
 
 namespace tessera {
 namespace {
@@ -44,9 +46,20 @@ Tensor channels_last(const Tensor& weight) {
   return turned;
 }
 
+/// One frame's channels to every step-th place; zeros where there is no frame.
+void copy_frame(const float* from, std::int64_t channels, std::int64_t step, float* to) {
+  if (step > 1) {
+    for (std::int64_t c = 0; c < channels; ++c) to[c * step] = from ? from[c] : 0.0f;
+  } else if (from) {
+    std::copy_n(from, channels, to);
+  } else {
+    std::fill_n(to, channels, 0.0f);
+  }
+}
+
 using ElementKernel = void (*)(const float* a, const float* b, std::int64_t n, float* y);
 
-Tensor by_element(Context& ctx, const Tensor& a, const Tensor& b, const char* what,
+Tensor by_element(Context& ctx, const Tensor& a, const Tensor& b, Op op, const char* what,
                   ElementKernel kernel) {
   if (a.shape() != b.shape())
     throw ShapeError(concat("can't ", what, " ", a.shape().str(), " and ", b.shape().str()));
@@ -56,6 +69,7 @@ Tensor by_element(Context& ctx, const Tensor& a, const Tensor& b, const char* wh
   in_pieces(ctx, a.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
     kernel(left.data() + begin, right.data() + begin, end - begin, y.data() + begin);
   });
+  if (ctx.tape) ctx.tape->record({.op = op, .inputs = {a, b}, .output = y});
   return y;
 }
 
@@ -110,6 +124,10 @@ Tensor LayerNorm::operator()(Context& ctx, const Tensor& x) const {
                          y.data() + i * x.dim(1));
     }
   });
+  if (ctx.tape) {
+    ctx.tape->record(
+        {.op = Op::layer_norm, .inputs = {x, weight, bias}, .output = y, .number = eps});
+  }
   return y;
 }
 
@@ -127,6 +145,8 @@ Tensor RmsNorm::operator()(Context& ctx, const Tensor& x) const {
                        y.data() + i * x.dim(1));
     }
   });
+  if (ctx.tape)
+    ctx.tape->record({.op = Op::rms_norm, .inputs = {x, weight}, .output = y, .number = eps});
   return y;
 }
 
@@ -135,8 +155,7 @@ Embedding::Embedding(const Weights& w, std::int64_t count, std::int64_t width)
   if (table.dtype() == DType::i8) scales = w.get("weight_scale", {count, 1}).to_f32();
 }
 
-Tensor Embedding::operator()(Context& ctx, std::span<const std::int32_t> ids) const {
-  const StageScope scope(ctx, "embedding");
+Tensor gather_rows(Context& ctx, const Tensor& table, std::span<const std::int32_t> ids) {
   const std::int64_t count = table.dim(0), width = table.dim(1);
   Tensor rows = ctx.empty({static_cast<std::int64_t>(ids.size()), width});
   float* to = rows.data();
@@ -145,10 +164,26 @@ Tensor Embedding::operator()(Context& ctx, std::span<const std::int32_t> ids) co
       throw ArgumentError(
           concat("token id ", id, " is outside the vocabulary of ", count, " tokens"));
     }
-    const Tensor row = table[id];
-    convert_to_f32(row.raw(), row.dtype(), to, width);
-    if (scales) std::for_each(to, to + width, [s = scales.data()[id]](float& x) { x *= s; });
+    convert_to_f32(table[id].raw(), table.dtype(), to, width);
     to += width;
+  }
+  if (ctx.tape) {
+    ctx.tape->record({.op = Op::gather_rows,
+                      .inputs = {table},
+                      .output = rows,
+                      .ids = {ids.begin(), ids.end()}});
+  }
+  return rows;
+}
+
+Tensor Embedding::operator()(Context& ctx, std::span<const std::int32_t> ids) const {
+  const StageScope scope(ctx, "embedding");
+  Tensor rows = gather_rows(ctx, table, ids);
+  if (!scales) return rows;
+  float* to = rows.data();
+  for (const std::int32_t id : ids) {
+    std::for_each(to, to + rows.dim(1), [s = scales.data()[id]](float& x) { x *= s; });
+    to += rows.dim(1);
   }
   return rows;
 }
@@ -157,12 +192,15 @@ Linear Embedding::as_linear() const { return {table, {}, int8_at_least(precision
 
 Conv1d::Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_size,
                std::int64_t step, std::int64_t pad)
-    : weight(channels_last(w.get_f32("weight", {out, in, kernel_size})), w.get_f32("bias", {out}),
-             w.precision()),
-      channels_in(in),
+    : channels_in(in),
       kernel(kernel_size),
       stride(step),
-      padding(pad) {}
+      padding(pad),
+      channels_first(w.precision() == Precision::in_place) {
+  const Tensor plain = w.get_f32("weight", {out, in, kernel_size});
+  weight = Linear(channels_first ? plain.reshape({out, in * kernel_size}) : channels_last(plain),
+                  w.get_f32("bias", {out}), w.precision());
+}
 
 Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) const {
   check_width(x, channels_in, "Conv1d");
@@ -172,19 +210,24 @@ Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) 
   }
   const StageScope scope(ctx, "convolution", conv_work(weight, count));
   Tensor windows = ctx.empty({count, kernel * channels_in});
+  const std::int64_t channel_step = channels_first ? kernel : 1;
   in_pieces(ctx, count, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
-      float* to = windows.data() + t * kernel * channels_in;
-      for (std::int64_t j = 0; j < kernel; ++j, to += channels_in) {
+      for (std::int64_t j = 0; j < kernel; ++j) {
         const std::int64_t at = t * stride + j - padding;
-        if (at < 0 || at >= frames) {
-          std::fill_n(to, channels_in, 0.0f);
-        } else {
-          std::copy_n(x.data() + at * x.stride(0), channels_in, to);
-        }
+        const float* from = at < 0 || at >= frames ? nullptr : x.data() + at * x.stride(0);
+        copy_frame(
+            from, channels_in, channel_step,
+            windows.data() + t * kernel * channels_in + j * (channels_first ? 1 : channels_in));
       }
     }
   });
+  if (ctx.tape) {
+    ctx.tape->record({.op = Op::windows,
+                      .inputs = {x},
+                      .output = windows,
+                      .window = {kernel, stride, padding, channels_first}});
+  }
   return weight(ctx, windows, {.activation = activation, .residual = {}});
 }
 
@@ -216,6 +259,10 @@ Tensor Conv2d::operator()(Context& ctx, const Tensor& x) const {
       }
     }
   });
+  if (ctx.tape) {
+    ctx.tape->record(
+        {.op = Op::patches, .inputs = {x}, .output = patches, .window = {.kernel = patch}});
+  }
   return weight(ctx, patches);
 }
 
@@ -224,19 +271,41 @@ Tensor activate(Context& ctx, Activation activation, const Tensor& x) {
   const Tensor source = x.to_f32();
   Tensor y = ctx.empty(x.shape());
   in_pieces(ctx, x.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    if (kernels::fuses(activation)) {
+      kernels::vector_kernels().training.activate(activation, source.data() + begin, end - begin,
+                                                  y.data() + begin);
+      return;
+    }
     for (std::int64_t i = begin; i < end; ++i) {
       y.data()[i] = kernels::reference::activate(activation, source.data()[i]);
     }
   });
+  if (ctx.tape)
+    ctx.tape->record({.op = Op::activate, .inputs = {x}, .output = y, .activation = activation});
   return y;
 }
 
 Tensor add(Context& ctx, const Tensor& a, const Tensor& b) {
-  return by_element(ctx, a, b, "add", kernels::vector_kernels().add);
+  return by_element(ctx, a, b, Op::add, "add", kernels::vector_kernels().add);
+}
+
+Tensor dropout(Context& ctx, const Tensor& x, float p) {
+  if (!ctx.tape || p <= 0) return x;
+  if (p >= 1) throw ArgumentError(concat("dropout of ", p, "; expected a share below 1"));
+  const StageScope scope(ctx, "dropout");
+  const std::uint64_t stream = ctx.tape->next_stream();
+  const Tensor source = x.to_f32();
+  Tensor y = ctx.empty(x.shape());
+  in_pieces(ctx, x.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      y.data()[i] = kept(stream, i, p) ? source.data()[i] / (1.0f - p) : 0.0f;
+  });
+  ctx.tape->record({.op = Op::dropout, .inputs = {x}, .output = y, .number = p, .stream = stream});
+  return y;
 }
 
 Tensor multiply(Context& ctx, const Tensor& a, const Tensor& b) {
-  return by_element(ctx, a, b, "multiply", kernels::vector_kernels().multiply);
+  return by_element(ctx, a, b, Op::multiply, "multiply", kernels::vector_kernels().multiply);
 }
 
 }  // namespace tessera

@@ -59,6 +59,10 @@ class Linear {
   std::shared_ptr<const Impl> impl_;
 };
 
+/// Rows of a table [V, D] of floats of any type: ids [T] -> [T, D] f32. Throws ArgumentError for an
+/// id outside [0, V).
+Tensor gather_rows(Context& ctx, const Tensor& table, std::span<const std::int32_t> ids);
+
 struct LayerNorm {
   Tensor weight, bias;  // [D]
   float eps = 1e-5f;
@@ -94,6 +98,7 @@ struct Embedding {
 struct Conv1d {
   Linear weight;  // [Cout, K*Cin], the kernel's positions one after the other
   std::int64_t channels_in = 0, kernel = 0, stride = 1, padding = 0;
+  bool channels_first = false;  // [Cout, Cin*K], as a weight lies that is multiplied in place
   Conv1d() = default;
   Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel,
          std::int64_t stride, std::int64_t padding);
@@ -130,6 +135,10 @@ struct Rope {
 Tensor activate(Context& ctx, Activation activation, const Tensor& x);
 Tensor add(Context& ctx, const Tensor& a, const Tensor& b);
 Tensor multiply(Context& ctx, const Tensor& a, const Tensor& b);
+
+/// While a tape is live: zeros in place of a share p of the numbers, the others larger to make up
+/// for them; the same seed of the tape gives the same zeros. Else x itself.
+Tensor dropout(Context& ctx, const Tensor& x, float p);
 
 struct AttentionOptions {
   std::int64_t heads = 1;

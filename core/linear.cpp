@@ -6,7 +6,9 @@
 #include "core/kernels/matmul.h"
 #include "core/kernels/quantized.h"
 #include "core/layers.h"
+#include "core/linear_in_place.h"
 #include "core/profile.h"
+#include "core/tape.h"
 
 namespace tessera {
 namespace {
@@ -86,23 +88,42 @@ struct Linear::Impl {
           kernels::QuantizedMatrix::pack(source, precision == Precision::int8 ? 8 : 4));
     }
   }
-  std::int64_t in() const { return quantized ? quantized->k() : plain.k(); }
-  std::int64_t out() const { return quantized ? quantized->n() : plain.n(); }
+  explicit Impl(InPlaceMatrix matrix) : in_place(std::move(matrix)) {
+    for (const InPlaceMatrix::Part& part : in_place->parts) check_matrix(part.weight);
+  }
+  std::int64_t in() const {
+    return in_place ? in_place->in() : quantized ? quantized->k() : plain.k();
+  }
+  std::int64_t out() const {
+    return in_place ? in_place->out() : quantized ? quantized->n() : plain.n();
+  }
 
   kernels::PackedMatrix plain;
-  std::optional<kernels::QuantizedMatrix> quantized;  // in place of plain
+  std::optional<kernels::QuantizedMatrix> quantized;  // or instead of plain:
+  std::optional<InPlaceMatrix> in_place;
   Tensor bias;
 };
 
 Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias) {
+  if (w.precision() == Precision::in_place) {
+    *this = concat({{w, out, bias}}, in);
+    return;
+  }
   const StackedMatrix stored{{read_matrix(w, out, in)}};
   impl_ = std::make_shared<Impl>(stored, read_bias(w, out, bias), w.precision());
   release_if_large(w, stored.parts.front().weight.nbytes());
 }
 
-Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision, const Tensor& scales)
-    : impl_(std::make_shared<Impl>(StackedMatrix{{{.weight = weight, .scales = scales}}},
-                                   bias ? bias.to_f32() : bias, precision)) {}
+Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision,
+               const Tensor& scales) {
+  const Tensor plain_bias = bias ? bias.to_f32() : bias;
+  if (precision == Precision::in_place) {
+    impl_ = std::make_shared<Impl>(InPlaceMatrix{{{weight.to_f32(), false, plain_bias}}});
+  } else {
+    impl_ = std::make_shared<Impl>(StackedMatrix{{{.weight = weight, .scales = scales}}},
+                                   plain_bias, precision);
+  }
+}
 
 Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
   const Tensor bias = w.get_f32("bias", {out});
@@ -112,6 +133,11 @@ Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
                         ": quantised numbers are not supported for weights stored as [in, out]"));
   }
   const Tensor plain = w.get_f32("weight", {in, out});
+  if (w.precision() == Precision::in_place) {
+    Linear linear;
+    linear.impl_ = std::make_shared<Impl>(InPlaceMatrix{{{plain, true, bias}}});
+    return linear;
+  }
   Tensor transposed = Tensor::empty({out, in});
   for (std::int64_t i = 0; i < in; ++i) {
     for (std::int64_t o = 0; o < out; ++o)
@@ -121,6 +147,17 @@ Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
 }
 
 Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
+  const Weights& first = parts.front().weights;
+  Linear linear;
+  if (first.precision() == Precision::in_place) {
+    InPlaceMatrix matrix;
+    for (const Part& part : parts) {
+      matrix.parts.push_back({part.weights.get_f32("weight", {part.out, in}), false,
+                              read_bias(part.weights, part.out, part.bias)});
+    }
+    linear.impl_ = std::make_shared<Impl>(std::move(matrix));
+    return linear;
+  }
   std::int64_t total = 0;
   for (const Part& part : parts) total += part.out;
   StackedMatrix stored;
@@ -137,8 +174,6 @@ Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
     }
     at += part.out;
   }
-  const Weights& first = parts.front().weights;
-  Linear linear;
   linear.impl_ = std::make_shared<Impl>(stored, any_bias ? bias : Tensor(), first.precision());
   release_if_large(first, bytes);
   return linear;
@@ -158,13 +193,18 @@ Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& op
   const StageScope scope(ctx, "linear",
                          {2.0 * static_cast<double>(x.dim(0) * in() * out()),
                           static_cast<double>(bytes()), in(), out()});
+  const Tensor& residual = options.residual;
+  if (const Shape shape{x.dim(0), out()}; residual && residual.shape() != shape) {
+    throw ShapeError(
+        tessera::concat("a residual of ", residual.shape().str(), " for outputs ", shape.str()));
+  }
+  if (impl_->in_place) return (*impl_->in_place)(ctx, x, options);
+  if (ctx.tape && (ctx.tape->wants(x) || ctx.tape->wants(residual))) {
+    throw UnsupportedError(
+        "gradients don't go through packed weights; open the checkpoint in place (Weights::of)");
+  }
   Tensor y = ctx.empty({x.dim(0), out()});
   const bool fused = kernels::fuses(options.activation);
-  const Tensor& residual = options.residual;
-  if (residual && residual.shape() != y.shape()) {
-    throw ShapeError(tessera::concat("a residual of ", residual.shape().str(), " for outputs ",
-                                     y.shape().str()));
-  }
   kernels::MatmulArguments a;
   a.x = x.data();
   a.ldx = std::max(x.stride(0), x.dim(1));

@@ -6,6 +6,7 @@
 #include "core/kernels/vector.h"
 #include "core/layers.h"
 #include "core/profile.h"
+#include "core/tape.h"
 
 // Frequencies and angles are computed in float, step by step as HF transformers (PyTorch) does: at
 // position 100,000 the last bit of a frequency moves the angle by 0.006.
@@ -131,6 +132,7 @@ Tensor Rope::operator()(Context& ctx, const Tensor& x, const Tensor& angles) con
       }
     }
   });
+  if (ctx.tape) ctx.tape->record({.op = Op::rope, .inputs = {x, angles}, .output = y});
   return y;
 }
 

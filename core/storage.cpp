@@ -21,6 +21,7 @@ struct alignas(kAlign) Storage::Block {
   std::atomic<int> references{1};
   void* data = nullptr;
   std::size_t capacity = 0;
+  std::size_t bytes = 0;              // of it in use
   std::shared_ptr<BufferPool> pool;   // to return to; null: freed
   std::shared_ptr<const void> owner;  // of foreign memory
 
@@ -40,13 +41,16 @@ struct alignas(kAlign) Storage::Block {
 };
 
 Storage Storage::heap(std::size_t bytes) {
-  return Storage(Block::make(kReuse ? round_up(bytes, kAlign) : bytes));
+  Block* block = Block::make(kReuse ? round_up(bytes, kAlign) : bytes);
+  block->bytes = bytes;
+  return Storage(block);
 }
 
 Storage Storage::pooled(const std::shared_ptr<BufferPool>& pool, std::size_t bytes) {
   Block* block = pool->take(round_up(bytes, kRound));
   block->references.store(1, std::memory_order_relaxed);
   block->pool = pool;
+  block->bytes = bytes;
   return Storage(block);
 }
 
@@ -58,6 +62,7 @@ Storage Storage::foreign(const void* data, std::shared_ptr<const void> owner) {
 }
 
 void* Storage::data() const { return block_ ? block_->data : nullptr; }
+std::size_t Storage::bytes() const { return block_ ? block_->bytes : 0; }
 
 bool Storage::unique() const {
   return block_ && block_->references.load(std::memory_order_acquire) == 1;

@@ -29,6 +29,8 @@ class Storage {
   static Storage foreign(const void* data, std::shared_ptr<const void> owner);
 
   void* data() const;
+  /// As asked for; 0 for foreign memory.
+  std::size_t bytes() const;
   /// Whether this is the only reference.
   bool unique() const;
 

@@ -207,6 +207,14 @@ Tensor Tensor::columns(std::int64_t begin, std::int64_t end) const {
   return t;
 }
 
+Tensor Tensor::view_of(const Tensor& other) const {
+  Tensor t = *this;
+  const auto offset = static_cast<const char*>(data_) - static_cast<const char*>(memory());
+  t.storage_ = other.storage_;
+  t.data_ = static_cast<char*>(t.storage_.data()) + offset;
+  return t;
+}
+
 Tensor Tensor::clone() const {
   Tensor t = empty(shape_, type_);
   const std::size_t element = size_of(type_);

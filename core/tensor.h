@@ -89,6 +89,12 @@ class Tensor {
   void* raw() { return data_; }
   /// Whether no other tensor shares this one's memory.
   bool unique() const { return storage_.unique(); }
+  /// What the memory behind this tensor is known by (the same for all views of it), and its bytes
+  /// (0: foreign memory).
+  const void* memory() const { return storage_.data(); }
+  std::size_t memory_bytes() const { return storage_.bytes(); }
+  /// The view of another tensor's memory that this one is of its own.
+  Tensor view_of(const Tensor& other) const;
 
   /// Views. Rows [begin, end) of dimension 0; one index of dimension 0; another shape over
   /// contiguous numbers.

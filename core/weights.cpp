@@ -17,7 +17,8 @@ namespace tessera {
 struct Weights::Store {
   struct Stored {
     safetensors::Entry entry;
-    const OpenFile* file;
+    const OpenFile* file;  // null: the tensor is in memory
+    Tensor tensor;
   };
   std::string origin;  // what was opened
   std::vector<OpenFile> files;
@@ -91,7 +92,7 @@ Weights Weights::open(const std::filesystem::path& path) {
   store.files = open_checkpoint_files(path);
   for (OpenFile& file : store.files) {
     for (safetensors::Entry& entry : file.entries)
-      store.tensors.push_back({std::move(entry), &file});
+      store.tensors.push_back({std::move(entry), &file, {}});
     file.entries.clear();
   }
   std::sort(store.tensors.begin(), store.tensors.end(),
@@ -103,6 +104,31 @@ Weights Weights::open(const std::filesystem::path& path) {
     throw FormatError(concat(store.origin, ": tensor \"", twice->entry.name,
                              "\" is in two files: ", twice->file->path.filename().string(), " and ",
                              std::next(twice)->file->path.filename().string()));
+  }
+  store.read = std::make_unique<std::atomic<bool>[]>(store.tensors.size());
+  return w;
+}
+
+Weights Weights::of(const std::vector<NamedTensor>& tensors) {
+  Weights w;
+  w.precision_ = Precision::in_place;
+  w.store_ = std::make_shared<Store>();
+  Store& store = *w.store_;
+  store.origin = "parameters";
+  for (const auto& [name, tensor] : tensors) {
+    safetensors::Entry entry;
+    entry.name = name;
+    entry.dtype = name_of(tensor.dtype());
+    entry.type = tensor.dtype();
+    for (int i = 0; i < tensor.rank(); ++i) entry.shape.push_back(tensor.dim(i));
+    entry.end = tensor.nbytes();
+    store.tensors.push_back({std::move(entry), nullptr, tensor});
+  }
+  std::sort(store.tensors.begin(), store.tensors.end(),
+            [](const auto& a, const auto& b) { return a.entry.name < b.entry.name; });
+  for (std::size_t i = 1; i < store.tensors.size(); ++i) {
+    if (store.tensors[i].entry.name == store.tensors[i - 1].entry.name)
+      throw ArgumentError(concat("two parameters are named \"", store.tensors[i].entry.name, "\""));
   }
   store.read = std::make_unique<std::atomic<bool>[]>(store.tensors.size());
   return w;
@@ -129,13 +155,13 @@ bool Weights::has(std::string_view name) const {
 Tensor Weights::get(std::string_view name) const {
   const auto at = store_->find(prefix_ + std::string(name));
   if (!at) throw FormatError(concat(where(name), ": the checkpoint has no such tensor"));
-  const auto& [entry, file] = store_->tensors[*at];
+  const auto& [entry, file, in_memory] = store_->tensors[*at];
   if (entry.type == DType::i8 && store_->find(entry.name + "_zero_point")) {
     throw UnsupportedError(concat(where(name),
                                   ": int8 weights with zero points are not supported, "
                                   "only symmetric ones with scales"));
   }
-  Tensor tensor = tensor_of(entry, *file, where(name));
+  Tensor tensor = file ? tensor_of(entry, *file, where(name)) : in_memory;
   store_->read[*at].store(true, std::memory_order_relaxed);
   return tensor;
 }
@@ -208,7 +234,8 @@ void Weights::release_pages() const {
 std::string Weights::where(std::string_view name) const {
   const std::string full = prefix_ + std::string(name);
   const auto at = store_->find(full);
-  const std::string file = at ? store_->tensors[*at].file->path.string() : store_->origin;
+  const OpenFile* from = at ? store_->tensors[*at].file : nullptr;
+  const std::string file = from ? from->path.string() : store_->origin;
   std::string_view place = full;
   if (place.ends_with('.')) place.remove_suffix(1);
   return place.empty() ? file : concat(file, ": ", place);

@@ -12,13 +12,19 @@ namespace tessera {
 
 /// The numbers that matrices are multiplied in: f32; int8 weights (one scale an output row) or int4
 /// weights (a scale and a zero point for every 32 numbers of a row), both with activations rounded
-/// row by row.
-enum class Precision : std::uint8_t { f32, int8, int4 };
+/// row by row. in_place: f32, nothing is packed or copied, so that what changes in a tensor counts
+/// at once and gradients can be found (training).
+enum class Precision : std::uint8_t { f32, int8, int4, in_place };
 /// That of encoders, which gain nothing from smaller numbers than int8, and of output layers, on
 /// which every token depends.
 constexpr Precision int8_at_least(Precision p) {
   return p == Precision::int4 ? Precision::int8 : p;
 }
+
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
 
 /// A cursor over the named tensors of a checkpoint (safetensors: one file, or several with
 /// model.safetensors.index.json). Copies are cheap and share the mapped files. Names are the
@@ -32,6 +38,9 @@ class Weights {
  public:
   /// A checkpoint directory, one .safetensors file, or an index file. Throws IoError, FormatError.
   static Weights open(const std::filesystem::path& path);
+  /// Tensors in memory, shared with the layers that are made of them. Multiplied in place. Throws
+  /// ArgumentError for a name given twice.
+  static Weights of(const std::vector<NamedTensor>& tensors);
 
   /// The same tensors seen from "<scope>.".
   Weights at(std::string_view scope) const;
@@ -77,10 +86,6 @@ class Weights {
 };
 
 /// Writes tensors as one safetensors file: to a temporary name first, renamed when complete.
-struct NamedTensor {
-  std::string name;
-  Tensor tensor;
-};
 void save_safetensors(const std::filesystem::path& file, const std::vector<NamedTensor>& tensors);
 
 }  // namespace tessera

@@ -43,14 +43,25 @@ std::vector<std::int64_t> positions_of(std::span<const Sequence> sequences) {
 
 Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,
                      std::span<const Sequence> sequences) {
-  Tensor positions = ctx.empty(x.shape());
-  float* to = positions.data();
-  for (const Sequence& s : sequences) {
-    const Tensor rows = table.slice(s.cache->length(), s.cache->length() + s.rows);
-    to = std::copy_n(rows.data(), rows.numel(), to);
-  }
-  return add(ctx, x, positions);
+  const std::vector<std::int64_t> positions = positions_of(sequences);
+  const std::vector<std::int32_t> rows(positions.begin(), positions.end());
+  return add(ctx, x, gather_rows(ctx, table, rows));
 }
+
+namespace {
+
+/// Keys and values that new rows of a sequence see, their own last. With a tape these alone, and
+/// the cache stays empty: gradients don't go back through what it copies.
+KvCache::Layer::View seen_by(const Context& ctx, const Sequence& s, std::int64_t layer,
+                             const Tensor& k, const Tensor& v) {
+  KvCache::Layer& cache = s.cache->layer(layer);
+  if (!ctx.tape) return cache.append(k, v);
+  if (cache.length() > 0)
+    throw ArgumentError("gradients are found for whole sequences: give empty caches");
+  return {k, v};
+}
+
+}  // namespace
 
 Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                       std::int64_t layer, std::span<const Sequence> sequences,
@@ -60,8 +71,7 @@ Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tens
   std::int64_t at = 0;
   for (const Sequence& s : sequences) {
     const std::int64_t end = at + s.rows;
-    const KvCache::Layer::View seen =
-        s.cache->layer(layer).append(k.slice(at, end), v.slice(at, end));
+    const KvCache::Layer::View seen = seen_by(ctx, s, layer, k.slice(at, end), v.slice(at, end));
     Tensor own = out.slice(at, end);
     attention(ctx, q.slice(at, end), seen.k, seen.v, options, own);
     at = end;

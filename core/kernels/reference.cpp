@@ -32,6 +32,41 @@ float activate(Activation activation, float x) {
   return x;
 }
 
+float slope(Activation activation, float at) {
+  const double x = at, logistic = 1 / (1 + std::exp(-x));
+  switch (activation) {
+    case Activation::none:
+      return 1;
+    case Activation::relu:
+      return x > 0 ? 1 : 0;
+    case Activation::gelu:
+      return static_cast<float>(0.5 * (1 + std::erf(x * 0.70710678118654752)) +
+                                x * std::exp(-x * x / 2) * 0.39894228040143268);
+    case Activation::gelu_tanh: {
+      const double t = std::tanh(0.79788456080286536 * (x + 0.044715 * x * x * x));
+      return static_cast<float>(0.5 * (1 + t) + 0.5 * x * (1 - t * t) * 0.79788456080286536 *
+                                                    (1 + 3 * 0.044715 * x * x));
+    }
+    case Activation::quick_gelu: {
+      const double s = 1 / (1 + std::exp(-1.702 * x));
+      return static_cast<float>(s + 1.702 * x * s * (1 - s));
+    }
+    case Activation::silu:
+      return static_cast<float>(logistic + x * logistic * (1 - logistic));
+    case Activation::tanh:
+      return static_cast<float>(1 - std::tanh(x) * std::tanh(x));
+    case Activation::sigmoid:
+      return static_cast<float>(logistic * (1 - logistic));
+    case Activation::relu_squared:
+      return static_cast<float>(2 * std::max(x, 0.0));
+    case Activation::mish: {
+      const double t = std::tanh(x > 20 ? x : std::log1p(std::exp(x)));
+      return static_cast<float>(t + x * (1 - t * t) * logistic);
+    }
+  }
+  return 1;
+}
+
 void linear(const float* x, const float* weight, const float* bias, const float* residual,
             Activation activation, std::int64_t m, std::int64_t n, std::int64_t k, float* y) {
   for (std::int64_t i = 0; i < m; ++i) {

@@ -9,6 +9,8 @@ namespace tessera::kernels::reference {
 
 /// One number through an activation function.
 float activate(Activation activation, float x);
+/// Its derivative there.
+float slope(Activation activation, float x);
 
 /// y [m, n] = act(x [m, k] * weight [n, k]^T + bias [n]) + residual [m, n]; bias and residual may
 /// be null.

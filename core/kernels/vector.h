@@ -3,6 +3,7 @@
 
 #include "core/activation.h"
 #include "core/kernels/integer.h"
+#include "core/kernels/training.h"
 
 namespace tessera::kernels {
 
@@ -82,6 +83,7 @@ struct VectorKernels {
                         std::int64_t ldv, std::int64_t keys, std::int64_t width, float scale,
                         float* out, float* scratch);
   IntegerKernels integer;
+  TrainingKernels training;
 };
 
 /// Floats of scratch memory one attention_block needs.

@@ -57,4 +57,15 @@ std::int64_t attention_scratch(std::int64_t width) {
   return kQueryBlock * (width + kKeyBlock + padded + 2);
 }
 
+std::int64_t attention_gradient_scratch(std::int64_t keys, std::int64_t width) {
+  constexpr std::int64_t kWidestPanel = 32;
+  const auto padded = [](std::int64_t n) {
+    return (n + kWidestPanel - 1) / kWidestPanel * kWidestPanel;
+  };
+  const std::int64_t wide = padded(width), long_keys = padded(keys) + kWidestPanel;
+  // keys and values in panels, keys in rows, gradients of both; a block of queries: two rows of
+  // scores, queries and gradients in rows
+  return 2 * long_keys * width + 3 * long_keys * wide + kQueryBlock * (2 * long_keys + 3 * wide);
+}
+
 }  // namespace tessera::kernels

@@ -3,6 +3,9 @@
 #include "core/kernels/attention_impl.h"
 #include "core/kernels/finish_impl.h"
 #include "core/kernels/integer_impl.h"
+#include "core/kernels/product_impl.h"
+#include "core/kernels/training_attention_impl.h"
+#include "core/kernels/training_impl.h"
 #include "core/kernels/vector_impl.h"
 
 namespace tessera::kernels {
@@ -22,6 +25,9 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     pack_head,
     attention_block,
     attention_one,
-    {kPanel, kRows, quantize_row, widen8, widen4, integer_tile, few_rows8, few_rows4}};
+    {kPanel, kRows, quantize_row, widen8, widen4, integer_tile, few_rows8, few_rows4},
+    {kRows, pack_rows, pack_columns, product_tile, activate, activate_gradient, layer_norm_gradient,
+     rms_norm_gradient, attention_gradient, row_log_sum_exp, softmax_gradient, add_scaled,
+     add_product, adamw}};
 
 }  // namespace tessera::kernels

@@ -1,0 +1,92 @@
+#include "core/kernels/product.h"
+
+#include <algorithm>
+
+#include "core/kernels/vector.h"
+
+namespace tessera::kernels {
+namespace {
+
+/// Rows of b (columns of a) taken at a time: a panel of them and a group of rows fit the first
+/// cache.
+constexpr std::int64_t kDepth = 256;
+/// Rows of a that one task takes; they fit the second cache. A multiple of every tile_rows.
+constexpr std::int64_t kRowsPerTask = 96;
+constexpr std::int64_t kPanelsPerTask = 8;
+
+const float* corner(const MatrixView& matrix, std::int64_t row, std::int64_t column) {
+  return matrix.data +
+         (matrix.turned ? column * matrix.stride + row : row * matrix.stride + column);
+}
+
+/// One slice of the sums over k, columns [begin, begin + depth) of a.
+struct Slice {
+  const ProductArguments& p;
+  std::int64_t begin, depth;
+  const float* packed;  // b, panel by panel
+};
+
+void pack_slice(Context& ctx, const ProductArguments& p, std::int64_t begin, std::int64_t depth,
+                float* packed) {
+  const VectorKernels& kernels = vector_kernels();
+  const std::int64_t panels = (p.n + kernels.panel - 1) / kernels.panel;
+  ctx.parallel_for((panels + kPanelsPerTask - 1) / kPanelsPerTask, [&](std::int64_t task) {
+    const std::int64_t end = std::min(panels, (task + 1) * kPanelsPerTask);
+    for (std::int64_t i = task * kPanelsPerTask; i < end; ++i) {
+      const std::int64_t j = i * kernels.panel;
+      kernels.training.pack_columns(corner(p.b, begin, j), p.b.stride, p.b.turned,
+                                    std::min(kernels.panel, p.n - j), depth,
+                                    packed + i * kernels.panel * depth);
+    }
+  });
+}
+
+/// Rows [first, first + count) of the result.
+void slice_rows(Context& ctx, const Slice& s, std::int64_t first, std::int64_t count) {
+  const VectorKernels& kernels = vector_kernels();
+  const ProductArguments& p = s.p;
+  const std::int64_t tile = kernels.training.tile_rows, panel = kernels.panel;
+  Tensor rows = ctx.empty({(count + tile - 1) / tile * tile * s.depth});
+  kernels.training.pack_rows(corner(p.a, first, s.begin), p.a.stride, p.a.turned, count, s.depth,
+                             rows.data());
+  const bool starts = s.begin == 0;  // later slices go on from what is there
+  const float* initial = starts ? p.initial : p.c;
+  const std::int64_t ld_initial = starts ? p.ld_initial : p.ldc;
+  for (std::int64_t j = 0; j < p.n; j += panel) {
+    for (std::int64_t i = 0; i < count; i += tile) {
+      kernels.training.product_tile(
+          {.a = rows.data() + i * s.depth,
+           .b = s.packed + j * s.depth,
+           .k = s.depth,
+           .bias = starts && p.bias ? p.bias + j : nullptr,
+           .initial = initial ? initial + (first + i) * ld_initial + j : nullptr,
+           .ld_initial = ld_initial,
+           .c = p.c + (first + i) * p.ldc + j,
+           .ldc = p.ldc,
+           .rows = std::min(tile, count - i),
+           .columns = std::min(panel, p.n - j)});
+    }
+  }
+}
+
+}  // namespace
+
+void product(Context& ctx, const ProductArguments& p) {
+  if (p.m == 0 || p.n == 0) return;
+  const std::int64_t slices = std::max<std::int64_t>(1, (p.k + kDepth - 1) / kDepth);
+  const std::int64_t depth = (p.k + slices - 1) / slices;
+  const std::int64_t panel = vector_kernels().panel, columns = (p.n + panel - 1) / panel * panel;
+  Tensor packed = ctx.empty({std::max<std::int64_t>(1, columns * depth)});
+  std::int64_t begin = 0;
+  do {
+    const Slice slice{p, begin, std::min(depth, p.k - begin), packed.data()};
+    pack_slice(ctx, p, begin, slice.depth, packed.data());
+    ctx.parallel_for((p.m + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
+      const std::int64_t first = task * kRowsPerTask;
+      slice_rows(ctx, slice, first, std::min(kRowsPerTask, p.m - first));
+    });
+    begin += depth;
+  } while (begin < p.k);
+}
+
+}  // namespace tessera::kernels

@@ -1,0 +1,31 @@
+#pragma once
+#include <cstdint>
+
+#include "core/context.h"
+
+namespace tessera::kernels {
+
+/// A matrix as it lies in memory: rows one after the other, `stride` apart; `turned`: what is meant
+/// is its transpose.
+struct MatrixView {
+  const float* data = nullptr;
+  std::int64_t stride = 0;
+  bool turned = false;
+};
+
+struct ProductArguments {
+  std::int64_t m = 0, n = 0, k = 0;
+  MatrixView a;                    // [m, k]
+  MatrixView b;                    // [k, n]
+  const float* bias = nullptr;     // [n] or null
+  const float* initial = nullptr;  // [m, n], row stride ld_initial, or null; may be c
+  std::int64_t ld_initial = 0;
+  float* c = nullptr;  // [m, n], row stride ldc
+  std::int64_t ldc = 0;
+};
+
+/// c = a b + bias + initial, for matrices that change from call to call: nothing is packed
+/// beforehand. The sums are formed in an order that follows from the shape alone.
+void product(Context& ctx, const ProductArguments& arguments);
+
+}  // namespace tessera::kernels

@@ -1,0 +1,85 @@
+#pragma once
+#include <cstdint>
+
+#include "core/activation.h"
+
+namespace tessera::kernels {
+
+/// A tile of a product: `rows` x one panel of columns, from packed factors.
+struct ProductTile {
+  const float* a;  // [k][tile rows]
+  const float* b;  // [k][panel]
+  std::int64_t k;
+  const float* bias;     // of these columns, or null
+  const float* initial;  // row stride ld_initial, or null
+  std::int64_t ld_initial;
+  float* c;
+  std::int64_t ldc;
+  std::int64_t rows, columns;  // that are there
+};
+
+/// Keys, values and what is known of them, of one head; all rows are `width` wide.
+struct AttentionGradient {
+  const float *q, *k, *v, *out, *dout;
+  std::int64_t ldq, ldk, ldv, ldo, lddo;
+  float *dq, *dk, *dv;  // added to
+  std::int64_t lddq, lddk, lddv;
+  std::int64_t queries, keys, width;
+  bool causal;
+  float scale;
+  float* scratch;  // attention_gradient_scratch(keys, width) floats
+};
+
+struct AdamWStep {
+  float *weight, *first, *second;  // [n] parameters and moments
+  const float* gradient;           // [n]
+  std::int64_t n;
+  float factor;             // of the gradient (clipping, accumulation)
+  float beta1, beta2;       // of the moments
+  float step;               // rate / (1 - beta1^t)
+  float second_scale, eps;  // 1 / (1 - beta2^t)
+  float decay;              // what the weight is multiplied with: 1 - rate * decay
+};
+
+/// What only training needs; compiled for each instruction set as the rest of VectorKernels.
+struct TrainingKernels {
+  std::int64_t tile_rows;
+  /// Rows [0, m) of a [m, k] (or of the transpose of what lies there as [k, m]) -> groups of
+  /// tile_rows, [ceil(m/tile_rows)][k][tile_rows], zeros where there are none.
+  void (*pack_rows)(const float* a, std::int64_t stride, bool turned, std::int64_t m,
+                    std::int64_t k, float* to);
+  /// Columns [0, n) of b [k, n] (or of the transpose of [n, k]), n at most a panel ->
+  /// [k][panel], zeros where there are none.
+  void (*pack_columns)(const float* b, std::int64_t stride, bool turned, std::int64_t n,
+                       std::int64_t k, float* to);
+  void (*product_tile)(const ProductTile& tile);
+
+  /// y = act(x); one that fuses().
+  void (*activate)(Activation activation, const float* x, std::int64_t n, float* y);
+  /// dx = initial + dy * act'(x); initial may be null or dx, dy may be dx
+  void (*activate_gradient)(Activation activation, const float* x, const float* dy,
+                            const float* initial, std::int64_t n, float* dx);
+  /// One row; adds to dx, dweight and dbias (which may be null).
+  void (*layer_norm_gradient)(const float* x, const float* weight, const float* dy, float eps,
+                              std::int64_t width, float* dx, float* dweight, float* dbias);
+  void (*rms_norm_gradient)(const float* x, const float* weight, const float* dy, float eps,
+                            std::int64_t width, float* dx, float* dweight);
+  /// Gradients of attention of one head of queries; adds to dq, dk, dv.
+  void (*attention_gradient)(const AttentionGradient& arguments);
+  /// log(sum e^x), and the sum of x.
+  void (*log_sum_exp)(const float* x, std::int64_t n, float* lse, float* sum);
+  /// y += factor * (e^(x - lse) - base)
+  void (*softmax_gradient)(const float* x, std::int64_t n, float lse, float factor, float base,
+                           float* y);
+  /// y += factor * x
+  void (*add_scaled)(const float* x, float factor, std::int64_t n, float* y);
+  /// y += a * b
+  void (*add_product)(const float* a, const float* b, std::int64_t n, float* y);
+  /// AdamW on n numbers: rate and the corrections of the moments are ready to use.
+  void (*adamw)(const AdamWStep& step);
+};
+
+/// Floats of scratch memory one attention_gradient needs.
+std::int64_t attention_gradient_scratch(std::int64_t keys, std::int64_t width);
+
+}  // namespace tessera::kernels

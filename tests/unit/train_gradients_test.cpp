@@ -1,0 +1,306 @@
+// Every gradient beside finite differences.
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "core/layers.h"
+#include "core/tape.h"
+#include "train/autograd.h"
+#include "train/loss.h"
+#include "unit/core_numbers.h"
+
+namespace tessera::train {
+namespace {
+
+using testing::random_tensor;
+
+using Function = std::function<Tensor(Context&)>;
+
+/// sum(f() * weights), in double.
+double weighted(Context& ctx, const Function& f, const Tensor& weights) {
+  const Tensor y = f(ctx).to_f32();
+  double sum = 0;
+  for (std::int64_t i = 0; i < y.numel(); ++i)
+    sum += static_cast<double>(y.data()[i]) * static_cast<double>(weights.data()[i]);
+  return sum;
+}
+
+/// d weighted / d x by differences over four points (error h^4).
+double difference(Context& ctx, const Function& f, const Tensor& weights, float& x) {
+  constexpr float kStep = 0.02f;
+  const float before = x;
+  const auto at = [&](float step) {
+    x = before + step;
+    return weighted(ctx, f, weights);
+  };
+  const double near = at(kStep) - at(-kStep), far = at(2 * kStep) - at(-2 * kStep);
+  x = before;
+  return (8 * near - far) / (12 * static_cast<double>(kStep));
+}
+
+/// Checks the gradients of f() with respect to all numbers of `parameters` (contiguous, in memory
+/// that f reads). Every output number has another weight in what is differentiated.
+void check(const Function& f, std::vector<Tensor> parameters, const std::string& what,
+           double tolerance = 2e-3) {
+  Context ctx({.threads = 2});
+  Tape tape;
+  for (const Tensor& p : parameters) tape.watch(p);
+  ctx.tape = &tape;
+  const Tensor y = f(ctx), weights = random_tensor(y.shape(), 77);
+  const Tensor result = multiply(ctx, y, weights);
+  Gradients gradients;
+  // Twice: the second time adds to the first.
+  backward(ctx, tape, result, 0.25f, gradients);
+  backward(
+      ctx, tape, [&] { return multiply(ctx, f(ctx), weights); }(), 0.75f, gradients);
+  ctx.tape = nullptr;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    Tensor& p = parameters[i];
+    const Tensor found = gradients.find(p);
+    ASSERT_TRUE(found) << what << ": parameter " << i << " has no gradient";
+    double largest = 1;
+    for (const float g : found.to_vector())
+      largest = std::max(largest, std::abs(static_cast<double>(g)));
+    for (std::int64_t j = 0; j < p.numel(); ++j) {
+      const double expected = difference(ctx, f, weights, p.data()[j]);
+      ASSERT_NEAR(static_cast<double>(found.data()[j]), expected, tolerance * largest)
+          << what << ": parameter " << i << ", number " << j << " of " << p.shape().str();
+    }
+  }
+}
+
+/// Numbers that keep away from 0, where some functions have a kink.
+Tensor away_from_zero(const Shape& shape, std::uint32_t seed) {
+  Tensor t = random_tensor(shape, seed);
+  for (std::int64_t i = 0; i < t.numel(); ++i) t.data()[i] += t.data()[i] < 0 ? -0.1f : 0.1f;
+  return t;
+}
+
+Weights weights_of(const std::vector<NamedTensor>& tensors) { return Weights::of(tensors); }
+
+TEST(Gradients, Linear) {
+  struct Size {
+    std::int64_t rows, in, out;
+  };
+  for (const auto& [rows, in, out] : {Size{1, 1, 1}, {3, 5, 2}, {17, 19, 33}, {101, 3, 17}}) {
+    const Tensor x = random_tensor({rows, in}, 1), w = random_tensor({out, in}, 2),
+                 b = random_tensor({out}, 3), residual = random_tensor({rows, out}, 4);
+    const Linear layer(weights_of({{"weight", w}, {"bias", b}}), in, out);
+    check([&](Context& ctx) { return layer(ctx, x, {.residual = residual}); }, {x, w, b, residual},
+          "linear " + std::to_string(rows));
+    const Tensor turned = random_tensor({in, out}, 5);
+    const Linear conv1d = Linear::conv1d(weights_of({{"weight", turned}, {"bias", b}}), in, out);
+    check(
+        [&](Context& ctx) {
+          return conv1d(ctx, x, {.activation = Activation::gelu_tanh, .residual = residual});
+        },
+        {x, turned, b, residual}, "linear, inputs first " + std::to_string(rows));
+  }
+}
+
+TEST(Gradients, LinearOfSeveralPartsAndItself) {
+  const Tensor x = random_tensor({7, 5}, 1), q = random_tensor({6, 5}, 2),
+               k = random_tensor({3, 5}, 3), bias = random_tensor({6}, 4),
+               square = random_tensor({5, 5}, 5);
+  const Weights w =
+      weights_of({{"q.weight", q}, {"q.bias", bias}, {"k.weight", k}, {"s.weight", square}});
+  const Linear both = Linear::concat({{w.at("q"), 6}, {w.at("k"), 3, Linear::Bias::none}}, 5);
+  check([&](Context& ctx) { return both(ctx, x); }, {x, q, k, bias}, "two parts");
+  const Linear same(w.at("s"), 5, 5, Linear::Bias::none);
+  check([&](Context& ctx) { return same(ctx, x, {.residual = x}); }, {x, square},
+        "its input is its residual");
+}
+
+TEST(Gradients, Norms) {
+  for (const std::int64_t width : {2, 7, 16, 33}) {
+    const Tensor x = random_tensor({67, width}, 1), w = random_tensor({width}, 2),
+                 b = random_tensor({width}, 3);
+    const LayerNorm layer(weights_of({{"weight", w}, {"bias", b}}), width, 0.1);
+    check([&](Context& ctx) { return layer(ctx, x); }, {x, w, b}, "layer norm");
+    const RmsNorm rms(weights_of({{"weight", w}}), width, 0.1);
+    check([&](Context& ctx) { return rms(ctx, x); }, {x, w}, "rms norm");
+  }
+}
+
+TEST(Gradients, TiedEmbedding) {
+  const std::vector<std::int32_t> ids = {3, 0, 3, 3, 10, 7, 0};
+  const Tensor table = random_tensor({11, 70}, 1);
+  const Embedding embedding(weights_of({{"weight", table}}), 11, 70);
+  check([&](Context& ctx) { return embedding(ctx, ids); }, {table}, "embedding");
+  const Linear head = embedding.as_linear();
+  check([&](Context& ctx) { return head(ctx, embedding(ctx, ids)); }, {table}, "tied", 4e-3);
+}
+
+TEST(Gradients, Activations) {
+  using enum Activation;
+  const Tensor x = away_from_zero({5, 13}, 1);
+  for (std::int64_t i = 0; i < x.numel(); ++i) Tensor(x).data()[i] *= 4.0f;
+  for (const Activation a :
+       {none, relu, gelu, gelu_tanh, quick_gelu, silu, tanh, sigmoid, relu_squared, mish}) {
+    check([&](Context& ctx) { return activate(ctx, a, x); }, {x},
+          "activation " + std::to_string(static_cast<int>(a)));
+  }
+}
+
+TEST(Gradients, SwiGluAndSums) {
+  const Tensor x = random_tensor({9, 6}, 1), gate = random_tensor({11, 6}, 2),
+               up = random_tensor({11, 6}, 3);
+  const Weights w = weights_of({{"gate.weight", gate}, {"up.weight", up}});
+  const Linear g(w.at("gate"), 6, 11, Linear::Bias::none), u(w.at("up"), 6, 11, Linear::Bias::none);
+  check(
+      [&](Context& ctx) {
+        return multiply(ctx, g(ctx, x, {.activation = Activation::silu}), u(ctx, x));
+      },
+      {x, gate, up}, "SwiGLU");
+  check([&](Context& ctx) { return add(ctx, x, add(ctx, x, x)); }, {x}, "sum of the same");
+  check([&](Context& ctx) { return multiply(ctx, x, x); }, {x}, "square");
+}
+
+TEST(Gradients, Rope) {
+  Rope rope;
+  rope.frequencies = Tensor::from(std::vector<float>{1.0f, 0.3f, 0.01f}, {3});
+  const Tensor x = random_tensor({5, 19}, 1);
+  const std::vector<std::int64_t> positions = {0, 4, 5, 100, 7};
+  check([&](Context& ctx) { return rope(ctx, x.columns(1, 19), rope.angles(ctx, positions)); }, {x},
+        "rope");
+}
+
+TEST(Gradients, Attention) {
+  struct Case {
+    std::int64_t queries, keys, heads, kv_heads, width;
+    bool causal;
+  };
+  for (const Case& c : {Case{1, 1, 1, 1, 1, false},
+                        {1, 3, 2, 1, 5, true},
+                        {7, 7, 3, 3, 6, true},
+                        {53, 53, 1, 1, 17, true},
+                        {5, 37, 4, 2, 3, false},
+                        {49, 61, 2, 2, 8, true},
+                        {3, 270, 1, 1, 4, false}}) {
+    const Tensor q = random_tensor({c.queries, c.heads * c.width}, 1),
+                 k = random_tensor({c.keys, c.kv_heads * c.width}, 2),
+                 v = random_tensor({c.keys, c.kv_heads * c.width}, 3);
+    const AttentionOptions options{
+        .heads = c.heads, .kv_heads = c.kv_heads, .causal = c.causal, .scale = 0.7f};
+    check([&](Context& ctx) { return attention(ctx, q, k, v, options); }, {q, k, v},
+          "attention of " + std::to_string(c.queries) + " and " + std::to_string(c.keys));
+  }
+}
+
+TEST(Gradients, AttentionOfViewsIntoPartsOfOneOutput) {
+  const Tensor qkv = random_tensor({11, 18}, 1);
+  check(
+      [&](Context& ctx) {
+        Tensor out = ctx.empty({11, 6});
+        for (const auto& [begin, end] : {std::pair{0, 4}, std::pair{4, 11}}) {
+          const Tensor rows = qkv.slice(begin, end);
+          Tensor own = out.slice(begin, end);
+          attention(ctx, rows.columns(0, 6), rows.columns(6, 12), rows.columns(12, 18),
+                    {.heads = 2, .causal = true}, own);
+        }
+        return out;
+      },
+      {qkv}, "two sequences");
+}
+
+TEST(Gradients, Convolutions) {
+  for (const std::int64_t stride : {1, 2}) {
+    const Tensor x = random_tensor({9, 3}, 1), w = random_tensor({4, 3, 3}, 2),
+                 b = random_tensor({4}, 3);
+    const Conv1d conv(weights_of({{"weight", w}, {"bias", b}}), 3, 4, 3, stride, 1);
+    check([&](Context& ctx) { return conv(ctx, x, Activation::gelu); }, {x, w, b}, "conv1d");
+  }
+  const Tensor pixels = random_tensor({3, 7, 5}, 4), w = random_tensor({4, 3, 2, 2}, 5),
+               b = random_tensor({4}, 6);
+  const Conv2d patches(weights_of({{"weight", w}, {"bias", b}}), 3, 4, 2);
+  check([&](Context& ctx) { return patches(ctx, pixels); }, {pixels, w, b}, "patches");
+}
+
+TEST(Gradients, InPlaceConvolutionIsThePackedOne) {
+  const Tensor x = random_tensor({9, 3}, 1), w = random_tensor({4, 3, 3}, 2),
+               b = random_tensor({4}, 3);
+  const Weights in_place = weights_of({{"weight", w}, {"bias", b}});
+  Context ctx;
+  EXPECT_TRUE(testing::close(
+      Conv1d(in_place, 3, 4, 3, 2, 1)(ctx, x).to_vector(),
+      Conv1d(in_place.with(Precision::f32), 3, 4, 3, 2, 1)(ctx, x).to_vector(), 1e-6));
+}
+
+TEST(Gradients, Dropout) {
+  const Tensor x = random_tensor({13, 40}, 1);
+  Context ctx;
+  EXPECT_EQ(dropout(ctx, x, 0.5f).memory(), x.memory()) << "without a tape, nothing is dropped";
+  Tape tape;
+  tape.watch(x);
+  ctx.tape = &tape;
+  tape.set_seed(7);
+  const Tensor once = dropout(ctx, x, 0.25f).clone(), other = dropout(ctx, x, 0.25f).clone();
+  EXPECT_NE(once.to_vector(), other.to_vector());
+  Gradients gradients;
+  tape.clear();
+  tape.set_seed(7);
+  const Tensor again = dropout(ctx, x, 0.25f);
+  EXPECT_EQ(once.to_vector(), again.to_vector()) << "same seed, same zeros";
+  backward(ctx, tape, again, 1.0f, gradients);
+  std::int64_t zeros = 0;
+  for (std::int64_t i = 0; i < x.numel(); ++i) {
+    zeros += once.data()[i] == 0;
+    EXPECT_FLOAT_EQ(gradients.find(x).data()[i], once.data()[i] == 0 ? 0.0f : 1 / 0.75f);
+  }
+  EXPECT_NEAR(static_cast<double>(zeros), 0.25 * 520, 40);
+}
+
+TEST(Gradients, CrossEntropy) {
+  const Tensor logits = random_tensor({5, 23}, 1);
+  for (std::int64_t i = 0; i < logits.numel(); ++i) Tensor(logits).data()[i] *= 3.0f;
+  const std::vector<std::int32_t> targets = {22, 0, kIgnored, 7, 7};
+  EXPECT_EQ(counted(targets), 4);
+  for (const float smoothing : {0.0f, 0.1f}) {
+    check([&](Context& ctx) { return cross_entropy(ctx, logits, targets, smoothing); }, {logits},
+          "cross entropy");
+  }
+}
+
+TEST(Gradients, FrozenTensorsAreNotRecorded) {
+  const Tensor x = random_tensor({3, 4}, 1), frozen = random_tensor({4, 4}, 2),
+               trained = random_tensor({4, 4}, 3);
+  const Linear below(frozen, {}, Precision::in_place), above(trained, {}, Precision::in_place);
+  Context ctx;
+  Tape tape;
+  tape.watch(trained);
+  ctx.tape = &tape;
+  const Tensor y = above(ctx, below(ctx, x));
+  EXPECT_EQ(tape.records().size(), 1u);
+  Gradients gradients;
+  backward(ctx, tape, y, 1.0f, gradients);
+  EXPECT_TRUE(gradients.find(trained));
+  EXPECT_FALSE(gradients.find(frozen));
+  EXPECT_FALSE(gradients.find(x));
+}
+
+TEST(Gradients, SameForAnyNumberOfThreads) {
+  const Tensor x = random_tensor({300, 70}, 1), w = random_tensor({90, 70}, 2),
+               b = random_tensor({90}, 3), norm = random_tensor({90}, 4);
+  std::vector<std::vector<float>> found;
+  for (const int threads : {1, 2, 3}) {
+    Context ctx({.threads = threads});
+    Tape tape;
+    for (const Tensor& t : {x, w, b, norm}) tape.watch(t);
+    ctx.tape = &tape;
+    const Linear linear(weights_of({{"weight", w}, {"bias", b}}), 70, 90);
+    const Tensor h = LayerNorm(weights_of({{"weight", norm}, {"bias", b}}), 90, 1e-5)(
+        ctx, linear(ctx, x, {.activation = Activation::gelu}));
+    const Tensor y = attention(ctx, h.columns(0, 30), h.columns(30, 60), h.columns(60, 90),
+                               {.heads = 3, .causal = true});
+    Gradients gradients;
+    backward(ctx, tape, y, 1.0f, gradients);
+    found.emplace_back();
+    for (const Tensor& t : {x, w, b, norm})
+      for (const float g : gradients.find(t).to_vector()) found.back().push_back(g);
+  }
+  EXPECT_EQ(found[0], found[1]);
+  EXPECT_EQ(found[0], found[2]);
+}
+
+}  // namespace
+}  // namespace tessera::train

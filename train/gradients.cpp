@@ -1,0 +1,52 @@
+#include "train/gradients.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace tessera::train {
+namespace {
+
+bool is_whole(const Tensor& t) { return t.is_contiguous() && t.nbytes() == t.memory_bytes(); }
+
+}  // namespace
+
+Tensor Gradients::find(const Tensor& t) const {
+  const auto found = blocks_.find(t.memory());
+  return found == blocks_.end() || !found->second.written ? Tensor()
+                                                          : t.view_of(found->second.memory);
+}
+
+Gradients::Target Gradients::target(Context& ctx, const Tensor& t) {
+  Block& block = blocks_[t.memory()];
+  if (!block.memory) {
+    block.memory =
+        ctx.empty({static_cast<std::int64_t>(t.memory_bytes() / sizeof(float))}, DType::f32);
+  }
+  const bool fresh = !block.written && is_whole(t);
+  if (!block.written && !fresh) std::memset(block.memory.raw(), 0, block.memory.nbytes());
+  block.written = true;
+  return {t.view_of(block.memory), fresh};
+}
+
+Tensor Gradients::sum(Context& ctx, const Tensor& t) {
+  Target to = target(ctx, t);
+  if (to.fresh) std::memset(to.gradient.raw(), 0, to.gradient.nbytes());
+  return to.gradient;
+}
+
+bool Gradients::hand_over(const Tensor& from, const Tensor& to) {
+  const auto source = blocks_.find(from.memory());
+  if (source == blocks_.end() || !is_whole(from) || !is_whole(to) || from.nbytes() != to.nbytes())
+    return false;
+  if (const auto found = blocks_.find(to.memory()); found != blocks_.end()) return false;
+  blocks_[to.memory()] = std::exchange(source->second, {});
+  blocks_.erase(from.memory());
+  return true;
+}
+
+void Gradients::reset() {
+  for (auto& [memory, block] : blocks_) block.written = false;
+}
+
+}  // namespace tessera::train

@@ -1,0 +1,75 @@
+#include "train/loss.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/kernels/vector.h"
+#include "core/profile.h"
+#include "core/tape.h"
+#include "train/op_gradients.h"
+#include "train/pieces.h"
+
+namespace tessera::train {
+namespace {
+
+constexpr std::int64_t kRows = 16;
+
+}  // namespace
+
+std::int64_t counted(std::span<const std::int32_t> targets) {
+  return std::ranges::count_if(targets, [](std::int32_t t) { return t != kIgnored; });
+}
+
+Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
+                     float smoothing) {
+  const std::int64_t rows = logits.dim(0), vocab = logits.dim(1);
+  if (static_cast<std::int64_t>(targets.size()) != rows)
+    throw ShapeError(concat(targets.size(), " targets for logits ", logits.shape().str()));
+  for (const std::int32_t t : targets) {
+    if ((t < 0 || t >= vocab) && t != kIgnored)
+      throw ArgumentError(concat("target ", t, " is outside the vocabulary of ", vocab, " tokens"));
+  }
+  const StageScope scope(ctx, "loss");
+  Tensor totals = ctx.empty({rows});  // log of the sum of exponentials, for the gradient
+  Tensor losses = ctx.empty({rows});
+  in_pieces(ctx, rows, kRows, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float* row = row_of(logits, i);
+      float sum = 0;
+      kernels::vector_kernels().training.log_sum_exp(row, vocab, &totals.data()[i], &sum);
+      const std::int32_t target = targets[static_cast<std::size_t>(i)];
+      const float wanted = target == kIgnored ? 0 : row[target];
+      losses.data()[i] = target == kIgnored ? 0
+                                            : totals.data()[i] - (1 - smoothing) * wanted -
+                                                  smoothing * sum / static_cast<float>(vocab);
+    }
+  });
+  double total = 0;
+  for (std::int64_t i = 0; i < rows; ++i) total += static_cast<double>(losses.data()[i]);
+  Tensor loss = ctx.empty({1});
+  loss.data()[0] = static_cast<float>(total);
+  if (ctx.tape) {
+    ctx.tape->record({.op = Op::cross_entropy,
+                      .inputs = {logits, totals},
+                      .output = loss,
+                      .number = smoothing,
+                      .ids = {targets.begin(), targets.end()}});
+  }
+  return loss;
+}
+
+void cross_entropy_gradient(const Backward& b) {
+  const Tensor &logits = b.input(0), &totals = b.input(1);
+  const std::int64_t vocab = logits.dim(1);
+  const float scale = b.dy.data()[0], smoothing = b.r.number;
+  for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t, float* dx) {
+    const std::int32_t target = b.r.ids[static_cast<std::size_t>(row)];
+    if (target == kIgnored) return;
+    kernels::vector_kernels().training.softmax_gradient(row_of(logits, row), vocab,
+                                                        totals.data()[row], scale,
+                                                        smoothing / static_cast<float>(vocab), dx);
+    dx[target] -= scale * (1 - smoothing);
+  });
+}
+
+}  // namespace tessera::train

@@ -1,0 +1,266 @@
+#include "train/op_gradients.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/kernels/matmul.h"
+#include "core/kernels/product.h"
+#include "core/kernels/reference.h"
+#include "core/kernels/vector.h"
+#include "train/pieces.h"
+
+namespace tessera::train {
+namespace {
+
+const kernels::TrainingKernels& kernels_of_training() { return kernels::vector_kernels().training; }
+
+/// c (= or +=) a b
+void product_into(Context& ctx, const Gradients::Target& to, const kernels::MatrixView& a,
+                  const kernels::MatrixView& b, std::int64_t k) {
+  Tensor c = to.gradient;
+  kernels::product(ctx, {.m = c.dim(0),
+                         .n = c.dim(1),
+                         .k = k,
+                         .a = a,
+                         .b = b,
+                         .initial = to.fresh ? nullptr : c.data(),
+                         .ld_initial = c.stride(0),
+                         .c = c.data(),
+                         .ldc = c.stride(0)});
+}
+
+/// to [N] += sums over the rows of x [M, N]
+void add_column_sums(Context& ctx, const Tensor& x, Tensor to) {
+  constexpr std::int64_t kColumns = 64;
+  in_pieces(ctx, x.dim(1), kColumns, [&](std::int64_t begin, std::int64_t end) {
+    float sums[kColumns] = {};
+    for (std::int64_t i = 0; i < x.dim(0); ++i)
+      kernels_of_training().add_scaled(x.data() + i * x.stride(0) + begin, 1.0f, end - begin, sums);
+    kernels_of_training().add_scaled(sums, 1.0f, end - begin, to.data() + begin);
+  });
+}
+
+/// Calls work(row of x, row of dy, row of dx, sums of weight gradients) for all rows; each piece of
+/// rows has sums of its own, which are added up in order.
+template <class Work>
+void norm_gradient(const Backward& b, std::int64_t parameters, Work work) {
+  const Tensor &x = b.input(0), dy = b.dy;
+  Tensor dx = b.wants(0) ? b.sum(0) : Tensor();
+  const std::int64_t rows = x.dim(0), width = x.dim(1);
+  const std::int64_t pieces = (rows + kRowsPerPiece - 1) / kRowsPerPiece;
+  Tensor sums = b.ctx.empty({pieces, parameters * width});
+  in_pieces(b.ctx, rows, kRowsPerPiece, [&](std::int64_t begin, std::int64_t end) {
+    float* own = sums.data() + begin / kRowsPerPiece * parameters * width;
+    std::fill_n(own, parameters * width, 0.0f);
+    Tensor unwanted = dx ? Tensor() : b.ctx.empty({width});
+    for (std::int64_t i = begin; i < end; ++i) {
+      work(x.data() + i * x.stride(0), dy.data() + i * dy.stride(0),
+           dx ? dx.data() + i * dx.stride(0) : unwanted.data(), own);
+    }
+  });
+  for (std::int64_t p = 0; p < parameters; ++p) {
+    if (!b.wants(static_cast<std::size_t>(p + 1))) continue;
+    add_column_sums(b.ctx, sums.columns(p * width, (p + 1) * width),
+                    b.sum(static_cast<std::size_t>(p + 1)));
+  }
+}
+
+}  // namespace
+
+void pass_on(const Backward& b, std::size_t i) {
+  if (!b.wants(i)) return;
+  if (b.dy.shape() == b.input(i).shape() && b.gradients.hand_over(b.r.output, b.input(i))) return;
+  const Tensor dy = b.dy;
+  for_rows(b.ctx, b.sum(i), [&](std::int64_t row, std::int64_t width, float* dx) {
+    kernels_of_training().add_scaled(row_of(dy, row), 1.0f, width, dx);
+  });
+}
+
+// y = x W^T + bias + residual:  dW = dy^T x;  dx = dy W
+void linear_gradient(const Backward& b) {
+  const Tensor &x = b.input(0), &weight = b.input(1), &dy = b.dy;
+  const kernels::MatrixView rows{x.data(), x.stride(0), false},
+      turned_rows{x.data(), x.stride(0), true}, given{dy.data(), dy.stride(0), false},
+      turned_given{dy.data(), dy.stride(0), true};
+  if (b.wants(1)) {
+    if (b.r.inputs_first) {
+      product_into(b.ctx, b.target(1), turned_rows, given, x.dim(0));
+    } else {
+      product_into(b.ctx, b.target(1), turned_given, rows, x.dim(0));
+    }
+  }
+  if (b.wants(2)) add_column_sums(b.ctx, dy, b.sum(2));
+  if (b.wants(0)) {
+    product_into(b.ctx, b.target(0), given, {weight.data(), weight.stride(0), b.r.inputs_first},
+                 dy.dim(1));
+  }
+  pass_on(b, 3);
+}
+
+void layer_norm_gradient(const Backward& b) {
+  const Tensor& weight = b.input(1);
+  const std::int64_t width = weight.dim(0);
+  norm_gradient(b, 2, [&](const float* x, const float* dy, float* dx, float* sums) {
+    kernels_of_training().layer_norm_gradient(x, weight.data(), dy, b.r.number, width, dx, sums,
+                                              sums + width);
+  });
+}
+
+void rms_norm_gradient(const Backward& b) {
+  const Tensor& weight = b.input(1);
+  norm_gradient(b, 1, [&](const float* x, const float* dy, float* dx, float* sums) {
+    kernels_of_training().rms_norm_gradient(x, weight.data(), dy, b.r.number, weight.dim(0), dx,
+                                            sums);
+  });
+}
+
+void gather_rows_gradient(const Backward& b) {
+  constexpr std::int64_t kColumns = 64;  // a task has all rows of its columns, in order
+  Tensor table = b.sum(0);
+  in_pieces(b.ctx, table.dim(1), kColumns, [&](std::int64_t begin, std::int64_t end) {
+    for (std::size_t i = 0; i < b.r.ids.size(); ++i) {
+      kernels_of_training().add_scaled(row_of(b.dy, static_cast<std::int64_t>(i)) + begin, 1.0f,
+                                       end - begin,
+                                       table.data() + b.r.ids[i] * table.stride(0) + begin);
+    }
+  });
+}
+
+void activate_gradient(const Backward& b) {
+  const Activation activation = b.r.activation;
+  const bool in_place = b.gradients.hand_over(b.r.output, b.input(0));  // dy becomes dx
+  const Gradients::Target to = in_place ? Gradients::Target{b.dy, true} : b.target(0);
+  for_rows(b.ctx, to.gradient, [&](std::int64_t row, std::int64_t width, float* dx) {
+    const float *x = row_of(b.input(0), row), *dy = row_of(b.dy, row);
+    if (kernels::fuses(activation)) {
+      kernels_of_training().activate_gradient(activation, x, dy, to.fresh ? nullptr : dx, width,
+                                              dx);
+      return;
+    }
+    for (std::int64_t i = 0; i < width; ++i) {
+      const float d = dy[i] * kernels::reference::slope(activation, x[i]);
+      dx[i] = to.fresh ? d : dx[i] + d;
+    }
+  });
+}
+
+void add_gradient(const Backward& b) {
+  const bool both = b.wants(0) && b.wants(1);
+  if (both) {
+    const Tensor dy = b.dy;
+    for_rows(b.ctx, b.sum(1), [&](std::int64_t row, std::int64_t width, float* dx) {
+      kernels_of_training().add_scaled(row_of(dy, row), 1.0f, width, dx);
+    });
+  }
+  pass_on(b, both || b.wants(0) ? 0 : 1);
+}
+
+void multiply_gradient(const Backward& b) {
+  for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+    if (!b.wants(i)) continue;
+    for_rows(b.ctx, b.sum(i), [&](std::int64_t row, std::int64_t width, float* dx) {
+      kernels_of_training().add_product(row_of(b.dy, row), row_of(b.input(1 - i), row), width, dx);
+    });
+  }
+}
+
+// A turn is undone by the opposite one.
+void rope_gradient(const Backward& b) {
+  const Tensor& angles = b.input(1);
+  const std::int64_t head = angles.dim(1), half = head / 2;
+  for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t width, float* dx) {
+    const float *cos = row_of(angles, row), *dy = row_of(b.dy, row);
+    Tensor scratch = b.ctx.empty({half + head});
+    float *back = scratch.data(), *turned = back + half;
+    for (std::int64_t i = 0; i < half; ++i) back[i] = -cos[half + i];
+    for (std::int64_t c = 0; c < width; c += head) {
+      kernels::vector_kernels().rotate(dy + c, cos, back, half, turned);
+      kernels_of_training().add_scaled(turned, 1.0f, head, dx + c);
+    }
+  });
+}
+
+void attention_gradient(const Backward& b) {
+  const Tensor &q = b.input(0), &k = b.input(1), &v = b.input(2), &out = b.r.output;
+  const AttentionOptions& o = b.r.attention;
+  const std::int64_t kv_heads = o.kv_heads ? o.kv_heads : o.heads, group = o.heads / kv_heads;
+  const std::int64_t width = q.dim(1) / o.heads;
+  // What is not wanted is found all the same, and thrown away.
+  const auto place = [&](std::size_t i) {
+    if (b.wants(i)) return b.sum(i);
+    return Tensor::zeros(b.input(i).shape());
+  };
+  Tensor dq = place(0), dk = place(1), dv = place(2);
+  b.ctx.parallel_for(kv_heads, [&](std::int64_t g) {
+    Tensor scratch = b.ctx.empty({kernels::attention_gradient_scratch(k.dim(0), width)});
+    for (std::int64_t h = g * group; h < (g + 1) * group; ++h) {
+      kernels_of_training().attention_gradient(
+          {.q = q.data() + h * width,
+           .k = k.data() + g * width,
+           .v = v.data() + g * width,
+           .out = out.data() + h * width,
+           .dout = b.dy.data() + h * width,
+           .ldq = q.stride(0),
+           .ldk = k.stride(0),
+           .ldv = v.stride(0),
+           .ldo = out.stride(0),
+           .lddo = b.dy.stride(0),
+           .dq = dq.data() + h * width,
+           .dk = dk.data() + g * width,
+           .dv = dv.data() + g * width,
+           .lddq = dq.stride(0),
+           .lddk = dk.stride(0),
+           .lddv = dv.stride(0),
+           .queries = q.dim(0),
+           .keys = k.dim(0),
+           .width = width,
+           .causal = o.causal,
+           .scale = o.scale != 0 ? o.scale : 1.0f / std::sqrt(static_cast<float>(width)),
+           .scratch = scratch.data()});
+    }
+  });
+}
+
+void windows_gradient(const Backward& b) {
+  const WindowOptions& w = b.r.window;
+  const std::int64_t channels = b.input(0).dim(1), count = b.dy.dim(0);
+  const std::int64_t channel_step = w.channels_first ? w.kernel : 1;
+  for_rows(b.ctx, b.sum(0), [&](std::int64_t frame, std::int64_t, float* dx) {
+    for (std::int64_t j = 0; j < w.kernel; ++j) {
+      const std::int64_t from = frame + w.padding - j, t = from / w.stride;
+      if (from < 0 || from % w.stride != 0 || t >= count) continue;
+      const float* dy = row_of(b.dy, t) + j * (w.channels_first ? 1 : channels);
+      for (std::int64_t c = 0; c < channels; ++c) dx[c] += dy[c * channel_step];
+    }
+  });
+}
+
+void patches_gradient(const Backward& b) {
+  const Tensor& x = b.input(0);
+  const std::int64_t patch = b.r.window.kernel, wide = x.dim(2) / patch;
+  Tensor dx = b.sum(0);
+  in_pieces(b.ctx, b.dy.dim(0), kRowsPerPiece, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const float* from = row_of(b.dy, i);
+      float* corner = dx.data() + (i / wide) * patch * x.dim(2) + (i % wide) * patch;
+      for (std::int64_t c = 0; c < x.dim(0); ++c) {
+        for (std::int64_t row = 0; row < patch; ++row, from += patch) {
+          kernels_of_training().add_scaled(from, 1.0f, patch,
+                                           corner + (c * x.dim(1) + row) * x.dim(2));
+        }
+      }
+    }
+  });
+}
+
+void dropout_gradient(const Backward& b) {
+  const float p = b.r.number, scale = 1.0f / (1.0f - p);
+  for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t width, float* dx) {
+    const float* dy = row_of(b.dy, row);
+    for (std::int64_t i = 0; i < width; ++i)
+      dx[i] += kept(b.r.stream, row * width + i, p) ? dy[i] * scale : 0.0f;
+  });
+}
+
+}  // namespace tessera::train
