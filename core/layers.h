@@ -17,6 +17,8 @@ struct LinearOptions {
   Activation activation = Activation::none;
   /// Added after the activation; [N, out]. Empty: nothing is added.
   Tensor residual;
+  /// Dropped before that, while a tape is live.
+  float dropout = 0;
 };
 
 /// y = act(x W^T + b) + residual. Holds its weight packed for the kernels; the only type that knows

@@ -127,17 +127,18 @@ Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision,
 
 Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
   const Tensor bias = w.get_f32("bias", {out});
+  if (w.precision() == Precision::in_place) {
+    Linear linear;
+    linear.impl_ =
+        std::make_shared<Impl>(InPlaceMatrix{{{w.get_f32("weight", {in, out}), true, bias}}});
+    return linear;
+  }
   if (w.has("weight_packed") || w.get("weight").dtype() == DType::i8) {
     throw UnsupportedError(
         tessera::concat(w.where("weight"),
                         ": quantised numbers are not supported for weights stored as [in, out]"));
   }
   const Tensor plain = w.get_f32("weight", {in, out});
-  if (w.precision() == Precision::in_place) {
-    Linear linear;
-    linear.impl_ = std::make_shared<Impl>(InPlaceMatrix{{{plain, true, bias}}});
-    return linear;
-  }
   Tensor transposed = Tensor::empty({out, in});
   for (std::int64_t i = 0; i < in; ++i) {
     for (std::int64_t o = 0; o < out; ++o)

@@ -40,7 +40,8 @@ std::int64_t InPlaceMatrix::out() const {
 Tensor InPlaceMatrix::operator()(Context& ctx, const Tensor& x,
                                  const LinearOptions& options) const {
   Tensor y = ctx.empty({x.dim(0), out()});
-  const bool last = options.activation == Activation::none;  // nothing comes before the residual
+  const bool drops = ctx.tape && options.dropout > 0;
+  const bool last = options.activation == Activation::none && !drops;  // before the residual
   std::int64_t at = 0;
   for (const Part& part : parts) {
     const std::int64_t end = at + part.out();
@@ -49,7 +50,8 @@ Tensor InPlaceMatrix::operator()(Context& ctx, const Tensor& x,
     at = end;
   }
   if (last) return y;
-  y = activate(ctx, options.activation, y);
+  if (options.activation != Activation::none) y = activate(ctx, options.activation, y);
+  y = dropout(ctx, y, options.dropout);
   return options.residual ? add(ctx, y, options.residual) : y;
 }
 

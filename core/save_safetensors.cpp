@@ -1,72 +1,14 @@
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/output_file.h"
 #include "core/weights.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// A file under a temporary name beside its final one; removed unless published.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const fs::path& final_name) : final_(final_name) {
-    constexpr int kAttempts = 1000;
-    for (int i = 0; fd_ < 0 && i < kAttempts; ++i) {
-      name_ = final_;
-      name_ += ".partial" + std::to_string(i);
-      fd_ = ::open(name_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (fd_ < 0 && errno != EEXIST) break;
-    }
-    if (fd_ < 0) fail("can't be created", errno);
-  }
-  ~TemporaryFile() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!published_) ::unlink(name_.c_str());
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-
-  void write(const void* data, std::size_t bytes) {
-    const char* from = static_cast<const char*>(data);
-    while (bytes > 0) {
-      const ::ssize_t written = ::write(fd_, from, std::min(bytes, std::size_t{1} << 30));
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) fail("can't be written", written < 0 ? errno : EIO);
-      from += written;
-      bytes -= static_cast<std::size_t>(written);
-    }
-  }
-  /// Puts the file under its final name once its bytes are on the disk.
-  void publish() {
-    if (::fsync(fd_) != 0) fail("can't be written", errno);
-    if (::close(std::exchange(fd_, -1)) != 0) fail("can't be written", errno);
-    if (::rename(name_.c_str(), final_.c_str()) != 0) fail("can't be put in place", errno);
-    published_ = true;
-    // The new name itself: not every file system lets a directory be synced.
-    const fs::path directory = final_.has_parent_path() ? final_.parent_path() : fs::path(".");
-    if (const int fd = ::open(directory.c_str(), O_RDONLY | O_CLOEXEC); fd >= 0) {
-      ::fsync(fd);
-      ::close(fd);
-    }
-  }
-
- private:
-  [[noreturn]] void fail(const char* what, int error) const {
-    throw IoError(concat(final_.string(), ": ", what, ": ", std::strerror(error)));
-  }
-
-  fs::path final_, name_;
-  int fd_ = -1;
-  bool published_ = false;
-};
 
 /// The reference writes wider types first, so that every tensor is aligned; this is its order.
 int type_rank(DType type) {
@@ -145,7 +87,7 @@ void save_safetensors(const fs::path& file, const std::vector<NamedTensor>& tens
   } catch (const nlohmann::json::exception&) {
     throw ArgumentError(concat(file.string(), ": the name of a tensor is not UTF-8"));
   }
-  TemporaryFile out(file);
+  OutputFile out(file);
   out.write(header.data(), header.size());
   for (const NamedTensor* t : order) {
     const Tensor tensor = t->tensor.is_contiguous() ? t->tensor : t->tensor.clone();

@@ -21,6 +21,7 @@ struct Weights::Store {
     Tensor tensor;
   };
   std::string origin;  // what was opened
+  std::optional<Maker> maker;
   std::vector<OpenFile> files;
   std::vector<Stored> tensors;
   std::unique_ptr<std::atomic<bool>[]> read;  // by position in tensors
@@ -134,6 +135,13 @@ Weights Weights::of(const std::vector<NamedTensor>& tensors) {
   return w;
 }
 
+Weights Weights::made_by(Maker maker) {
+  Weights w = of({});
+  w.store_->origin = "new parameters";
+  w.store_->maker = std::move(maker);
+  return w;
+}
+
 Weights Weights::at(std::string_view scope) const {
   Weights w = *this;
   w.prefix_ += std::string(scope) + ".";
@@ -149,7 +157,8 @@ Weights Weights::with(Precision precision) const {
 }
 
 bool Weights::has(std::string_view name) const {
-  return store_->find(prefix_ + std::string(name)).has_value();
+  const std::string full = prefix_ + std::string(name);
+  return store_->maker ? store_->maker->has(full) : store_->find(full).has_value();
 }
 
 Tensor Weights::get(std::string_view name) const {
@@ -167,6 +176,7 @@ Tensor Weights::get(std::string_view name) const {
 }
 
 Tensor Weights::get(std::string_view name, const Shape& shape) const {
+  if (store_->maker) return store_->maker->make(prefix_ + std::string(name), shape);
   Tensor tensor = get(name);
   if (tensor.shape() != shape) {
     throw ShapeError(

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -41,6 +42,14 @@ class Weights {
   /// Tensors in memory, shared with the layers that are made of them. Multiplied in place. Throws
   /// ArgumentError for a name given twice.
   static Weights of(const std::vector<NamedTensor>& tensors);
+
+  /// Tensors made when a model asks for them, by full name and shape; `has` answers for optional
+  /// ones. How a model that no file holds yet is given its first numbers. Multiplied in place.
+  struct Maker {
+    std::function<Tensor(const std::string& name, const Shape& shape)> make;
+    std::function<bool(const std::string& name)> has;
+  };
+  static Weights made_by(Maker maker);
 
   /// The same tensors seen from "<scope>.".
   Weights at(std::string_view scope) const;

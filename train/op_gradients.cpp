@@ -8,6 +8,7 @@
 #include "core/kernels/product.h"
 #include "core/kernels/reference.h"
 #include "core/kernels/vector.h"
+#include "core/loss.h"
 #include "train/pieces.h"
 
 namespace tessera::train {
@@ -260,6 +261,20 @@ void dropout_gradient(const Backward& b) {
     const float* dy = row_of(b.dy, row);
     for (std::int64_t i = 0; i < width; ++i)
       dx[i] += kept(b.r.stream, row * width + i, p) ? dy[i] * scale : 0.0f;
+  });
+}
+
+void cross_entropy_gradient(const Backward& b) {
+  const Tensor &logits = b.input(0), &totals = b.input(1);
+  const std::int64_t vocab = logits.dim(1);
+  const float scale = b.dy.data()[0], smoothing = b.r.number;
+  for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t, float* dx) {
+    const std::int32_t target = b.r.ids[static_cast<std::size_t>(row)];
+    if (target == kIgnored) return;
+    kernels::vector_kernels().training.softmax_gradient(row_of(logits, row), vocab,
+                                                        totals.data()[row], scale,
+                                                        smoothing / static_cast<float>(vocab), dx);
+    dx[target] -= scale * (1 - smoothing);
   });
 }
 

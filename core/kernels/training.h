@@ -75,6 +75,7 @@ struct TrainingKernels {
   void (*add_scaled)(const float* x, float factor, std::int64_t n, float* y);
   /// y += a * b
   void (*add_product)(const float* a, const float* b, std::int64_t n, float* y);
+  double (*sum_of_squares)(const float* x, std::int64_t n);
   /// AdamW on n numbers: rate and the corrections of the moments are ready to use.
   void (*adamw)(const AdamWStep& step);
 };

@@ -217,6 +217,19 @@ void add_product(const float* a, const float* b, std::int64_t n, float* y) {
       [&](auto i) { y[i] += a[i] * b[i]; });
 }
 
+/// In parts short enough for float.
+double sum_of_squares(const float* x, std::int64_t n) {
+  constexpr std::int64_t kPart = 256;
+  double total = 0;
+  for (std::int64_t at = 0; at < n; at += kPart) {
+    const float* part = x + at;
+    total += static_cast<double>(sum_over(
+        n - at < kPart ? n - at : kPart, [&](auto i) { return load(part + i) * load(part + i); },
+        [&](auto i) { return part[i] * part[i]; }));
+  }
+  return total;
+}
+
 TESSERA_INLINE Vec root(Vec x) {
   for (std::int64_t i = 0; i < kLanes; ++i) x[i] = __builtin_sqrtf(x[i]);
   return x;

@@ -28,6 +28,6 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     {kPanel, kRows, quantize_row, widen8, widen4, integer_tile, few_rows8, few_rows4},
     {kRows, pack_rows, pack_columns, product_tile, activate, activate_gradient, layer_norm_gradient,
      rms_norm_gradient, attention_gradient, row_log_sum_exp, softmax_gradient, add_scaled,
-     add_product, adamw}};
+     add_product, sum_of_squares, adamw}};
 
 }  // namespace tessera::kernels

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "core/layers.h"
+#include "core/loss.h"
 #include "core/tape.h"
 #include "train/autograd.h"
-#include "train/loss.h"
 #include "unit/core_numbers.h"
 
 namespace tessera::train {

@@ -13,6 +13,7 @@ namespace {
 struct Gpt2Config {
   std::int64_t width, layers, heads, inner, positions, vocab;
   double eps;
+  float embedding_dropout, dropout;
   Activation activation;
   bool scaled, inverse_layer, cross, tied;
 
@@ -24,6 +25,8 @@ struct Gpt2Config {
         positions(c.bounded("n_positions", 1024, 1, 1 << 24)),
         vocab(c.bounded("vocab_size", 50257, 1, 1 << 24)),
         eps(c.number("layer_norm_epsilon", 1e-5)),
+        embedding_dropout(static_cast<float>(c.number("embd_pdrop", 0.1))),
+        dropout(static_cast<float>(c.number("resid_pdrop", 0.1))),
         activation(activation_from_name(c.string("activation_function", "gelu_new"))),
         scaled(c.boolean("scale_attn_weights", true)),
         inverse_layer(c.boolean("scale_attn_by_inverse_layer_idx", false)),
@@ -42,6 +45,7 @@ struct Block {
   std::int64_t layer, width;
   AttentionOptions options;
   Activation activation;
+  float dropout;
   LayerNorm ln_1, ln_cross, ln_2;
   Linear qkv, attention_out, cross_q, cross_kv, cross_out, fc, out;
 
@@ -50,6 +54,7 @@ struct Block {
         width(c.width),
         options(c.attention(i)),
         activation(c.activation),
+        dropout(c.dropout),
         ln_1(w.at("ln_1"), width, c.eps),
         ln_2(w.at("ln_2"), width, c.eps),
         qkv(Linear::conv1d(w.at("attn.c_attn"), width, 3 * width)),
@@ -73,14 +78,14 @@ struct Block {
     const Tensor h = qkv(ctx, ln_1(ctx, x));
     const Tensor a = self_attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
                                     h.columns(2 * width, 3 * width), layer, sequences, options);
-    x = attention_out(ctx, a, {.residual = x});
+    x = attention_out(ctx, a, {.residual = x, .dropout = dropout});
     if (cross_q) {
       const Tensor c =
           cross_attention(ctx, cross_q(ctx, ln_cross(ctx, x)), layer, sequences, options);
-      x = cross_out(ctx, c, {.residual = x});
+      x = cross_out(ctx, c, {.residual = x, .dropout = dropout});
     }
     const Tensor m = fc(ctx, ln_2(ctx, x), {.activation = activation});
-    return out(ctx, m, {.residual = x});
+    return out(ctx, m, {.residual = x, .dropout = dropout});
   }
 };
 
@@ -117,7 +122,7 @@ class Gpt2 : public LanguageModel {
   Tensor forward(Context& ctx, const Tensor& rows,
                  std::span<const Sequence> sequences) const override {
     check_sequences(rows, sequences, c_.positions);
-    Tensor x = add_positions(ctx, rows, wpe_, sequences);
+    Tensor x = dropout(ctx, add_positions(ctx, rows, wpe_, sequences), c_.embedding_dropout);
     for (const Block& block : blocks_) {
       ctx.observe("hidden", block.layer, x);
       x = block(ctx, x, sequences);

@@ -5,7 +5,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace tessera::train {
+namespace tessera {
 
 /// Targets of this value do not count.
 constexpr std::int32_t kIgnored = -100;
@@ -19,4 +19,4 @@ std::int64_t counted(std::span<const std::int32_t> targets);
 Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
                      float smoothing = 0);
 
-}  // namespace tessera::train
+}  // namespace tessera

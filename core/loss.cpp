@@ -1,4 +1,4 @@
-#include "train/loss.h"
+#include "core/loss.h"
 
 #include <algorithm>
 
@@ -6,10 +6,8 @@
 #include "core/kernels/vector.h"
 #include "core/profile.h"
 #include "core/tape.h"
-#include "train/op_gradients.h"
-#include "train/pieces.h"
 
-namespace tessera::train {
+namespace tessera {
 namespace {
 
 constexpr std::int64_t kRows = 16;
@@ -32,15 +30,14 @@ Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::in
   const StageScope scope(ctx, "loss");
   Tensor totals = ctx.empty({rows});  // log of the sum of exponentials, for the gradient
   Tensor losses = ctx.empty({rows});
-  in_pieces(ctx, rows, kRows, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float* row = row_of(logits, i);
+  ctx.parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t task) {
+    for (std::int64_t i = task * kRows; i < std::min(rows, (task + 1) * kRows); ++i) {
+      const float* row = logits.data() + i * logits.stride(0);
       float sum = 0;
       kernels::vector_kernels().training.log_sum_exp(row, vocab, &totals.data()[i], &sum);
       const std::int32_t target = targets[static_cast<std::size_t>(i)];
-      const float wanted = target == kIgnored ? 0 : row[target];
       losses.data()[i] = target == kIgnored ? 0
-                                            : totals.data()[i] - (1 - smoothing) * wanted -
+                                            : totals.data()[i] - (1 - smoothing) * row[target] -
                                                   smoothing * sum / static_cast<float>(vocab);
     }
   });
@@ -58,18 +55,4 @@ Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::in
   return loss;
 }
 
-void cross_entropy_gradient(const Backward& b) {
-  const Tensor &logits = b.input(0), &totals = b.input(1);
-  const std::int64_t vocab = logits.dim(1);
-  const float scale = b.dy.data()[0], smoothing = b.r.number;
-  for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t, float* dx) {
-    const std::int32_t target = b.r.ids[static_cast<std::size_t>(row)];
-    if (target == kIgnored) return;
-    kernels::vector_kernels().training.softmax_gradient(row_of(logits, row), vocab,
-                                                        totals.data()[row], scale,
-                                                        smoothing / static_cast<float>(vocab), dx);
-    dx[target] -= scale * (1 - smoothing);
-  });
-}
-
-}  // namespace tessera::train
+}  // namespace tessera

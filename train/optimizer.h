@@ -1,0 +1,55 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "core/context.h"
+#include "train/gradients.h"
+#include "train/parameters.h"
+
+namespace tessera::train {
+
+struct AdamWOptions {
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  double weight_decay = 0.01;  ///< of matrices; vectors (biases, norms) do not decay
+};
+
+/// AdamW (Loshchilov and Hutter 2019) in f32, as PyTorch's.
+class AdamW {
+ public:
+  AdamW(Parameters parameters, const AdamWOptions& options);
+
+  /// One step with `factor` times the gradients; a parameter without one stays. The numbers do not
+  /// depend on the number of threads.
+  void step(Context& ctx, const Gradients& gradients, double rate, double factor);
+  std::int64_t steps() const { return steps_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  /// Moments and number of steps, to be saved and taken up again. Throws FormatError, ShapeError
+  /// for a state of other parameters.
+  std::vector<NamedTensor> state() const;
+  void restore(const Weights& state);
+
+ private:
+  Parameters parameters_;
+  std::vector<Tensor> first_, second_;
+  AdamWOptions options_;
+  std::int64_t steps_ = 0;
+};
+
+/// The root of the sum of all squares of the parameters' gradients, times a factor. Not finite
+/// where one of them is not.
+double gradient_norm(Context& ctx, const Gradients& gradients, const Parameters& parameters,
+                     double factor);
+
+/// How the learning rate goes: up in a line over `warmup` steps, then down to `floor` times the
+/// peak at `steps`.
+struct Schedule {
+  enum class Kind { constant, linear, cosine };
+  Kind kind = Kind::cosine;
+  double peak = 1e-3, floor = 0;
+  std::int64_t warmup = 0, steps = 1;
+  /// Of step number `step`, from 0.
+  double rate(std::int64_t step) const;
+};
+
+}  // namespace tessera::train

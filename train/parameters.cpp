@@ -1,0 +1,97 @@
+#include "train/parameters.h"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "core/error.h"
+
+namespace tessera::train {
+namespace {
+
+bool matches(std::string_view name, std::string_view pattern) {
+  if (pattern.empty()) return name.empty();
+  if (pattern.front() == '*') {
+    return matches(name, pattern.substr(1)) || (!name.empty() && matches(name.substr(1), pattern));
+  }
+  return !name.empty() && name.front() == pattern.front() &&
+         matches(name.substr(1), pattern.substr(1));
+}
+
+bool matches_any(std::string_view name, const std::vector<std::string>& patterns) {
+  return std::ranges::any_of(patterns, [&](const std::string& p) { return matches(name, p); });
+}
+
+std::uint64_t hash_of(std::string_view text) {  // FNV-1a
+  std::uint64_t h = 0xCBF29CE484222325u;
+  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+  return h;
+}
+
+void check_patterns(const Parameters& parameters, const std::vector<std::string>& patterns) {
+  for (const std::string& p : patterns) {
+    if (std::ranges::none_of(parameters, [&](const auto& t) { return matches(t.name, p); }))
+      throw ArgumentError(concat("no parameter's name matches \"", p, "\"; the first is \"",
+                                 parameters.empty() ? "" : parameters.front().name, "\""));
+  }
+}
+
+Parameters chosen(const Parameters& parameters, const std::vector<std::string>& patterns,
+                  bool wanted) {
+  check_patterns(parameters, patterns);
+  Parameters out;
+  for (const NamedTensor& p : parameters) {
+    if (matches_any(p.name, patterns) == wanted) out.push_back(p);
+  }
+  return out;
+}
+
+}  // namespace
+
+Parameters copy_of(const Weights& weights) {
+  Parameters out;
+  for (const std::string& name : weights.names()) {
+    const Tensor stored = weights.get(name);
+    const DType type = stored.dtype();
+    if (type != DType::f32 && type != DType::f16 && type != DType::bf16) {
+      throw UnsupportedError(concat(weights.where(name), ": numbers of type ", name_of(type),
+                                    " can't be trained; open a checkpoint of floats"));
+    }
+    out.push_back({name, type == DType::f32 ? stored.clone() : stored.to_f32()});
+  }
+  return out;
+}
+
+Parameters matching(const Parameters& parameters, const std::vector<std::string>& patterns) {
+  return chosen(parameters, patterns, true);
+}
+
+Parameters not_matching(const Parameters& parameters, const std::vector<std::string>& patterns) {
+  return chosen(parameters, patterns, false);
+}
+
+std::int64_t count(const Parameters& parameters) {
+  std::int64_t sum = 0;
+  for (const NamedTensor& p : parameters) sum += p.tensor.numel();
+  return sum;
+}
+
+Tensor initial_value(const std::string& name, const Shape& shape, double deviation,
+                     std::uint64_t seed) {
+  Tensor t = Tensor::zeros(shape);
+  if (shape.rank() < 2) {
+    if (!name.ends_with("bias")) std::fill_n(t.data(), t.numel(), 1.0f);
+    return t;
+  }
+  std::mt19937_64 generator(seed ^ hash_of(name));
+  const auto uniform = [&] {  // in (0, 1]
+    return static_cast<double>((generator() >> 11) + 1) * (1.0 / 9007199254740992.0);
+  };
+  for (std::int64_t i = 0; i < t.numel(); ++i) {  // Box and Muller 1958
+    const double radius = std::sqrt(-2 * std::log(uniform()));
+    t.data()[i] = static_cast<float>(deviation * radius * std::cos(6.283185307179586 * uniform()));
+  }
+  return t;
+}
+
+}  // namespace tessera::train
