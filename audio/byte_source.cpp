@@ -32,6 +32,7 @@ std::ifstream open_file(const std::filesystem::path& file) {
 }  // namespace
 
 ffmpeg::Owned<AVIOContext> ByteSource::open() {
+  position_ = spent_ = 0;
   auto* buffer = static_cast<std::uint8_t*>(av_malloc(kBufferBytes));
   if (!buffer) throw std::bad_alloc();
   AVIOContext* io =

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "audio/ffmpeg.h"
@@ -19,7 +20,7 @@ class ByteSource {
   virtual std::int64_t read_at(std::int64_t offset, std::uint8_t* to, std::int64_t n) = 0;
   virtual std::int64_t size() const = 0;
 
-  /// FFmpeg's view of this source, which must outlive it.
+  /// FFmpeg's view of this source, which must outlive it; from the start, one at a time.
   ffmpeg::Owned<AVIOContext> open();
 
  private:
@@ -33,10 +34,13 @@ class ByteSource {
 class MemorySource : public ByteSource {
  public:
   explicit MemorySource(std::span<const std::uint8_t> bytes) : bytes_(bytes) {}
+  explicit MemorySource(std::vector<std::uint8_t> bytes)
+      : owned_(std::move(bytes)), bytes_(owned_) {}
   std::int64_t read_at(std::int64_t offset, std::uint8_t* to, std::int64_t n) override;
   std::int64_t size() const override { return static_cast<std::int64_t>(bytes_.size()); }
 
  private:
+  std::vector<std::uint8_t> owned_;
   std::span<const std::uint8_t> bytes_;
 };
 

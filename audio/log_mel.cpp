@@ -15,27 +15,26 @@
 namespace tessera::audio {
 namespace {
 
-constexpr double kFloor = 1e-10;    // of mel energies
-constexpr float kFloorLog = -10;    // its log10
-constexpr float kRange = 8;         // decades kept below the loudest
-constexpr std::int64_t kPairs = 4;  // frames are transformed in pairs, as real and imaginary part
-constexpr std::int64_t kLanes = 2 * kPairs;  // frames at a time
+constexpr double kFloor = 1e-10;                 // of mel energies
+constexpr float kFloorLog = -10;                 // its log10
+constexpr float kRange = 8;                      // decades kept below the loudest
+constexpr std::int64_t kLanes = LogMel::kGroup;  // frames at a time
+constexpr std::int64_t kPairs =
+    kLanes / 2;  // they are transformed in pairs, as real and imaginary part
 constexpr std::int64_t kBlock = 8 * kLanes;  // frames a task
 
 constexpr std::int64_t kMaxNumbers = 1 << 27;  // of a window
 
-// Sound with zeros after it up to `length`, mirrored at both ends without repeating the outermost
-// sample.
-struct Signal {
-  std::span<const float> samples;
-  std::int64_t length;
-
+// Samples with zeros before and after them, of `length` in all, mirrored at both ends without
+// repeating the outermost sample.
+struct Signal : LogMel::Piece {
+  std::int64_t end() const { return begin + static_cast<std::int64_t>(samples.size()); }
   double at(std::int64_t i) const {
     const std::int64_t period = std::max<std::int64_t>(2 * (length - 1), 1);
     i = ((i % period) + period) % period;
     if (i >= length) i = period - i;
-    return i < static_cast<std::int64_t>(samples.size())
-               ? static_cast<double>(samples[static_cast<std::size_t>(i)])
+    return i >= begin && i < end()
+               ? static_cast<double>(samples[static_cast<std::size_t>(i - begin)])
                : 0;
   }
 };
@@ -57,6 +56,11 @@ struct LogMel::Impl {
   }
 
   Tensor compute(Context& ctx, const Signal& signal) const;
+  // log10 of the energies of frames [first, first + count) to `out`; returns the highest.
+  float energies(Context& ctx, const Signal& signal, std::int64_t first, std::int64_t count,
+                 float* out) const;
+  // From these to what the model reads.
+  static void scale(Context& ctx, float loudest, Tensor& out);
 
  private:
   struct Scratch {
@@ -103,8 +107,7 @@ LogMel::Impl::Impl(const Config& config)
 
 // Frames before this one may hear something; it and all later ones are silent.
 std::int64_t LogMel::Impl::sounding_frames(const Signal& signal) const {
-  const auto heard = static_cast<std::int64_t>(signal.samples.size());
-  const std::int64_t all = frames(signal.length);
+  const std::int64_t heard = signal.end(), all = frames(signal.length);
   if (heard + n() > signal.length) return all;  // the end may be mirrored into the last ones
   return std::min(all, (heard + n() / 2 + hop - 1) / hop);
 }
@@ -112,9 +115,8 @@ std::int64_t LogMel::Impl::sounding_frames(const Signal& signal) const {
 // The windowed samples of a frame, to every kPairs-th place.
 void LogMel::Impl::fill(const Signal& signal, std::int64_t frame, double* to) const {
   const std::int64_t start = frame * hop - n() / 2;
-  const auto heard = static_cast<std::int64_t>(signal.samples.size());
-  if (start >= 0 && start + n() <= heard) {
-    const float* from = signal.samples.data() + start;
+  if (start >= signal.begin && start + n() <= signal.end()) {
+    const float* from = signal.samples.data() + (start - signal.begin);
     for (std::int64_t i = 0; i < n(); ++i)
       to[i * kPairs] = window[static_cast<std::size_t>(i)] * static_cast<double>(from[i]);
   } else {
@@ -170,29 +172,40 @@ void LogMel::Impl::log_energies(const Signal& signal, std::int64_t frame, std::i
   }
 }
 
-Tensor LogMel::Impl::compute(Context& ctx, const Signal& signal) const {
-  const StageScope scope(ctx, "log-mel");
-  const std::int64_t all = frames(signal.length), sounding = sounding_frames(signal);
-  Tensor out = ctx.empty({all, mels});
-  float* data = out.data();
-  const std::int64_t blocks = (all + kBlock - 1) / kBlock;
+float LogMel::Impl::energies(Context& ctx, const Signal& signal, std::int64_t first,
+                             std::int64_t count, float* out) const {
+  const std::int64_t sounding = std::clamp(sounding_frames(signal) - first, std::int64_t{0}, count);
+  const std::int64_t blocks = (count + kBlock - 1) / kBlock;
   std::vector<float> loudest(static_cast<std::size_t>(blocks), kFloorLog);
   ctx.parallel_for(blocks, [&](std::int64_t block) {
     Scratch scratch(n());
-    const std::int64_t begin = block * kBlock, end = std::min(begin + kBlock, all);
+    const std::int64_t begin = block * kBlock, end = std::min(begin + kBlock, count);
     for (std::int64_t f = begin; f < std::min(end, sounding); f += kLanes) {
-      log_energies(signal, f, std::min({kLanes, end - f, sounding - f}), scratch, data + f * mels);
+      log_energies(signal, first + f, std::min({kLanes, end - f, sounding - f}), scratch,
+                   out + f * mels);
     }
-    std::fill(data + std::clamp(sounding, begin, end) * mels, data + end * mels, kFloorLog);
+    std::fill(out + std::clamp(sounding, begin, end) * mels, out + end * mels, kFloorLog);
     loudest[static_cast<std::size_t>(block)] =
-        *std::max_element(data + begin * mels, data + end * mels);
+        *std::max_element(out + begin * mels, out + end * mels);
   });
-  const float least = *std::max_element(loudest.begin(), loudest.end()) - kRange;
-  ctx.parallel_for(blocks, [&](std::int64_t block) {
-    const std::int64_t begin = block * kBlock * mels,
-                       end = std::min((block + 1) * kBlock, all) * mels;
-    for (std::int64_t i = begin; i < end; ++i) data[i] = (std::max(data[i], least) + 4) / 4;
+  return loudest.empty() ? kFloorLog : *std::max_element(loudest.begin(), loudest.end());
+}
+
+void LogMel::Impl::scale(Context& ctx, float loudest, Tensor& out) {
+  constexpr std::int64_t kPiece = 1 << 14;
+  const float least = loudest - kRange;
+  float* data = out.data();
+  ctx.parallel_for((out.numel() + kPiece - 1) / kPiece, [&](std::int64_t piece) {
+    const std::int64_t end = std::min((piece + 1) * kPiece, out.numel());
+    for (std::int64_t i = piece * kPiece; i < end; ++i)
+      data[i] = (std::max(data[i], least) + 4) / 4;
   });
+}
+
+Tensor LogMel::Impl::compute(Context& ctx, const Signal& signal) const {
+  const StageScope scope(ctx, "log-mel");
+  Tensor out = ctx.empty({frames(signal.length), mels});
+  scale(ctx, energies(ctx, signal, 0, out.dim(0), out.data()), out);
   return out;
 }
 
@@ -202,7 +215,7 @@ LogMel::LogMel(const Config& preprocessor_config)
 Tensor LogMel::operator()(Context& ctx, std::span<const float> samples) const {
   const std::int64_t length = impl_->window_samples;
   const auto used = std::min(samples.size(), static_cast<std::size_t>(length));
-  return impl_->compute(ctx, {samples.first(used), length});
+  return impl_->compute(ctx, {{samples.first(used), 0, length}});
 }
 
 Tensor LogMel::whole(Context& ctx, std::span<const float> samples) const {
@@ -210,12 +223,30 @@ Tensor LogMel::whole(Context& ctx, std::span<const float> samples) const {
   if (impl_->frames(length) < 1) {
     throw ArgumentError(concat("log-mel: ", length, " samples are less than one frame of ", hop()));
   }
-  return impl_->compute(ctx, {samples, length});
+  return impl_->compute(ctx, {{samples, 0, length}});
 }
 
+float LogMel::loudest(Context& ctx, const Piece& piece, std::int64_t first,
+                      std::int64_t count) const {
+  const StageScope scope(ctx, "log-mel");
+  Tensor logs = ctx.empty({count, mels()});
+  return impl_->energies(ctx, {piece}, first, count, logs.data());
+}
+
+Tensor LogMel::part(Context& ctx, const Piece& piece, std::int64_t first, std::int64_t count,
+                    float loudest) const {
+  const StageScope scope(ctx, "log-mel");
+  Tensor out = ctx.empty({count, mels()});
+  impl_->energies(ctx, {piece}, first, count, out.data());
+  Impl::scale(ctx, loudest, out);
+  return out;
+}
+
+std::int64_t LogMel::frames_of(std::int64_t samples) const { return impl_->frames(samples); }
 std::int64_t LogMel::mels() const { return impl_->mels; }
 std::int64_t LogMel::frames() const { return impl_->frames(impl_->window_samples); }
 std::int64_t LogMel::samples_per_window() const { return impl_->window_samples; }
 std::int64_t LogMel::hop() const { return impl_->hop; }
+std::int64_t LogMel::n_fft() const { return impl_->n(); }
 
 }  // namespace tessera::audio

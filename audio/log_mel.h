@@ -30,10 +30,28 @@ class LogMel {
   /// for less than one hop.
   Tensor whole(Context& ctx, std::span<const float> samples) const;
 
+  /// Part of a sound of `length` samples: those from `begin` on, with as many before and after the
+  /// frames asked for as these reach to (n_fft / 2 on both sides, or the sound's end).
+  struct Piece {
+    std::span<const float> samples;
+    std::int64_t begin, length;
+  };
+  /// Frames are transformed in groups of so many, which decides their last bits: parts that are to
+  /// have the same as whole() begin and end with a group (or the sound).
+  static constexpr std::int64_t kGroup = 8;
+  /// The loudest log10 energy of frames [first, first + count) of a sound, and these frames ->
+  /// [count, mels()], given the loudest of all. What whole() computes, in pieces.
+  float loudest(Context& ctx, const Piece& piece, std::int64_t first, std::int64_t count) const;
+  Tensor part(Context& ctx, const Piece& piece, std::int64_t first, std::int64_t count,
+              float loudest) const;
+  /// Frames of a whole sound of so many samples.
+  std::int64_t frames_of(std::int64_t samples) const;
+
   std::int64_t mels() const;
   std::int64_t frames() const;              ///< of one window: 3000
   std::int64_t samples_per_window() const;  ///< 480000
   std::int64_t hop() const;                 ///< samples per frame: 160
+  std::int64_t n_fft() const;               ///< samples that a frame hears: 400
 
  private:
   struct Impl;

@@ -13,7 +13,7 @@ void Resampler::push(const AVFrame& frame) {
   ffmpeg::SampleSpec spec = ffmpeg::spec_of(frame);
   if (!swr_ || spec != spec_) start(frame, std::move(spec));
   const std::int64_t more = frame.nb_samples * kSampleRate / frame.sample_rate;
-  if (static_cast<std::int64_t>(samples.size()) + more > max_samples_) {
+  if (total() + more > max_samples_) {
     throw FormatError(concat("the sound is longer than the ", max_samples_ / kSampleRate,
                              " s that are allowed for it"));
   }
@@ -23,6 +23,17 @@ void Resampler::push(const AVFrame& frame) {
 void Resampler::finish() {
   if (swr_) convert(nullptr);
   swr_.reset();
+}
+
+void Resampler::take(float* to, std::int64_t n) {
+  const float* from = samples_.data() + (taken_ - gone_);
+  std::copy(from, from + n, to);
+  taken_ += n;
+  // What was taken goes as soon as it is more than what waits.
+  if (taken_ - gone_ > waiting()) {
+    samples_.erase(samples_.begin(), samples_.begin() + (taken_ - gone_));
+    gone_ = taken_;
+  }
 }
 
 void Resampler::start(const AVFrame& frame, ffmpeg::SampleSpec spec) {
@@ -53,12 +64,12 @@ void Resampler::convert(const AVFrame* frame) {
   const int count = frame ? frame->nb_samples : 0;
   auto* in = frame ? const_cast<const std::uint8_t**>(frame->extended_data) : nullptr;
   while (true) {
-    const std::size_t had = samples.size();
+    const std::size_t had = samples_.size();
     const int room = std::max(swr_get_out_samples(swr_.get(), count), 256);
-    samples.resize(had + static_cast<std::size_t>(room));
-    auto* out = reinterpret_cast<std::uint8_t*>(samples.data() + had);
+    samples_.resize(had + static_cast<std::size_t>(room));
+    auto* out = reinterpret_cast<std::uint8_t*>(samples_.data() + had);
     const int got = swr_convert(swr_.get(), &out, room, in, count);
-    samples.resize(had + static_cast<std::size_t>(std::max(got, 0)));
+    samples_.resize(had + static_cast<std::size_t>(std::max(got, 0)));
     if (got < 0) throw FormatError(concat("resampling failed: ", ffmpeg::error_text(got)));
     if (frame || got == 0) return;
   }

@@ -58,8 +58,11 @@ double seconds(std::int64_t duration, AVRational base) {
 }  // namespace
 
 Track::Track(ByteSource& source)
-    : io_(source.open()), frame_(av_frame_alloc()), packets_left_(100'000 + 2 * source.size()) {
-  if (!frame_) throw std::bad_alloc();
+    : io_(source.open()),
+      packet_(av_packet_alloc()),
+      frame_(av_frame_alloc()),
+      packets_left_(100'000 + 2 * source.size()) {
+  if (!packet_ || !frame_) throw std::bad_alloc();
   open_container(source);
   const int picked = pick_stream();
   if (picked < 0) {
@@ -139,24 +142,20 @@ void Track::open_decoder() {
   }
 }
 
-void Track::decode(Resampler& out) {
-  const ffmpeg::Owned<AVPacket> packet(av_packet_alloc());
-  if (!packet) throw std::bad_alloc();
-  int code = 0;
-  while ((code = av_read_frame(container_.get(), packet.get())) >= 0 || code == AVERROR(EAGAIN)) {
-    if (--packets_left_ < 0) {
-      code = AVERROR_INVALIDDATA;
-      break;
-    }
-    // An empty packet would mean the end to the decoder.
-    if (code >= 0 && packet->stream_index == stream_->index && packet->size > 0) {
-      feed(packet.get(), out);
-    }
-    av_packet_unref(packet.get());
+bool Track::decode(Resampler& out) {
+  int code = av_read_frame(container_.get(), packet_.get());
+  const bool more = code >= 0 || code == AVERROR(EAGAIN);
+  if (more && --packets_left_ < 0) code = AVERROR_INVALIDDATA;
+  // An empty packet would mean the end to the decoder.
+  if (code >= 0 && packet_->stream_index == stream_->index && packet_->size > 0) {
+    feed(packet_.get(), out);
   }
+  av_packet_unref(packet_.get());
+  if (more && packets_left_ >= 0) return true;
   if (code != AVERROR_EOF) note(code, out);
   feed(nullptr, out);
   out.finish();
+  return false;
 }
 
 // A null packet drains the decoder. Damaged packets are left out, as FFmpeg's own tools do.
@@ -175,7 +174,7 @@ void Track::feed(const AVPacket* packet, Resampler& out) {
 
 void Track::note(int code, const Resampler& out) {
   if (problems_++ > 0) return;
-  first_problem_seconds_ = static_cast<double>(out.samples.size()) / kSampleRate;
+  first_problem_seconds_ = static_cast<double>(out.total()) / kSampleRate;
   first_problem_ = ffmpeg::error_text(code);
 }
 

@@ -16,8 +16,8 @@ class Track {
   /// name the file.
   explicit Track(ByteSource& source);
 
-  /// Decodes to the end, or as far as it goes.
-  void decode(Resampler& out);
+  /// Decodes the next packet; false: that was the end, or as far as it goes.
+  bool decode(Resampler& out);
 
   /// What went wrong while decoding; empty: nothing.
   std::string problem() const;
@@ -35,6 +35,7 @@ class Track {
   ffmpeg::Owned<AVIOContext> io_;
   ffmpeg::Owned<AVFormatContext> container_;
   ffmpeg::Owned<AVCodecContext> decoder_;
+  ffmpeg::Owned<AVPacket> packet_;
   ffmpeg::Owned<AVFrame> frame_;
   AVStream* stream_ = nullptr;
   double declared_seconds_ = 0;

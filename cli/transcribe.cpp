@@ -18,19 +18,29 @@ struct Options {
   bool timestamps = false, condition = false;
 };
 
-audio::Sound load(const Options& o, const std::string& file) {
-  if (o.pcm.empty()) return load_sound(file);
-  const std::string bytes = file == "-" ? read_stdin(kMostInput) : read_text_file(file);
+/// A sound and, where it came through standard input, its bytes.
+struct Input {
+  std::string bytes;
+  std::unique_ptr<audio::SoundStream> sound;
+};
+
+Input open(const Options& o, const std::string& file) {
   const auto format = o.pcm == "s16le" ? audio::PcmFormat::s16le : audio::PcmFormat::f32le;
-  try {
-    return audio::from_pcm(bytes_of(bytes), format, o.rate, o.channels);
-  } catch (const FormatError& error) {
-    throw FormatError(concat(file == "-" ? "standard input" : file, ": ", error.what()));
+  Input input;
+  if (file != "-") {
+    input.sound =
+        o.pcm.empty() ? audio::open_sound(file) : audio::open_pcm(file, format, o.rate, o.channels);
+    return input;
   }
+  input.bytes = read_stdin(kMostInput);
+  const auto bytes = bytes_of(input.bytes);
+  const std::string name = "standard input";
+  input.sound = o.pcm.empty() ? audio::open_sound(bytes, name)
+                              : audio::open_pcm(bytes, name, format, o.rate, o.channels);
+  return input;
 }
 
-Json to_json(const std::string& file, const fusion::Transcript& t, double seconds,
-             const Stopwatch& watch) {
+Json to_json(const std::string& file, const fusion::Transcript& t, const Stopwatch& watch) {
   Json segments = Json::array();
   for (const fusion::Segment& s : t.segments) {
     segments.push_back({{"start", s.start}, {"end", s.end}, {"text", s.text}, {"ids", s.ids}});
@@ -40,7 +50,7 @@ Json to_json(const std::string& file, const fusion::Transcript& t, double second
           {"ids", t.ids},
           {"language", t.language},
           {"segments", segments},
-          {"duration", seconds},
+          {"duration", t.seconds},
           {"stop_reason", text::name_of(t.stop_reason)},
           {"timings", watch.json(t.timings)}};
 }
@@ -53,29 +63,33 @@ void transcribe_file(const Options& o, fusion::Session& session,
                      const fusion::TranscribeOptions& options, Stopwatch& watch,
                      const std::string& file) {
   const bool several = o.files.size() > 1;
-  const audio::Sound sound = watch.time("load", [&] { return load(o, file); });
-  if (!sound.warning.empty()) report(concat(file, ": ", sound.warning));
-  Progress progress("transcribe", "s", sound.seconds() > 30);
-  progress.show(0, sound.seconds());
+  const Input input = watch.time("load", [&] { return open(o, file); });
+  std::optional<Progress> progress;
   const bool lines = o.timestamps && !o.common.json;
   if (lines && several) print_line(concat(file, ":"));
   fusion::TranscribeHooks hooks;
-  hooks.on_progress = [&](double done, double total) { progress.show(done, total); };
+  hooks.on_start = [&](double seconds) {
+    const std::string warning = input.sound->warning();
+    if (!warning.empty()) report(concat(file, ": ", warning));
+    progress.emplace("transcribe", "s", seconds > 30);
+    progress->show(0, seconds);
+  };
+  hooks.on_progress = [&](double done, double total) { progress->show(done, total); };
   if (lines) {
     hooks.on_segment = [&](const fusion::Segment& s) {
-      progress.clear();
+      progress->clear();
       print_line(segment_line(s));
     };
   }
-  const fusion::Transcript t = fusion::transcribe(session, sound.samples, options, hooks);
-  progress.clear();
+  const fusion::Transcript t = fusion::transcribe(session, *input.sound, options, hooks);
+  if (progress) progress->clear();
   if (t.stop_reason == text::StopReason::cancelled) {
     report(concat(file, ": interrupted; the text ends at ",
                   clock_time(t.segments.empty() ? 0 : t.segments.back().end)));
     if (t.segments.empty()) return;
   }
   if (o.common.json) {
-    print_json(to_json(file, t, sound.seconds(), watch));
+    print_json(to_json(file, t, watch));
   } else if (!lines) {
     print_line(several ? concat(file, "\t", t.text) : t.text);
   }

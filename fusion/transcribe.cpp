@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "audio/streamed_log_mel.h"
 #include "core/error.h"
 #include "core/profile.h"
 
@@ -16,16 +17,26 @@ constexpr std::int64_t kInputStride = 2;
 
 using Ids = std::vector<std::int32_t>;
 
+double seconds_of(std::int64_t samples) {
+  return static_cast<double>(samples) / audio::kSampleRate;
+}
+
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-/// Frames [seek, seek + count) of the log-mel, filled up with zeros to a whole window.
-Tensor cut_window(Context& ctx, const Tensor& mel, std::int64_t seek, std::int64_t count,
-                  std::int64_t frames) {
-  if (seek == 0 && count == frames && mel.dim(0) == frames) return mel;
+/// A sound's log-mel: its length, and window(seek, n) -> frames [seek, seek + n) [n, mels].
+struct Frames {
+  std::int64_t count;
+  double seconds;
+  std::function<Tensor(std::int64_t seek, std::int64_t n)> window;
+};
+
+/// Filled up with zeros to `frames`.
+Tensor whole_window(Context& ctx, const Tensor& mel, std::int64_t frames) {
+  if (mel.dim(0) == frames) return mel;
   Tensor window = ctx.empty({frames, mel.dim(1)});
-  float* end = std::copy_n(mel.data() + seek * mel.dim(1), count * mel.dim(1), window.data());
+  float* end = std::copy_n(mel.data(), mel.numel(), window.data());
   std::fill(end, window.data() + window.numel(), 0.0f);
   return window;
 }
@@ -47,28 +58,36 @@ class Whisper {
         sampling_(options.sampling.value_or(session.defaults("transcribe"))),
         frames_(model_.audio->frames()) {}
 
-  Transcript run(std::span<const float> samples) {
+  Transcript run(audio::SoundStream& sound) {
     Context& ctx = session_.context();
     const double start = now();
-    const auto window = static_cast<std::size_t>(model_.log_mel->samples_per_window());
-    const Tensor mel = [&] {
-      const PhaseScope phase(ctx, "encode");
-      return samples.size() <= window ? (*model_.log_mel)(ctx, samples)
-                                      : model_.log_mel->whole(ctx, samples);
+    audio::StreamedLogMel log_mel(*model_.log_mel, sound);
+    const bool heard = [&] {
+      const PhaseScope phase(ctx, "listen");
+      while (log_mel.listen(ctx)) {
+        if (session_.cancelled()) return false;
+      }
+      return true;
     }();
     out_.timings.encode = now() - start;
-    return run(mel, static_cast<double>(samples.size()) / audio::kSampleRate);
+    if (!heard) {
+      out_.stop_reason = text::StopReason::cancelled;
+      return std::move(out_);
+    }
+    return run(Frames{log_mel.frames(), log_mel.seconds(),
+                      [&](auto seek, auto n) { return log_mel.window(ctx, seek, n); }});
   }
 
-  Transcript run(const Tensor& mel /*[frames, mels]*/, double total_seconds) {
-    timestamps_ = options_.timestamps || mel.dim(0) > frames_;
-    total_ = total_seconds;
+  Transcript run(const Frames& sound) {
+    timestamps_ = options_.timestamps || sound.count > frames_;
+    out_.seconds = sound.seconds;
+    if (hooks_.on_start) hooks_.on_start(sound.seconds);
     std::int64_t seek = 0;
-    while (seek < mel.dim(0) && out_.stop_reason != text::StopReason::cancelled) {
-      const std::int64_t done = decode_window(mel, seek, std::min(frames_, mel.dim(0) - seek));
+    while (seek < sound.count && out_.stop_reason != text::StopReason::cancelled) {
+      const std::int64_t done = decode_window(sound, seek, std::min(frames_, sound.count - seek));
       seek += done;
       if (done > 0 && hooks_.on_progress)
-        hooks_.on_progress(std::min(seconds(seek), total_seconds), total_seconds);
+        hooks_.on_progress(std::min(seconds(seek), out_.seconds), out_.seconds);
     }
     finish();
     return std::move(out_);
@@ -128,17 +147,14 @@ class Whisper {
     return ids;
   }
 
-  Tensor encode(const Tensor& mel, std::int64_t seek, std::int64_t count) {
-    Context& ctx = session_.context();
-    const PhaseScope phase(ctx, "encode");
-    return model_.encode_frames(ctx, cut_window(ctx, mel, seek, count, frames_));
-  }
-
   /// Decodes one window and appends its segments; returns how many frames are done.
-  std::int64_t decode_window(const Tensor& mel, std::int64_t seek, std::int64_t count) {
+  std::int64_t decode_window(const Frames& sound, std::int64_t seek, std::int64_t count) {
     Context& ctx = session_.context();
     const double start = now();
-    const Tensor memory = encode(mel, seek, count);
+    const Tensor memory = [&] {
+      const PhaseScope phase(ctx, "encode");
+      return model_.encode_frames(ctx, whole_window(ctx, sound.window(seek, count), frames_));
+    }();
     Ids prompt = previous_ids();
     const Ids own = start_ids(memory);
     prompt.insert(prompt.end(), own.begin(), own.end());
@@ -182,7 +198,8 @@ class Whisper {
       const auto last =
           std::find_if(ids.rbegin(), ids.rend(), [this](auto id) { return is_timestamp(id); });
       if (last != ids.rend() && *last != tokens_.timestamp_begin) length = time_of(*last);
-      add_segment(offset, timestamps_ ? offset + length : std::min(offset + length, total_), ids);
+      add_segment(offset, timestamps_ ? offset + length : std::min(offset + length, out_.seconds),
+                  ids);
       return count;
     }
     const bool single_ending = n >= 2 && is_timestamp(ids[n - 1]) && !is_timestamp(ids[n - 2]);
@@ -234,13 +251,12 @@ class Whisper {
   text::SamplingOptions sampling_;
   std::int64_t frames_;
   bool timestamps_ = false;
-  double total_ = 0;  // seconds of sound
   Ids start_;
   Transcript out_;
 };
 
 /// Checkpoints without Whisper's special tokens: one window after the other.
-Transcript window_by_window(Session& session, std::span<const float> samples,
+Transcript window_by_window(Session& session, audio::SoundStream& sound,
                             const TranscribeOptions& options, const TranscribeHooks& hooks) {
   if (!options.language.empty() || (!options.task.empty() && options.task != "transcribe")) {
     throw ArgumentError(concat(
@@ -248,25 +264,33 @@ Transcript window_by_window(Session& session, std::span<const float> samples,
         options.language.empty() ? options.task : options.language, "\""));
   }
   Transcript out;
-  const auto window = static_cast<std::size_t>(session.model().log_mel->samples_per_window());
-  const double total = static_cast<double>(samples.size()) / audio::kSampleRate;
-  for (std::size_t at = 0; at < samples.size(); at += window) {
-    const auto piece = samples.subspan(at, std::min(window, samples.size() - at));
+  const std::int64_t window = session.model().log_mel->samples_per_window();
+  std::vector<float> samples(static_cast<std::size_t>(window));
+  std::int64_t total = 0, got = window;
+  while (got == window && !session.cancelled()) total += got = sound.read(samples.data(), window);
+  if (total == 0) throw ArgumentError("there is no sound: not one sample");
+  out.seconds = seconds_of(total);
+  if (hooks.on_start) hooks.on_start(out.seconds);
+  if (total > window) sound.rewind();  // else it is here already
+  for (std::int64_t at = 0; at < total; at += window) {
+    samples.resize(static_cast<std::size_t>(std::min(window, total - at)));
+    const auto piece = static_cast<std::int64_t>(samples.size());
+    if (total > window && sound.read(samples.data(), piece) < piece)
+      throw IoError(
+          concat("the sound became shorter while it was read: it had ", out.seconds, " s"));
     Prompt prompt;
-    prompt.emplace_back(Sound{{piece.begin(), piece.end()}, {}});
+    prompt.emplace_back(Sound{samples, {}});
     const Result result = session.generate(prompt, {"transcribe", options.sampling});
     out.timings += result.timings;
     out.stop_reason = result.stop_reason;
     if (result.stop_reason == text::StopReason::cancelled) break;
-    const double start = static_cast<double>(at) / audio::kSampleRate;
-    const double end = start + static_cast<double>(piece.size()) / audio::kSampleRate;
-    out.windows.push_back(
-        {static_cast<std::int64_t>(at) / session.model().log_mel->hop(), {}, result.ids});
+    const double start = seconds_of(at), end = seconds_of(at + piece);
+    out.windows.push_back({at / session.model().log_mel->hop(), {}, result.ids});
     out.segments.push_back({start, end, result.text, result.ids});
     out.ids.insert(out.ids.end(), result.ids.begin(), result.ids.end());
     out.text += result.text;
     if (hooks.on_segment) hooks.on_segment(out.segments.back());
-    if (hooks.on_progress) hooks.on_progress(end, total);
+    if (hooks.on_progress) hooks.on_progress(end, out.seconds);
   }
   out.text = strip(out.text);
   return out;
@@ -274,16 +298,20 @@ Transcript window_by_window(Session& session, std::span<const float> samples,
 
 }  // namespace
 
-Transcript transcribe(Session& session, std::span<const float> samples,
-                      const TranscribeOptions& options, const TranscribeHooks& hooks) {
+Transcript transcribe(Session& session, audio::SoundStream& sound, const TranscribeOptions& options,
+                      const TranscribeHooks& hooks) {
   const Model& model = session.model();
   if (!model.audio || !model.log_mel || !model.decoder) {
     throw UnsupportedError(
         concat(model.path.string(), ": this checkpoint has no sound tower and can't transcribe"));
   }
-  if (samples.empty()) throw ArgumentError("there is no sound to transcribe");
-  if (model.speech) return Whisper(session, options, hooks).run(samples);
-  return window_by_window(session, samples, options, hooks);
+  if (model.speech) return Whisper(session, options, hooks).run(sound);
+  return window_by_window(session, sound, options, hooks);
+}
+
+Transcript transcribe(Session& session, std::span<const float> samples,
+                      const TranscribeOptions& options, const TranscribeHooks& hooks) {
+  return transcribe(session, *audio::open_samples(samples), options, hooks);
 }
 
 Transcript transcribe_frames(Session& session, const Tensor& log_mel,
@@ -293,7 +321,9 @@ Transcript transcribe_frames(Session& session, const Tensor& log_mel,
         concat(session.model().path.string(), ": only Whisper checkpoints transcribe a log-mel"));
   }
   const double total = static_cast<double>(log_mel.dim(0)) * kTimePrecision / kInputStride;
-  return Whisper(session, options, hooks).run(log_mel, total);
+  return Whisper(session, options, hooks).run(Frames{log_mel.dim(0), total, [&](auto seek, auto n) {
+                                                       return log_mel.slice(seek, seek + n);
+                                                     }});
 }
 
 std::vector<std::int32_t> prompt_ids(const Model& model, const std::string& text) {

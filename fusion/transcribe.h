@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "audio/sound_stream.h"
 #include "fusion/session.h"
 
 namespace tessera::fusion {
@@ -32,6 +33,7 @@ struct Window {
 };
 
 struct Transcript {
+  double seconds = 0;  ///< of sound
   std::string text;
   std::string language;           ///< "en"; empty where the model does not say
   std::vector<std::int32_t> ids;  ///< of all windows, timestamps included where they were made
@@ -43,6 +45,8 @@ struct Transcript {
 };
 
 struct TranscribeHooks {
+  /// The sound was read to its end once: so many seconds, and its warning() is known.
+  std::function<void(double seconds)> on_start;
   std::function<void(const Segment&)> on_segment;              ///< as soon as it is final
   std::function<void(double done, double total)> on_progress;  ///< seconds of sound
 };
@@ -51,7 +55,9 @@ struct TranscribeHooks {
 /// (sound of more than one window is decoded with timestamps, window by window, each starting where
 /// the last finished segment ended). Others (`tessera`): one window after the other. Throws
 /// UnsupportedError where the model can't take sound, ArgumentError for languages and tasks it does
-/// not know.
+/// not know, or no sound at all. A stream is read twice; memory does not grow with its length.
+Transcript transcribe(Session& session, audio::SoundStream& sound,
+                      const TranscribeOptions& options = {}, const TranscribeHooks& hooks = {});
 Transcript transcribe(Session& session, std::span<const float> samples,
                       const TranscribeOptions& options = {}, const TranscribeHooks& hooks = {});
 
