@@ -39,10 +39,11 @@ void CommonOptions::add_to(CLI::App& command, bool default_model) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   command
-      .add_option("--dtype", dtype,
-                  "Number format of the matrix products: f32 (auto) is exact, int8 is faster, int4 "
-                  "is smaller "
-                  "and fastest word by word")
+      .add_option(
+          "--dtype", dtype,
+          "Number format of the matrix products: as the checkpoint has it (auto: int8 or int4 "
+          "where it is quantised, else f32), f32 is exact, int8 is faster, int4 is smaller "
+          "and fastest word by word")
       ->check(CLI::IsMember({"auto", "f32", "int8", "int4"}))
       ->capture_default_str();
   command.add_flag("--json", json, "Print one JSON object a line");
@@ -58,9 +59,10 @@ ContextOptions CommonOptions::context() const {
 }
 
 std::shared_ptr<const fusion::Model> CommonOptions::open() const {
-  const Precision precision = dtype == "int8"   ? Precision::int8
+  const Precision precision = dtype == "f32"    ? Precision::f32
+                              : dtype == "int8" ? Precision::int8
                               : dtype == "int4" ? Precision::int4
-                                                : Precision::f32;
+                                                : Precision::as_stored;
   const auto opened =
       fusion::Model::open(model.empty() ? fusion::default_model() : std::filesystem::path(model),
                           {.precision = precision});

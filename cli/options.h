@@ -15,7 +15,7 @@ namespace tessera::cli {
 struct CommonOptions {
   std::string model;  ///< empty: the default model
   int threads = 0;
-  std::string dtype = "auto";  ///< "auto" is f32
+  std::string dtype = "auto";  ///< "auto" is what the checkpoint has
   bool json = false, timings = false, verbose = false;
 
   void add_to(CLI::App& command, bool default_model);

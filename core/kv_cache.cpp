@@ -49,8 +49,12 @@ void KvCache::truncate(std::int64_t length) {
 KvCache KvCache::clone() const {
   KvCache copy = *this;
   for (Layer& layer : copy.layers_) {
-    if (layer.k_) layer.k_ = layer.k_.clone();
-    if (layer.v_) layer.v_ = layer.v_.clone();
+    for (Tensor* rows : {&layer.k_, &layer.v_}) {
+      const Tensor shared = *rows;
+      if (!shared) continue;
+      *rows = Tensor::empty(shared.shape());
+      write_rows(*rows, 0, shared.slice(0, layer.length_));
+    }
   }
   return copy;
 }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/kernels/integer.h"
 #include "core/kernels/matmul.h"
 #include "core/kernels/quantized.h"
 #include "core/layers.h"
@@ -71,6 +72,16 @@ void check_matrix(const Tensor& weight) {
     throw ShapeError(tessera::concat("a weight matrix of shape ", weight.shape().str()));
 }
 
+/// Bits of a number in the products; 0: f32.
+int bits_of(const StackedMatrix& source, Precision precision) {
+  if (precision != Precision::as_stored)
+    return precision == Precision::f32 ? 0 : precision == Precision::int8 ? 8 : 4;
+  const auto all = [&](const auto& holds) { return std::ranges::all_of(source.parts, holds); };
+  if (all([](const StoredMatrix& m) { return m.weight.dtype() == DType::i8; })) return 8;
+  return all([](const StoredMatrix& m) { return m.bits == 4 && m.group() == kernels::kGroup; }) ? 4
+                                                                                                : 0;
+}
+
 /// A packed weight is not read from the file again: its pages need not stay in memory beside it.
 void release_if_large(const Weights& w, std::size_t bytes) {
   if (bytes >= std::size_t{1} << 20) w.release_pages();
@@ -81,11 +92,10 @@ void release_if_large(const Weights& w, std::size_t bytes) {
 struct Linear::Impl {
   Impl(const StackedMatrix& source, Tensor bias_, Precision precision) : bias(std::move(bias_)) {
     for (const StoredMatrix& part : source.parts) check_matrix(part.weight);
-    if (precision == Precision::f32) {
-      plain = kernels::PackedMatrix::pack(source);
+    if (const int bits = bits_of(source, precision)) {
+      quantized.emplace(kernels::QuantizedMatrix::pack(source, bits));
     } else {
-      quantized.emplace(
-          kernels::QuantizedMatrix::pack(source, precision == Precision::int8 ? 8 : 4));
+      plain = kernels::PackedMatrix::pack(source);
     }
   }
   explicit Impl(InPlaceMatrix matrix) : in_place(std::move(matrix)) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <future>
 #include <set>
 
 #include "core/error.h"
@@ -77,16 +78,21 @@ std::shared_ptr<const Model> Model::open(const fs::path& directory, const OpenOp
   model->config = files.config;
   model->generation_config = files.generation_config;
   model->family = files.config.string("model_type");
-  // The tokenizer comes first: what parsing takes is given back before the weights need memory. An
-  // image tower alone has no use for the one of the text tower it was published with.
+  // The tokenizer is read beside the weights. An image tower alone has no use for the one of the
+  // text tower it was published with.
   const bool tower_alone = find_family(vision::families(), model->family) != nullptr;
-  if (!tower_alone && has_tokenizer(directory)) model->tokenizer = text::Tokenizer::open(directory);
+  std::future<text::Tokenizer> tokenizer;
+  if (!tower_alone && has_tokenizer(directory)) {
+    tokenizer = std::async(std::launch::async | std::launch::deferred,
+                           [&] { return text::Tokenizer::open(directory); });
+  }
   const auto all = families();
   if (const ModelFamily* family = find_family(all, model->family)) {
     family->load(files, *model);
   } else {
     load_single(files, *model);
   }
+  if (tokenizer.valid()) model->tokenizer = tokenizer.get();
   if (model->decoder && !model->tokenizer) {
     throw IoError(
         concat(directory.string(), ": has no tokenizer.json (nor vocab.json and merges.txt)"));

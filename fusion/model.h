@@ -34,7 +34,7 @@ struct Task {
 };
 
 struct OpenOptions {
-  Precision precision = Precision::f32;  ///< of matrix products; int4: towers stay at int8
+  Precision precision = Precision::as_stored;  ///< of matrix products; int4: towers stay at int8
 };
 
 /// A whole checkpoint, opened: towers, projectors, decoder, and what is needed to go from files to

@@ -33,7 +33,9 @@ class BeamSearch {
   std::vector<Generated> run(Tensor logits);
 
  private:
-  std::vector<Choice> choices_of(std::size_t beam, std::span<float> logits);
+  std::vector<std::vector<Choice>> choices_of_beams(Tensor& logits);
+  std::vector<Choice> choices_of(std::size_t beam, const std::vector<Candidate>& candidates,
+                                 const std::vector<float>& raw);
   std::vector<Choice> best_choices(Tensor& logits);
   void take(const std::vector<Choice>& choices);
   std::optional<StopReason> end_of(const std::vector<std::int32_t>& ids) const;
@@ -65,15 +67,38 @@ BeamSearch::BeamSearch(const Decoding& decoding, KvCache cache)
   beams_.push_back({{}, {}, 0, std::move(cache)});
 }
 
-std::vector<Choice> BeamSearch::choices_of(std::size_t beam, std::span<float> logits) {
-  const auto total = static_cast<float>(log_sum_exp(logits));
-  for (float& x : logits) x -= total;
-  std::vector<float> raw;
-  if (d_.options.log_probabilities) raw.assign(logits.begin(), logits.end());
-  d_.process(beams_[beam].ids, logits);
-  std::vector<Choice> choices;
+/// What every beam may go on with, of its row of log-probabilities. The rows' own work is shared
+/// among the threads; whoever changes logits from outside is called from this one.
+std::vector<std::vector<Choice>> BeamSearch::choices_of_beams(Tensor& logits) {
+  const auto count = static_cast<std::int64_t>(beams_.size());
+  std::vector<std::vector<float>> raw(beams_.size());
+  std::vector<std::vector<Candidate>> candidates(beams_.size());
+  d_.ctx.parallel_for(count, [&](std::int64_t b) {
+    const std::span<float> own = row(logits, static_cast<std::size_t>(b));
+    const auto total = static_cast<float>(log_sum_exp(own));
+    for (float& x : own) x -= total;
+  });
+  for (std::size_t b = 0; b < beams_.size(); ++b) {
+    const std::span<float> own = row(logits, b);
+    if (d_.options.log_probabilities) raw[b].assign(own.begin(), own.end());
+    d_.process(beams_[b].ids, own);
+  }
   const auto at_least = static_cast<std::int64_t>(1 + end_tokens_);
-  for (const Candidate& c : warp_logits(filter_, logits, at_least)) {
+  d_.ctx.parallel_for(count, [&](std::int64_t b) {
+    const auto beam = static_cast<std::size_t>(b);
+    candidates[beam] = warp_logits(filter_, row(logits, beam), at_least);
+  });
+  std::vector<std::vector<Choice>> choices;
+  for (std::size_t b = 0; b < beams_.size(); ++b)
+    choices.push_back(choices_of(b, candidates[b], raw[b]));
+  return choices;
+}
+
+std::vector<Choice> BeamSearch::choices_of(std::size_t beam,
+                                           const std::vector<Candidate>& candidates,
+                                           const std::vector<float>& raw) {
+  std::vector<Choice> choices;
+  for (const Candidate& c : candidates) {
     Choice choice{beam, c.id, c.logit + beams_[beam].score, 0, 0};
     choice.rank_by = static_cast<double>(choice.score);
     // Gumbel's noise: the order is that of drawing from softmax(scores) without putting back.
@@ -88,10 +113,8 @@ std::vector<Choice> BeamSearch::choices_of(std::size_t beam, std::span<float> lo
 std::vector<Choice> BeamSearch::best_choices(Tensor& logits) {
   const StageScope scope(d_.ctx, "sampling");
   std::vector<Choice> all;
-  for (std::size_t b = 0; b < beams_.size(); ++b) {
-    const std::vector<Choice> own = choices_of(b, row(logits, b));
+  for (const std::vector<Choice>& own : choices_of_beams(logits))
     all.insert(all.end(), own.begin(), own.end());
-  }
   std::ranges::stable_sort(all, std::greater<>(), &Choice::rank_by);
   all.resize(std::min(all.size(), (1 + end_tokens_) * width_));
   return all;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/kernels/vector.h"
 #include "text/decoding.h"
 
 namespace tessera::text {
@@ -231,8 +232,8 @@ double log_sum_exp(std::span<const float> x) {
   float largest = kForbidden;
   for (const float value : x) largest = std::max(largest, value);
   if (largest == kForbidden) return static_cast<double>(kForbidden);
-  double sum = 0;
-  for (const float value : x) sum += static_cast<double>(std::exp(value - largest));
+  const double sum =
+      kernels::vector_kernels().sum_exp(x.data(), static_cast<std::int64_t>(x.size()), largest);
   return static_cast<double>(largest) + std::log(sum);
 }
 

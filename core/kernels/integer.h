@@ -15,7 +15,7 @@ namespace tessera::kernels {
 /// Numbers of a column that share a scale, with 4 bits.
 constexpr std::int64_t kGroup = 32;
 /// Most rows of few_rows8 and few_rows4.
-constexpr std::int64_t kFewIntegerRows = 4;
+constexpr std::int64_t kFewIntegerRows = 6;
 
 /// Rows of quantised activations: [rows, k], row stride lda, and what one unit is worth in each
 /// row.

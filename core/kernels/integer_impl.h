@@ -36,6 +36,18 @@ TESSERA_INLINE IntVec multiply_pairs(ShortVec a, ShortVec b) {
 #endif
 }
 
+/// Bytes to 16 bits (which GCC's own conversion does in five steps where one instruction will do).
+TESSERA_INLINE ShortVec widened(const std::int8_t* p) {
+  const ByteVec bytes = load_as<ByteVec>(p);
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BW__)
+  return (ShortVec)_mm512_cvtepi8_epi16((__m256i)bytes);
+#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+  return (ShortVec)_mm256_cvtepi8_epi16((__m128i)bytes);
+#else
+  return __builtin_convertvector(bytes, ShortVec);
+#endif
+}
+
 /// Two neighbouring 16-bit numbers in every lane.
 TESSERA_INLINE ShortVec splat_pair(const std::int16_t* p) {
   std::int32_t pair;
@@ -82,7 +94,7 @@ float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float li
 
 void widen8(const std::int8_t* panel, std::int64_t k, std::int16_t* to) {
   for (std::int64_t i = 0; i < k * kPanel; i += 2 * kLanes) {
-    const ShortVec wide = __builtin_convertvector(load_as<ByteVec>(panel + i), ShortVec);
+    const ShortVec wide = widened(panel + i);
     __builtin_memcpy(to + i, &wide, sizeof wide);
   }
 }
@@ -158,9 +170,8 @@ TESSERA_INLINE void rows_times_bytes(const IntegerRows& rows, const std::int8_t*
   for (std::int64_t i = 0; i < k; i += 2) {
 #pragma GCC unroll 2
     for (std::int64_t v = 0; v < 2; ++v) {
-      const ShortVec w =
-          __builtin_convertvector(load_as<ByteVec>(panel + i * kPanel + v * 2 * kLanes), ShortVec);
-#pragma GCC unroll 4
+      const ShortVec w = widened(panel + i * kPanel + v * 2 * kLanes);
+#pragma GCC unroll 6
       for (std::int64_t r = 0; r < kCount; ++r)
         acc[r][v] += multiply_pairs(splat_pair(rows.a + r * rows.lda + i), w);
     }
@@ -182,8 +193,12 @@ void few_rows8(const IntegerRows& rows, std::int64_t m, const std::int8_t* panel
       return rows_times_bytes<2>(rows, panel, scales, k, sums);
     case 3:
       return rows_times_bytes<3>(rows, panel, scales, k, sums);
-    default:
+    case 4:
       return rows_times_bytes<4>(rows, panel, scales, k, sums);
+    case 5:
+      return rows_times_bytes<5>(rows, panel, scales, k, sums);
+    default:
+      return rows_times_bytes<6>(rows, panel, scales, k, sums);
   }
 }
 
@@ -232,8 +247,13 @@ void few_rows4(const IntegerRows& rows, std::int64_t m, const NibblePanel& panel
       return rows_times_nibbles<2>(rows, panel, k, sums);
     case 3:
       return rows_times_nibbles<3>(rows, panel, k, sums);
-    default:
+    case 4:
       return rows_times_nibbles<4>(rows, panel, k, sums);
+    default:  // more sums than registers would hold: in two goes
+      few_rows4(rows, 3, panel, k, sums);
+      return few_rows4(
+          {rows.a + 3 * rows.lda, rows.lda, rows.scales + 3, rows.group_sums + 3 * (k / kGroup)},
+          m - 3, panel, k, sums + 3 * kPanel);
   }
 }
 

@@ -36,6 +36,18 @@ double nibble_error(const float* x, std::int64_t count, const Nibbles& n, std::u
   return error;
 }
 
+/// A panel of 8-bit columns (integer.h) from `count` of them, the rest zeros: 16 bits at a time.
+void fill_panel(const std::int8_t* const* rows, std::int64_t count, std::int64_t columns,
+                std::int64_t k, std::int8_t* to) {
+  for (std::int64_t c = 0; c + 2 <= k; c += 2, to += 2 * columns) {
+    for (std::int64_t j = 0; j < count; ++j) std::memcpy(to + 2 * j, rows[j] + c, 2);
+    std::memset(to + 2 * count, 0, static_cast<std::size_t>(2 * (columns - count)));
+  }
+  if (k % 2 == 0) return;
+  std::memset(to, 0, static_cast<std::size_t>(2 * columns));
+  for (std::int64_t j = 0; j < count; ++j) to[2 * j] = rows[j][k - 1];
+}
+
 }  // namespace
 
 float quantize8(const float* x, std::int64_t k, std::int8_t* q) {
@@ -96,22 +108,26 @@ std::int64_t QuantizedMatrix::bytes() const {
 void QuantizedMatrix::pack8(const StackedMatrix& source) {
   const std::int64_t columns = kernels().columns, padded_n = round_up(n_, columns);
   padded_k_ = round_up(k_, 2);
-  data_ = Tensor::zeros({padded_n, padded_k_}, DType::i8);
+  data_ = Tensor::empty({padded_n, padded_k_}, DType::i8);
   scales_ = Tensor::zeros({padded_n});
   std::vector<float> row(static_cast<std::size_t>(k_));
-  std::vector<std::int8_t> numbers(row.size());
-  for (std::int64_t j = 0; j < n_; ++j) {
-    const auto [part, at] = source.find(j);
-    const std::int8_t* q = numbers.data();
-    if (part->weight.dtype() == DType::i8 && part->weight.is_contiguous()) {
-      q = part->weight.data<std::int8_t>() + at * k_;
-      scales_.data()[j] = part->scales.data()[at];
-    } else {
-      part->row(at, row.data());
-      scales_.data()[j] = quantize8(row.data(), k_, numbers.data());
+  std::vector<std::int8_t> numbers(static_cast<std::size_t>(columns * k_));
+  std::vector<const std::int8_t*> rows(static_cast<std::size_t>(columns));
+  for (std::int64_t first = 0; first < n_; first += columns) {
+    const std::int64_t count = std::min(columns, n_ - first);
+    for (std::int64_t j = 0; j < count; ++j) {
+      const auto [part, at] = source.find(first + j);
+      std::int8_t* own = numbers.data() + j * k_;
+      rows[static_cast<std::size_t>(j)] = own;
+      if (part->weight.dtype() == DType::i8 && part->weight.is_contiguous()) {
+        rows[static_cast<std::size_t>(j)] = part->weight.data<std::int8_t>() + at * k_;
+        scales_.data()[first + j] = part->scales.data()[at];
+      } else {
+        part->row(at, row.data());
+        scales_.data()[first + j] = quantize8(row.data(), k_, own);
+      }
     }
-    std::int8_t* to = data_.data<std::int8_t>() + j / columns * columns * padded_k_;
-    for (std::int64_t c = 0; c < k_; ++c) to[(c / 2 * columns + j % columns) * 2 + c % 2] = q[c];
+    fill_panel(rows.data(), count, columns, k_, data_.data<std::int8_t>() + first * padded_k_);
   }
 }
 

@@ -62,6 +62,8 @@ struct VectorKernels {
   void (*finish)(const Finish& finish);
   void (*add)(const float* a, const float* b, std::int64_t n, float* y);
   void (*multiply)(const float* a, const float* b, std::int64_t n, float* y);
+  /// The sum of e^(x[i] - largest), no x[i] being larger.
+  double (*sum_exp)(const float* x, std::int64_t n, float largest);
   /// y [2*half]: (x[i], x[i + half]) turned by the angle of cosine cos[i] and sine sin[i].
   void (*rotate)(const float* x, const float* cos, const float* sin, std::int64_t half, float* y);
   /// One to kFewRows rows of x [m, k] times a panel of 64 columns [k][64] -> sums [m][64].

@@ -52,6 +52,20 @@ void multiply(const float* a, const float* b, std::int64_t n, float* y) {
   for (; i < n; ++i) y[i] = a[i] * b[i];
 }
 
+double sum_exp(const float* x, std::int64_t n, float largest) {
+  constexpr std::int64_t kBlock = 512;  // numbers added as floats before they go to the total
+  double total = 0;
+  std::int64_t i = 0;
+  while (i + kLanes <= n) {
+    Vec sums{};
+    for (const std::int64_t end = n - i < kBlock ? n : i + kBlock; i + kLanes <= end; i += kLanes)
+      sums += exp_negative(load(x + i) - largest);
+    total += static_cast<double>(sum_of(sums));
+  }
+  for (; i < n; ++i) total += static_cast<double>(exp_negative(splat(x[i] - largest))[0]);
+  return total;
+}
+
 void rotate(const float* x, const float* cos, const float* sin, std::int64_t half, float* y) {
   const float* second = x + half;
   std::int64_t i = 0;

@@ -19,6 +19,7 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     finish,
     add,
     multiply,
+    sum_exp,
     rotate,
     few_rows_panel,
     few_rows_dot,

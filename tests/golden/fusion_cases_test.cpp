@@ -29,7 +29,7 @@ Tensor time_first(const Tensor& mel) {
 class WholeCheckpoint : public ::testing::TestWithParam<std::string> {
  protected:
   Case case_{GetParam()};
-  std::shared_ptr<const Model> model_ = Model::open(case_.dir());
+  std::shared_ptr<const Model> model_ = Model::open(case_.dir(), {.precision = Precision::f32});
   Session session_{model_};
 
   text::SamplingOptions sampling(const std::string& task, const golden::Generated& g) {

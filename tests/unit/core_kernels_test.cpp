@@ -107,6 +107,17 @@ TEST_P(VectorKernelsTest, Multiply) {
   }
 }
 
+TEST_P(VectorKernelsTest, SumOfExponentials) {
+  for (const std::int64_t n : {1, 3, 17, 511, 513, 1031, 51864}) {
+    Floats x = random_numbers(n, 1);
+    for (float& v : x) v = 8.0f * v - 8.0f;
+    x.back() = -std::numeric_limits<float>::infinity();
+    double expected = 0;
+    for (const float v : x) expected += std::exp(static_cast<double>(v));
+    EXPECT_NEAR(kernels_->sum_exp(x.data(), n, 0.0f), expected, 1e-6 * expected) << n << " numbers";
+  }
+}
+
 TEST_P(VectorKernelsTest, Rotate) {
   for (const std::int64_t half : kWidths) {
     const Floats x = random_numbers(2 * half, 1), angle = random_numbers(half, 2);
