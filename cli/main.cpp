@@ -30,9 +30,9 @@ int run(int argc, char** argv) {
       "Results go to standard output, all else to standard error.\n"
       "Exit codes: 0 done, 1 something failed, 2 wrong usage, 130 interrupted.");
   std::vector<std::pair<CLI::App*, cli::Run>> commands;
-  for (auto* add :
-       {cli::add_caption, cli::add_transcribe, cli::add_prompt, cli::add_generate,
-        cli::add_classify, cli::add_tokenize, cli::add_info, cli::add_bench, cli::add_perplexity}) {
+  for (auto* add : {cli::add_caption, cli::add_transcribe, cli::add_prompt, cli::add_generate,
+                    cli::add_classify, cli::add_tokenize, cli::add_info, cli::add_bench,
+                    cli::add_perplexity, cli::add_train}) {
     cli::Run work = add(app);
     commands.emplace_back(app.get_subcommands([](CLI::App*) { return true; }).back(),
                           std::move(work));

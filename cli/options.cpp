@@ -135,11 +135,14 @@ void SamplingFlags::apply(text::SamplingOptions& o) const {
   o.log_probabilities = log_probabilities;
 }
 
-InterruptGuard::InterruptGuard(fusion::Session& session) {
-  running = &session;
-  if (was_interrupted) session.cancel();
+InterruptGuard::InterruptGuard() {
   handle(SIGINT, on_signal);
   handle(SIGTERM, on_signal);
+}
+
+InterruptGuard::InterruptGuard(fusion::Session& session) : InterruptGuard() {
+  running = &session;
+  if (was_interrupted) session.cancel();
 }
 
 InterruptGuard::~InterruptGuard() {

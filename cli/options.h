@@ -37,10 +37,11 @@ struct SamplingFlags {
   void apply(text::SamplingOptions& options) const;
 };
 
-/// While it lives, Ctrl-C (and SIGTERM) cancel the session's call; a second one ends the program at
-/// once.
+/// While it lives, Ctrl-C (and SIGTERM) cancel the session's call, or without a session are only
+/// remembered; a second one ends the program at once.
 class InterruptGuard {
  public:
+  InterruptGuard();
   explicit InterruptGuard(fusion::Session& session);
   ~InterruptGuard();
   InterruptGuard(const InterruptGuard&) = delete;
@@ -76,5 +77,9 @@ Run add_tokenize(CLI::App& app);
 Run add_info(CLI::App& app);
 Run add_bench(CLI::App& app);
 Run add_perplexity(CLI::App& app);
+Run add_train(CLI::App& app);
+/// Those of `train`.
+Run add_train_tokenizer(CLI::App& train);
+Run add_train_gpt(CLI::App& train);
 
 }  // namespace tessera::cli

@@ -35,14 +35,14 @@ Progress::Progress(std::string label, std::string unit, bool wanted)
       unit_(std::move(unit)),
       wanted_(wanted && isatty(STDERR_FILENO) == 1) {}
 
-void Progress::show(double done, double total) {
+void Progress::show(double done, double total, const std::string& more) {
   if (!wanted_ || total <= 0) return;
   constexpr int kWidth = 30;
   const double share = std::clamp(done / total, 0.0, 1.0);
   const auto filled = static_cast<std::size_t>(std::lround(share * kWidth));
   const std::string bar = std::string(filled, '#') + std::string(kWidth - filled, '.');
-  std::fprintf(stderr, "\r\033[K%s [%s] %3.0f%%  %.0f/%.0f %s", label_.c_str(), bar.c_str(),
-               100 * share, done, total, unit_.c_str());
+  std::fprintf(stderr, "\r\033[K%s [%s] %3.0f%%  %.0f/%.0f %s%s", label_.c_str(), bar.c_str(),
+               100 * share, done, total, unit_.c_str(), more.c_str());
   std::fflush(stderr);
   shown_ = true;
 }

@@ -28,7 +28,7 @@ class Progress {
   ~Progress() { clear(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
-  void show(double done, double total);
+  void show(double done, double total, const std::string& more = {});
   /// Takes the bar away, so that something else can be printed.
   void clear();
 

@@ -55,6 +55,28 @@ check 'closed pipe' 0 "$photo	$sentence" '' head_of "$program" caption "$photo" 
 check 'no default model' 1 '' 'tessera: nowhere: not a checkpoint directory.*' \
   env TESSERA_MODEL=nowhere "$program" caption "$photo"
 
+# A tokenizer, a tiny GPT, and what the model writes after it was trained.
+corpus=tests/data/training/corpus.txt
+gpt_of() { "$program" train gpt --tokenizer "$work/tok" --layers 1 --heads 2 --context 16 --batch 2 --warmup 2 --width "$@"; }
+gpt() { gpt_of 8 "$@"; }
+check 'train needs to know what' 2 '' 'tessera: .*' "$program" train
+check 'train a tokenizer' 0 "$work/tok: 300 tokens, from [0-9]+ bytes of text\|" '' \
+  "$program" train tokenizer --vocab-size 300 -o "$work/tok" "$corpus"
+check 'too little text for so many tokens' 0 '[^|]*tok2: [0-9]+ tokens.*' 'tessera: only [0-9]+ tokens: .*\|' \
+  "$program" train tokenizer --vocab-size 9000 -o "$work/tok2" "$corpus"
+check 'a text that is not there' 1 '' 'tessera: gone: can.t be read\|' gpt -o "$work/run" gone
+check 'a text that is too short' 2 '' 'tessera: the training text has [0-9]+ tokens; .*\|' gpt -o "$work/run" "$work/note.txt"
+check 'heads that do not divide' 2 '' 'tessera: 2 heads do not divide a width of 9\|' gpt_of 9 -o "$work/run" "$corpus"
+check 'what would be trained' 0 'parameters +3416\|vocabulary +300 tokens\|.*' '' gpt --dry-run -o "$work/run" "$corpus"
+check 'train' 0 "$work/run: step 4: loss 5\.[0-9]+, [0-9]+ tokens/s\|" \
+  'tessera: step 2: loss 5[^|]*, held-out perplexity [0-9.]+\|tessera: step 4: [^|]*\|' \
+  gpt --steps 4 --evaluate-every 2 --checkpoint-every 2 -o "$work/run" "$corpus"
+check 'a run is not overwritten' 2 '' 'tessera: .*: has checkpoints of a run already; .*\|' gpt -o "$work/run" "$corpus"
+check 'a run goes on' 0 "$work/run: step 6: .*" 'tessera: going on from step 4\|.*' gpt --resume --steps 6 -o "$work/run" "$corpus"
+check 'log' 0 '6\|' '' from "$work/run/log.jsonl" grep -c '"loss":'
+check 'the model is opened' 0 '\{"file":"",.*"ids":\[[0-9,]+\].*\|' '' \
+  "$program" generate --model "$work/run" --json -n 4 'First Citizen'
+
 # Interrupted while it reads minutes of sound: no half window, and a word about where the text ends.
 for _ in {1..40}; do cat "$sound"; done >"$work/long.mp3"
 interrupted() {

@@ -3,16 +3,27 @@
 
     tests/golden/make_training.py            (needs torch 2.13 and transformers 5.23)
 
+corpus.txt is a text, and bpe-*.json the merges that HF's trainer finds in it (needs tokenizers 0.23): `vocab` in the
+order of the ids. The corpus is made anew from --shakespeare FILE (tinyshakespeare), else taken as it is.
+
 curve/ has the first weights and golden.json: the text as ids, the options, and the loss, learning rate and norm of the
 gradient of each step. Row b of step s is the `context` + 1 ids from (31 s + 97 b) mod (number of ids - context) on.
 """
+import argparse
 import json
 import math
 import pathlib
+import sys
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
 from transformers import GPT2Config, GPT2LMHeadModel
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from reference.tokenizer_texts import CORPUS  # noqa: E402
 
 DATA = pathlib.Path(__file__).parent.parent / "data" / "training"
 OPTIONS = {"steps": 50, "batch": 4, "context": 24, "peak": 1e-2, "floor": 0.1, "warmup": 5, "beta1": 0.9, "beta2": 0.95,
@@ -69,5 +80,31 @@ def curve():
     print(f"curve: loss {losses[0]:.4f} to {losses[-1]:.4f}")
 
 
-if __name__ == "__main__":
+def merges(name, vocab_size, min_frequency, special):
+    made = Tokenizer(BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.train([str(DATA / "corpus.txt")],
+               BpeTrainer(vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=special, show_progress=False,
+                          initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    model = json.loads(made.to_str())["model"]
+    found = {"vocab_size": vocab_size, "min_frequency": min_frequency, "special_tokens": special,
+             "vocab": sorted(model["vocab"], key=model["vocab"].get), "merges": model["merges"]}
+    (DATA / f"bpe-{name}.json").write_text(json.dumps(found, ensure_ascii=False) + "\n")
+    print(f"bpe-{name}: {len(found['vocab'])} tokens, {len(found['merges'])} merges")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shakespeare", type=pathlib.Path)
+    file = parser.parse_args().shakespeare
     curve()
+    if file:
+        repeats = ["aaaa aaaaa aaaaaa abab ababab bcbc abcabc abc bc ab cab\n", "\n\n\n  x\r\n\t\ty   z\n"]
+        (DATA / "corpus.txt").write_text(file.read_text()[:24000] + "\n".join(repeats + CORPUS[:20]), newline="")
+    merges("common", 700, 2, ["<|endoftext|>"])
+    merges("all", 4000, 0, ["<s>", "</s>"])  # to the last pair: no more than there are
+
+
+if __name__ == "__main__":
+    main()

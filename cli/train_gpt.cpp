@@ -1,0 +1,303 @@
+#include "cli/train_gpt.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "cli/timings.h"
+#include "core/error.h"
+#include "core/output_file.h"
+#include "core/profile.h"
+#include "text/generate.h"
+#include "text/score.h"
+
+namespace tessera::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A run under way: what the trainer's hooks work on.
+class GptRun {
+ public:
+  explicit GptRun(const GptOptions& o)
+      : o_(o),
+        tokenizer_(text::Tokenizer::open(o.tokenizer)),
+        text_(read_gpt_text(o, tokenizer_)),
+        gpt_(make_gpt(o, tokenizer_)),
+        trainer_(gpt_.parameters, gpt_.parameters, o.trainer),
+        progress_("train", "steps", !o.json) {}
+
+  int run();
+
+ private:
+  void set_hooks(Context& ctx);
+  void describe(const fs::path& folder) const;
+  double perplexity(Context& ctx) const;
+  void on_step(const train::StepReport& r);
+  std::string sample(Context& ctx) const;
+  void print_plan() const;
+  void print_result();
+
+  const GptOptions& o_;
+  text::Tokenizer tokenizer_;
+  GptText text_;
+  NewGpt gpt_;
+  train::Trainer trainer_;
+  Progress progress_;
+  Context* ctx_ = nullptr;
+  double seconds_ = 0, loss_ = 0, perplexity_ = 0;
+  std::int64_t tokens_ = 0;
+};
+
+void GptRun::set_hooks(Context& ctx) {
+  ctx_ = &ctx;
+  trainer_.batch_loss = [this](Context& c, std::int64_t step, std::int64_t batch) {
+    const text::TokenBatch rows = gpt_batch(o_, text_.training, step, batch);
+    return train::BatchLoss{text::next_token_loss(c, *gpt_.model, rows),
+                            static_cast<std::int64_t>(rows.targets.size())};
+  };
+  trainer_.describe = [this](const fs::path& folder) { describe(folder); };
+  if (!text_.held_out.empty()) trainer_.evaluate = [this](Context& c) { return perplexity(c); };
+  trainer_.on_step = [this](const train::StepReport& r) { on_step(r); };
+  trainer_.stop = [] { return InterruptGuard::interrupted(); };
+}
+
+void GptRun::describe(const fs::path& folder) const {
+  const auto write = [&](const char* name, const std::string& text) {
+    OutputFile out(folder / name);
+    out.write(text);
+    out.publish();
+  };
+  const Config config = Config::parse(gpt_.config, "config.json");
+  write("config.json", gpt_.config);
+  write("generation_config.json", Json{{"bos_token_id", config.integer("bos_token_id")},
+                                       {"eos_token_id", config.integer("eos_token_id")}}
+                                          .dump(2) +
+                                      "\n");
+  const fs::path source = o_.tokenizer;
+  const fs::path from = fs::is_directory(source) ? source : source.parent_path();
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "vocab.json", "merges.txt"}) {
+    if (fs::exists(from / name)) write(name, read_text_file((from / name).string()));
+  }
+}
+
+double GptRun::perplexity(Context& ctx) const {
+  const auto most = static_cast<std::size_t>(o_.evaluate_tokens);
+  const std::span<const std::int32_t> ids(text_.held_out);
+  return text::perplexity(
+      text::log_probabilities(ctx, *gpt_.model, ids.first(std::min(ids.size(), most + 1))));
+}
+
+std::string GptRun::sample(Context& ctx) const {
+  text::SamplingOptions options;
+  options.max_new_tokens = std::min<std::int64_t>(64, o_.context / 2);
+  options.do_sample = true;
+  options.temperature = 0.8;
+  options.top_k = 40;
+  options.seed = o_.trainer.seed;
+  const auto ids = tokenizer_.encode(o_.prompt);
+  if (ids.empty()) throw ArgumentError("--prompt: an empty text can't be continued");
+  const auto made =
+      text::generate(ctx, *gpt_.model, &tokenizer_,
+                     {gpt_.model->new_cache(), gpt_.model->embed(ctx, ids), ids}, options);
+  return o_.prompt + made.front().text;
+}
+
+void GptRun::on_step(const train::StepReport& r) {
+  seconds_ += r.seconds;
+  tokens_ += r.tokens;
+  loss_ = r.loss;
+  const double speed = static_cast<double>(r.tokens) / r.seconds;
+  const double left = seconds_ / static_cast<double>(tokens_) * static_cast<double>(r.tokens) *
+                      static_cast<double>(r.steps - r.step);
+  char more[96];
+  std::snprintf(more, sizeof more, "  loss %.4f  %.0f tokens/s  %s left", r.loss, speed,
+                clock_time(left).substr(0, clock_time(left).find('.')).c_str());
+  progress_.show(static_cast<double>(r.step), static_cast<double>(r.steps), more);
+  if (r.evaluation) {
+    perplexity_ = *r.evaluation;
+    progress_.clear();
+    report(concat("step ", r.step, ": loss ", r.loss, ", held-out perplexity ", perplexity_));
+  }
+  if (o_.sample_every > 0 && r.step % o_.sample_every == 0) {
+    progress_.clear();
+    report(concat("step ", r.step, ": ", sample(*ctx_)));
+  }
+}
+
+void GptRun::print_plan() const {
+  const std::int64_t parameters = train::count(gpt_.parameters);
+  const std::int64_t a_step = o_.batch * o_.context * o_.trainer.accumulation;
+  // Weights, gradients, two moments; what a batch leaves for the way back (34 numbers of the width
+  // a layer and token), logits and their gradient.
+  const double bytes =
+      16.0 * static_cast<double>(parameters) +
+      4.0 * static_cast<double>(o_.batch * o_.context) *
+          static_cast<double>(o_.layers * 34 * o_.width / 2 + 2 * tokenizer_.vocab_size());
+  if (o_.json) {
+    print_json({{"parameters", parameters},
+                {"vocabulary", tokenizer_.vocab_size()},
+                {"training_tokens", text_.training.size()},
+                {"held_out_tokens", text_.held_out.size()},
+                {"tokens_per_step", a_step},
+                {"steps", o_.trainer.schedule.steps},
+                {"memory_bytes", static_cast<std::int64_t>(bytes)}});
+    return;
+  }
+  char text[400];
+  std::snprintf(
+      text, sizeof text,
+      "parameters       %lld\nvocabulary       %lld tokens\ntraining text    %zu tokens\n"
+      "held-out text    %zu tokens\na step           %lld tokens\n"
+      "the run          %lld steps, %.1f times through the text\nmemory, about    %.0f MB",
+      static_cast<long long>(parameters), static_cast<long long>(tokenizer_.vocab_size()),
+      text_.training.size(), text_.held_out.size(), static_cast<long long>(a_step),
+      static_cast<long long>(o_.trainer.schedule.steps),
+      static_cast<double>(a_step * o_.trainer.schedule.steps) /
+          static_cast<double>(text_.training.size()),
+      bytes / 1e6);
+  print_line(text);
+}
+
+void GptRun::print_result() {
+  progress_.clear();
+  const double speed = seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0;
+  if (o_.json) {
+    Json line = {{"run", o_.run},
+                 {"step", trainer_.step()},
+                 {"loss", loss_},
+                 {"perplexity", nullptr},
+                 {"tokens_per_second", speed}};
+    if (perplexity_ > 0) line["perplexity"] = perplexity_;
+    print_json(line);
+    return;
+  }
+  char text[160];
+  std::snprintf(text, sizeof text, "step %lld: loss %.4f, %.0f tokens/s",
+                static_cast<long long>(trainer_.step()), loss_, speed);
+  print_line(concat(o_.run, ": ", text));
+}
+
+int GptRun::run() {
+  if (o_.dry_run) {
+    print_plan();
+    return kOk;
+  }
+  Context ctx({.threads = o_.threads});
+  Profile profile;
+  if (o_.timings) ctx.profile = &profile;
+  set_hooks(ctx);
+  const bool found = train::newest_checkpoint(o_.run).has_value();
+  if (found && !o_.resume)
+    throw ArgumentError(concat(o_.run,
+                               ": has checkpoints of a run already; --resume goes on with "
+                               "it, or choose another folder"));
+  if (o_.resume && trainer_.resume()) report(concat("going on from step ", trainer_.step()));
+  const InterruptGuard guard;
+  const bool finished = [&] {
+    const PhaseScope phase(ctx, "training");
+    return trainer_.run(ctx);
+  }();
+  print_result();
+  if (o_.timings) std::fputs(profile_table(profile).c_str(), stderr);
+  if (!finished)
+    report(concat("stopped; tessera train gpt --resume goes on from step ", trainer_.step()));
+  return finished ? kOk : kInterrupted;
+}
+
+void add_model_options(CLI::App& command, GptOptions& o) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)->capture_default_str()->group("The model");
+  };
+  add("--layers", o.layers, "Blocks")->check(CLI::Range(1, 256));
+  add("--width", o.width, "Numbers a token")->check(CLI::Range(1, 1 << 16));
+  add("--heads", o.heads, "Heads of attention; they divide the width")->check(CLI::Range(1, 1024));
+  add("--context", o.context, "Tokens of a sequence")->check(CLI::Range(1, 1 << 16));
+  add("--dropout", o.dropout, "Share of numbers dropped behind the embedding and each layer")
+      ->check(CLI::Range(0.0, 0.99));
+}
+
+void add_optimizer_options(CLI::App& command, GptOptions& o) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)->capture_default_str()->group("Learning");
+  };
+  train::TrainerOptions& t = o.trainer;
+  add("--steps", t.schedule.steps, "Steps of the run")->check(CLI::PositiveNumber);
+  add("--batch", o.batch, "Sequences of a batch")->check(CLI::Range(1, 1 << 16));
+  add("--accumulate", t.accumulation, "Batches of a step")->check(CLI::Range(1, 1 << 16));
+  add("--rate", t.schedule.peak, "Highest learning rate")->check(CLI::PositiveNumber);
+  add("--warmup", t.schedule.warmup, "Steps until it is reached")->check(CLI::NonNegativeNumber);
+  add("--schedule", o.schedule, "How the rate goes on")
+      ->check(CLI::IsMember({"cosine", "linear", "constant"}));
+  add("--floor", t.schedule.floor, "Share of the rate at the end")->check(CLI::Range(0.0, 1.0));
+  add("--weight-decay", t.adamw.weight_decay, "AdamW: of matrices")->check(CLI::NonNegativeNumber);
+  add("--beta1", t.adamw.beta1, "AdamW: of the mean")->check(CLI::Range(0.0, 0.9999));
+  add("--beta2", t.adamw.beta2, "AdamW: of the squares")->check(CLI::Range(0.0, 0.99999));
+  add("--clip", t.clip, "Largest norm of the gradient (0: any)")->check(CLI::NonNegativeNumber);
+  add("-s,--seed", t.seed, "Same seed, same run");
+}
+
+void add_run_options(CLI::App& command, GptOptions& o) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)->capture_default_str()->group("The run");
+  };
+  train::TrainerOptions& t = o.trainer;
+  add("--checkpoint-every", t.checkpoint_every, "Steps (0: only at the end)")
+      ->check(CLI::NonNegativeNumber);
+  add("--keep", t.checkpoints_kept, "Checkpoints kept")->check(CLI::PositiveNumber);
+  add("--validation", o.validation, "Text files held out (else the end of the others)")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  add("--held-out", o.held_out, "Share of the text held out")->check(CLI::Range(0.0, 0.9));
+  add("--evaluate-every", t.evaluate_every, "Steps between perplexities on it (0: never)")
+      ->check(CLI::NonNegativeNumber);
+  add("--sample-every", o.sample_every, "Steps between texts written by the model (0: never)")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--prompt", o.prompt, "How they begin (default: a new line)")
+      ->group("The run");
+  command.add_flag("--resume", o.resume, "Go on from the newest checkpoint")->group("The run");
+  command.add_flag("--dry-run", o.dry_run, "Check everything and say what would be done")
+      ->group("The run");
+}
+
+int run(GptOptions o) {
+  using Kind = train::Schedule::Kind;
+  o.trainer.run = o.run;
+  o.trainer.schedule.kind = o.schedule == "cosine"   ? Kind::cosine
+                            : o.schedule == "linear" ? Kind::linear
+                                                     : Kind::constant;
+  return GptRun(o).run();
+}
+
+}  // namespace
+
+Run add_train_gpt(CLI::App& train) {
+  auto o = std::make_shared<GptOptions>();
+  o->trainer.schedule = {.peak = 1e-3, .floor = 0.1, .warmup = 100, .steps = 1000};
+  o->trainer.adamw = {.beta2 = 0.95, .weight_decay = 0.1};
+  o->trainer.checkpoint_every = 250;
+  o->trainer.evaluate_every = 250;
+  CLI::App* command = train.add_subcommand("gpt", "Train a GPT-2 from text files");
+  command->add_option("FILE", o->files, "Text files, one document each")->required();
+  command->add_option("--tokenizer", o->tokenizer, "Folder with tokenizer.json")
+      ->type_name("DIR")
+      ->required();
+  command->add_option("-o,--out", o->run, "Folder of the run: log, checkpoints and the model")
+      ->type_name("DIR")
+      ->required();
+  command->add_option("-t,--threads", o->threads, "Threads (0: one for each physical core)")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command->add_flag("--json", o->json, "Print one JSON object a line");
+  command->add_flag("--timings", o->timings, "Say on standard error where the time went");
+  add_model_options(*command, *o);
+  add_optimizer_options(*command, *o);
+  add_run_options(*command, *o);
+  command->footer(
+      "Example:\n  tessera train gpt --tokenizer tokenizer -o runs/first text.txt\n"
+      "  tessera generate --model runs/first \"Once\"");
+  return [o] { return run(*o); };
+}
+
+}  // namespace tessera::cli
