@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/kernels/product.h"
 #include "core/kernels/vector.h"
 
 namespace tessera::kernels {
@@ -20,7 +21,7 @@ namespace {
 using Dims = dnnl::memory::dims;
 using Format = dnnl::memory::format_tag;
 constexpr auto kF32 = dnnl::memory::data_type::f32;
-// oneDNN before 2.4 has no format for panels of 64 columns; it takes weights as rows.
+// oneDNN before 2.4 has no format for panels of 64 columns.
 #if DNNL_VERSION_MAJOR > 2 || DNNL_VERSION_MINOR >= 4
 constexpr bool kHasPanels = true;
 constexpr auto kPanels = Format::BA16a64b;
@@ -93,9 +94,9 @@ dnnl::stream& stream() {
 /// All that decides which primitive computes a tile.
 struct TileShape {
   std::int64_t m, n, k, ldx, ldy, ldr;  // ldr 0: no residual
-  bool bias, blocked;
+  bool bias;
   Activation activation;
-  auto key() const { return std::tie(m, n, k, ldx, ldy, ldr, bias, blocked, activation); }
+  auto key() const { return std::tie(m, n, k, ldx, ldy, ldr, bias, activation); }
   bool operator<(const TileShape& other) const { return key() < other.key(); }
 };
 
@@ -103,9 +104,7 @@ dnnl::memory::desc rows(std::int64_t m, std::int64_t n, std::int64_t stride) {
   return {Dims{m, n}, kF32, Dims{stride, 1}};
 }
 
-dnnl::memory::desc weight_desc(const TileShape& t) {
-  return {Dims{t.k, t.n}, kF32, t.blocked ? kPanels : Format::ba};
-}
+dnnl::memory::desc weight_desc(const TileShape& t) { return {Dims{t.k, t.n}, kF32, kPanels}; }
 
 void append_activation(dnnl::post_ops& ops, Activation activation) {
   const auto append = [&](dnnl::algorithm algorithm, float alpha) {
@@ -153,11 +152,11 @@ dnnl::matmul::primitive_desc describe(const TileShape& t) {
 
 /// Whether oneDNN multiplies by a blocked weight of this shape with its fast kernels (else it would
 /// take its reference). Only those for AVX-512: the AVX2 ones of oneDNN 3.7.2 give wrong sums for
-/// k > 1024.
+/// k > 1024, and its products of plain rows are slower than ours.
 bool blocked_is_fast(std::int64_t n, std::int64_t k) {
-  if (!kHasPanels) return false;
+  if (!kHasPanels || std::strcmp(vector_kernels().name, "avx512") != 0) return false;
   const SerialOneDnn serial;
-  const TileShape tile{64, n, k, k, n, n, true, true, Activation::gelu};
+  const TileShape tile{64, n, k, k, n, n, true, Activation::gelu};
   try {
     const char* name = describe(tile).impl_info_str();
     return std::strncmp(name, "brg", 3) == 0 && std::strstr(name, "avx512") != nullptr;
@@ -309,6 +308,21 @@ void few_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a
   });
 }
 
+/// Weights as rows: our own product, which packs them as it goes.
+void many_rows_unpacked(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) {
+  product(ctx, {.m = a.m,
+                .n = weight.n(),
+                .k = weight.k(),
+                .a = {a.x, a.ldx, false},
+                .b = {weight.column(0), weight.k(), true},
+                .bias = a.bias,
+                .activation = a.activation,
+                .residual = a.residual,
+                .ldr = a.ldr,
+                .c = a.y,
+                .ldc = a.ldy});
+}
+
 /// Tiles of rows, each one oneDNN call over all columns (oneDNN's blocked kernels want their output
 /// dense).
 void many_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) {
@@ -322,7 +336,6 @@ void many_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& 
                      a.ldy,
                      a.residual ? a.ldr : 0,
                      a.bias != nullptr,
-                     weight.blocked(),
                      a.activation};
   };
   const TileShape whole = shape_of(tile), last = shape_of(a.m - (tiles - 1) * tile);
@@ -344,6 +357,8 @@ void matmul(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) 
   if (a.m == 0 || weight.n() == 0) return;
   if (a.m < kManyRows) {
     few_rows(ctx, weight, a);
+  } else if (!weight.blocked()) {
+    many_rows_unpacked(ctx, weight, a);
   } else {
     many_rows(ctx, weight, a);
   }

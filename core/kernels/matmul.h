@@ -52,8 +52,9 @@ bool fuses(Activation activation);
 void finish(const MatmulArguments& arguments, std::int64_t i, std::int64_t m, std::int64_t j,
             std::int64_t n, const float* sums, std::int64_t lds);
 
-/// y = act(x W^T + bias) + residual. Many rows: oneDNN, in tiles of rows, each one single-threaded
-/// call. Few rows: our own kernels, in groups of columns. How the work is cut does not depend on
+/// y = act(x W^T + bias) + residual. Many rows: oneDNN where it has blocked kernels, in tiles of
+/// rows, each one single-threaded call; else product(). Few rows: our own kernels, in groups of
+/// columns. How the work is cut does not depend on
 /// the number of threads, so the result does not either.
 void matmul(Context& ctx, const PackedMatrix& weight, const MatmulArguments& arguments);
 

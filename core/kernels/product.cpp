@@ -10,8 +10,9 @@ namespace {
 /// Rows of b (columns of a) taken at a time: a panel of them and a group of rows fit the first
 /// cache.
 constexpr std::int64_t kDepth = 256;
-/// Rows of a that one task takes; they fit the second cache. A multiple of every tile_rows.
-constexpr std::int64_t kRowsPerTask = 96;
+/// Most and least rows of a that one task takes; they fit the second cache. Multiples of every
+/// tile_rows.
+constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
 constexpr std::int64_t kPanelsPerTask = 8;
 
 const float* corner(const MatrixView& matrix, std::int64_t row, std::int64_t column) {
@@ -19,11 +20,19 @@ const float* corner(const MatrixView& matrix, std::int64_t row, std::int64_t col
          (matrix.turned ? column * matrix.stride + row : row * matrix.stride + column);
 }
 
+/// The same for all tasks, and follows from the shape alone.
+std::int64_t rows_per_task(std::int64_t m) {
+  constexpr std::int64_t kTasks = 8;
+  const std::int64_t rows = (m + kTasks * kLeastRows - 1) / (kTasks * kLeastRows) * kLeastRows;
+  return std::min(rows, kMostRows);
+}
+
 /// One slice of the sums over k, columns [begin, begin + depth) of a.
 struct Slice {
   const ProductArguments& p;
   std::int64_t begin, depth;
   const float* packed;  // b, panel by panel
+  bool last() const { return begin + depth == p.k; }
 };
 
 void pack_slice(Context& ctx, const ProductArguments& p, std::int64_t begin, std::int64_t depth,
@@ -67,6 +76,18 @@ void slice_rows(Context& ctx, const Slice& s, std::int64_t first, std::int64_t c
            .columns = std::min(panel, p.n - j)});
     }
   }
+  if (!s.last() || (p.activation == Activation::none && !p.residual)) return;
+  float* const c = p.c + first * p.ldc;
+  kernels.finish({.m = count,
+                  .n = p.n,
+                  .sums = c,
+                  .lds = p.ldc,
+                  .bias = nullptr,
+                  .activation = p.activation,
+                  .residual = p.residual ? p.residual + first * p.ldr : nullptr,
+                  .ldr = p.ldr,
+                  .y = c,
+                  .ldy = p.ldc});
 }
 
 }  // namespace
@@ -81,9 +102,10 @@ void product(Context& ctx, const ProductArguments& p) {
   do {
     const Slice slice{p, begin, std::min(depth, p.k - begin), packed.data()};
     pack_slice(ctx, p, begin, slice.depth, packed.data());
-    ctx.parallel_for((p.m + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
-      const std::int64_t first = task * kRowsPerTask;
-      slice_rows(ctx, slice, first, std::min(kRowsPerTask, p.m - first));
+    const std::int64_t rows = rows_per_task(p.m);
+    ctx.parallel_for((p.m + rows - 1) / rows, [&](std::int64_t task) {
+      const std::int64_t first = task * rows;
+      slice_rows(ctx, slice, first, std::min(rows, p.m - first));
     });
     begin += depth;
   } while (begin < p.k);

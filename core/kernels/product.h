@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "core/activation.h"
 #include "core/context.h"
 
 namespace tessera::kernels {
@@ -20,12 +21,15 @@ struct ProductArguments {
   const float* bias = nullptr;     // [n] or null
   const float* initial = nullptr;  // [m, n], row stride ld_initial, or null; may be c
   std::int64_t ld_initial = 0;
+  Activation activation = Activation::none;  // of the sum of all these; one that fuses()
+  const float* residual = nullptr;           // added after it: [m, n], row stride ldr, or null
+  std::int64_t ldr = 0;
   float* c = nullptr;  // [m, n], row stride ldc
   std::int64_t ldc = 0;
 };
 
-/// c = a b + bias + initial, for matrices that change from call to call: nothing is packed
-/// beforehand. The sums are formed in an order that follows from the shape alone.
+/// c = act(a b + bias + initial) + residual, for matrices that change from call to call: nothing is
+/// packed beforehand. The sums are formed in an order that follows from the shape alone.
 void product(Context& ctx, const ProductArguments& arguments);
 
 }  // namespace tessera::kernels

@@ -1,4 +1,8 @@
 // Products of matrices that change from call to call; see training.h.
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
@@ -38,6 +42,52 @@ void pack_rows(const float* a, std::int64_t stride, bool turned, std::int64_t m,
   }
 }
 
+#if TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+/// to[c][j] = from[j][c] of 8 x 8 numbers.
+TESSERA_INLINE void turn_square(const float* from, std::int64_t stride, float* to) {
+  __m256 row[8], pair[8], four[8];
+#pragma GCC unroll 8
+  for (std::int64_t j = 0; j < 8; ++j) row[j] = (__m256)load(from + j * stride);
+#pragma GCC unroll 4
+  for (std::int64_t j = 0; j < 8; j += 2) {
+    pair[j] = _mm256_unpacklo_ps(row[j], row[j + 1]);
+    pair[j + 1] = _mm256_unpackhi_ps(row[j], row[j + 1]);
+  }
+#pragma GCC unroll 2
+  for (std::int64_t j = 0; j < 8; j += 4) {
+    four[j] = _mm256_shuffle_ps(pair[j], pair[j + 2], 0x44);
+    four[j + 1] = _mm256_shuffle_ps(pair[j], pair[j + 2], 0xee);
+    four[j + 2] = _mm256_shuffle_ps(pair[j + 1], pair[j + 3], 0x44);
+    four[j + 3] = _mm256_shuffle_ps(pair[j + 1], pair[j + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (std::int64_t c = 0; c < 4; ++c) {
+    store(to + c * kPanel, (Vec)_mm256_permute2f128_ps(four[c], four[c + 4], 0x20));
+    store(to + (c + 4) * kPanel, (Vec)_mm256_permute2f128_ps(four[c], four[c + 4], 0x31));
+  }
+}
+constexpr std::int64_t kSquare = 8;
+#else
+TESSERA_INLINE void turn_square(const float* from, std::int64_t stride, float* to) {
+  for (std::int64_t j = 0; j < 4; ++j) {
+    for (std::int64_t c = 0; c < 4; ++c) to[c * kPanel + j] = from[j * stride + c];
+  }
+}
+constexpr std::int64_t kSquare = 4;
+#endif
+
+/// A whole panel of columns that lie as rows.
+void turn_panel(const float* b, std::int64_t stride, std::int64_t k, float* to) {
+  const std::int64_t whole = k / kSquare * kSquare;
+  for (std::int64_t c = 0; c < whole; c += kSquare) {
+    for (std::int64_t j = 0; j < kPanel; j += kSquare)
+      turn_square(b + j * stride + c, stride, to + c * kPanel + j);
+  }
+  for (std::int64_t c = whole; c < k; ++c) {
+    for (std::int64_t j = 0; j < kPanel; ++j) to[c * kPanel + j] = b[j * stride + c];
+  }
+}
+
 void pack_columns(const float* b, std::int64_t stride, bool turned, std::int64_t n, std::int64_t k,
                   float* to) {
   if (!turned && n == kPanel) {
@@ -47,6 +97,7 @@ void pack_columns(const float* b, std::int64_t stride, bool turned, std::int64_t
     }
     return;
   }
+  if (turned && n == kPanel) return turn_panel(b, stride, k, to);
   if (n < kPanel) {
     for (std::int64_t i = 0; i < k * kPanel; ++i) to[i] = 0.0f;
   }
