@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/error.h"
 #include "core/kernels/vector.h"
@@ -13,8 +14,9 @@ namespace {
 using kernels::kKeyBlock;
 using kernels::kQueryBlock;
 
-/// Below this many queries, packing the keys costs more than it saves.
-constexpr std::int64_t kFewQueries = 5;
+/// Below this many queries, packing the keys costs more than it saves: each its own keys, or all
+/// the same.
+constexpr std::int64_t kFewCausalQueries = 5, kFewQueries = 9;
 
 struct Sizes {
   std::int64_t queries, keys, heads, kv_heads, width;
@@ -42,17 +44,74 @@ Sizes check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOp
   return {q.dim(0), k.dim(0), options.heads, kv_heads, width, scale, options.causal};
 }
 
-/// One query at a time over keys and values as they lie: decoding steps.
+/// Where the parts of attention_part() lie in memory.
+struct Partial {
+  std::int64_t rows, width;
+  float* memory;
+  static std::int64_t size(std::int64_t rows, std::int64_t width) { return rows * (width + 2); }
+  float* out() const { return memory; }
+  float* best() const { return memory + rows * width; }
+  float* total() const { return best() + rows; }
+};
+
+/// out [rows, width]: the parts as one softmax.
+void put_together(const std::vector<Partial>& parts, float* out) {
+  const std::int64_t rows = parts.front().rows, width = parts.front().width;
+  for (std::int64_t r = 0; r < rows; ++r, out += width) {
+    float best = parts.front().best()[r], total = 0;
+    for (const Partial& p : parts) best = std::max(best, p.best()[r]);
+    std::fill_n(out, width, 0.0f);
+    for (const Partial& p : parts) {
+      const float factor = std::exp(p.best()[r] - best);
+      total += factor * p.total()[r];
+      for (std::int64_t c = 0; c < width; ++c) out[c] += factor * p.out()[r * width + c];
+    }
+    const float inverse = 1.0f / total;
+    for (std::int64_t c = 0; c < width; ++c) out[c] *= inverse;
+  }
+}
+
+/// Queries [first, first + count), which all see keys [0, visible), over keys and values as they
+/// lie, in parts that follow from the number of keys alone.
+void same_keys(Context& ctx, const Sizes& s, std::int64_t first, std::int64_t count,
+               const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out) {
+  constexpr std::int64_t kKeysPerPart = 128;
+  const std::int64_t visible = s.visible(first),
+                     pieces = (visible + kKeysPerPart - 1) / kKeysPerPart;
+  const std::int64_t step = (visible + 4 * pieces - 1) / (4 * pieces) * 4, rows = count * s.heads;
+  const std::int64_t size = Partial::size(rows, s.width);
+  Tensor memory = ctx.empty({pieces, size}), scores = ctx.empty({pieces, rows * step});
+  std::vector<Partial> parts;
+  for (std::int64_t i = 0; i * step < visible; ++i)
+    parts.push_back({rows, s.width, memory.data() + i * size});
+  ctx.parallel_for(static_cast<std::int64_t>(parts.size()), [&](std::int64_t i) {
+    const Partial& part = parts[static_cast<std::size_t>(i)];
+    kernels::vector_kernels().attention_part({.q = q.data() + first * q.stride(0),
+                                              .ldq = q.stride(0),
+                                              .queries = count,
+                                              .heads = s.heads,
+                                              .kv_heads = s.kv_heads,
+                                              .width = s.width,
+                                              .scale = s.scale,
+                                              .k = k.data() + i * step * k.stride(0),
+                                              .v = v.data() + i * step * v.stride(0),
+                                              .ldk = k.stride(0),
+                                              .ldv = v.stride(0),
+                                              .keys = std::min(step, visible - i * step),
+                                              .scores = scores.data() + i * rows * step,
+                                              .best = part.best(),
+                                              .total = part.total(),
+                                              .out = part.out()});
+  });
+  put_together(parts, out.data() + first * out.dim(1));
+}
+
+/// Decoding steps: keys and values are read once for all queries that see the same of them.
 void few_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k, const Tensor& v,
                  Tensor& out) {
-  ctx.parallel_for(s.heads * s.queries, [&](std::int64_t task) {
-    const std::int64_t h = task / s.queries, i = task % s.queries, offset = s.kv_head(h) * s.width;
-    Tensor scratch = ctx.empty({s.keys});
-    kernels::vector_kernels().attention_one(
-        q.data() + i * q.stride(0) + h * s.width, k.data() + offset, k.stride(0), v.data() + offset,
-        v.stride(0), s.visible(i), s.width, s.scale, out.data() + i * out.dim(1) + h * s.width,
-        scratch.data());
-  });
+  const std::int64_t together = s.causal ? 1 : s.queries;
+  for (std::int64_t i = 0; i < s.queries; i += together)
+    same_keys(ctx, s, i, together, q, k, v, out);
 }
 
 /// Blocks of queries over packed keys and values: encoders and prefill.
@@ -108,7 +167,7 @@ void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out) {
   const Sizes sizes = check(q, k, v, options);
   const StageScope scope(ctx, "attention", work_of(sizes));
-  if (sizes.queries < kFewQueries) {
+  if (sizes.queries < (sizes.causal ? kFewCausalQueries : kFewQueries)) {
     few_queries(ctx, sizes, q, k, v, out);
   } else {
     many_queries(ctx, sizes, q, k, v, out);

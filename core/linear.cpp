@@ -34,6 +34,7 @@ Tensor unpack_zeros(const Tensor& packed, std::int64_t out) {
 /// tensors' packed form with 4 bits (`weight_packed`, `weight_scale`, `weight_zero_point`).
 StoredMatrix read_matrix(const Weights& w, std::int64_t out, std::int64_t in) {
   StoredMatrix m;
+  m.name = w.where("weight");
   if (w.has("weight_packed")) {
     m.bits = 4;
     m.columns = in;

@@ -81,16 +81,23 @@ Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tens
 
 Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
                        std::span<const Sequence> sequences, const AttentionOptions& options) {
+  constexpr std::int64_t kMostTogether = 8;
   Tensor out = ctx.empty(q.shape());
   std::int64_t at = 0;
-  for (const Sequence& s : sequences) {
-    const KvCache::Layer& cache = s.cache->layer(layer);
+  for (std::size_t i = 0; i < sequences.size();) {
+    const KvCache::Layer& cache = sequences[i].cache->layer(layer);
     if (!cache.memory_k) {
       throw ArgumentError("this decoder reads from an image or a sound: give it at least one");
     }
-    Tensor own = out.slice(at, at + s.rows);
-    attention(ctx, q.slice(at, at + s.rows), cache.memory_k, cache.memory_v, options, own);
-    at += s.rows;
+    std::int64_t end = at + sequences[i++].rows;
+    // The next tokens of sequences with the same memory (beams) read it together.
+    while (i < sequences.size() && sequences[i].rows == 1 && sequences[i - 1].rows == 1 &&
+           end - at < kMostTogether &&
+           sequences[i].cache->layer(layer).memory_k.data() == cache.memory_k.data())
+      ++i, ++end;
+    Tensor own = out.slice(at, end);
+    attention(ctx, q.slice(at, end), cache.memory_k, cache.memory_v, options, own);
+    at = end;
   }
   return out;
 }

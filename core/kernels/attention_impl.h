@@ -1,5 +1,5 @@
-// Attention in blocks with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), and
-// for one query; see vector.h.
+// Attention in blocks with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022); see
+// vector.h.
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
@@ -138,44 +138,6 @@ void attention_block(const AttentionBlock& b) {
     for (std::int64_t c = 0; c < b.width; ++c)
       b.out[r * b.ldo + c] = s.out[r * padded + c] * inverse;
   }
-}
-
-void attention_one(const float* q, const float* k, std::int64_t ldk, const float* v,
-                   std::int64_t ldv, std::int64_t keys, std::int64_t width, float scale, float* out,
-                   float* scratch) {
-  const std::int64_t whole = width / kLanes * kLanes;
-  float best = -1e30f;
-  for (std::int64_t j = 0; j < keys; ++j) {
-    const float* row = k + j * ldk;
-    Vec sums{};
-    for (std::int64_t c = 0; c < whole; c += kLanes) sums += load(q + c) * load(row + c);
-    float dot = sum_of(sums);
-    for (std::int64_t c = whole; c < width; ++c) dot += q[c] * row[c];
-    scratch[j] = dot * scale;
-    best = scratch[j] > best ? scratch[j] : best;
-  }
-  const std::int64_t whole_keys = keys / kLanes * kLanes;
-  Vec sums{};
-  for (std::int64_t j = 0; j < whole_keys; j += kLanes) {
-    const Vec e = exp_negative(load(scratch + j) - best);
-    store(scratch + j, e);
-    sums += e;
-  }
-  float total = sum_of(sums);
-  for (std::int64_t j = whole_keys; j < keys; ++j) {
-    scratch[j] = exp_negative(splat(scratch[j] - best))[0];
-    total += scratch[j];
-  }
-  for (std::int64_t c = 0; c < width; ++c) out[c] = 0.0f;
-  for (std::int64_t j = 0; j < keys; ++j) {
-    const float* row = v + j * ldv;
-    const Vec p = splat(scratch[j]);
-    for (std::int64_t c = 0; c < whole; c += kLanes)
-      store(out + c, load(out + c) + p * load(row + c));
-    for (std::int64_t c = whole; c < width; ++c) out[c] += scratch[j] * row[c];
-  }
-  const float inverse = 1.0f / total;
-  for (std::int64_t c = 0; c < width; ++c) out[c] *= inverse;
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/tensor.h"
@@ -15,6 +16,7 @@ struct StoredMatrix {
   Tensor zeros;              // 4 bits: [n, k/group] u8, as stored with 8 added; empty: 8
   int bits = 0;              // 4, else 0
   std::int64_t columns = 0;  // k where bits is 4
+  std::string name = "a weight matrix";  // for messages
 
   std::int64_t n() const { return weight.dim(0); }
   std::int64_t k() const { return bits == 4 ? columns : weight.dim(1); }

@@ -32,6 +32,20 @@ struct AttentionBlock {
   float* scratch;  // attention_scratch(width) floats
 };
 
+/// Queries that see the same keys, with all their heads, over some of these keys as they lie, so
+/// that memory is read from one end to the other. What the parts give is put together by best and
+/// total.
+struct AttentionPart {
+  const float* q;  // [queries, heads*width], stride ldq
+  std::int64_t ldq, queries, heads, kv_heads, width;
+  float scale;
+  const float *k, *v;  // [keys, kv_heads*width], strides ldk and ldv
+  std::int64_t ldk, ldv, keys;
+  float* scores;        // [queries*heads, keys], scratch
+  float *best, *total;  // [queries*heads] largest score; sum of exponentials against it
+  float* out;           // [queries*heads, width] the values times these exponentials
+};
+
 /// Most query rows in one call of attention_block.
 constexpr std::int64_t kQueryBlock = 48;
 /// Keys taken at a time.
@@ -79,11 +93,8 @@ struct VectorKernels {
                     float* values);
   /// softmax(q k^T * scale) v with an online softmax over blocks of kKeyBlock keys.
   void (*attention_block)(const AttentionBlock& block);
-  /// The same for one query over keys and values as they lie, [keys, width] with row strides.
-  /// `scratch`: keys floats.
-  void (*attention_one)(const float* q, const float* k, std::int64_t ldk, const float* v,
-                        std::int64_t ldv, std::int64_t keys, std::int64_t width, float scale,
-                        float* out, float* scratch);
+  /// Few queries over a part of the keys.
+  void (*attention_part)(const AttentionPart& part);
   IntegerKernels integer;
   TrainingKernels training;
 };

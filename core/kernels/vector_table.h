@@ -1,5 +1,6 @@
 // The kernels of one instruction set. The including file defines TESSERA_VECTOR_BYTES,
 // TESSERA_TILE_ROWS, TESSERA_KERNELS_NAME and TESSERA_KERNELS_LABEL.
+#include "core/kernels/attention_few_impl.h"
 #include "core/kernels/attention_impl.h"
 #include "core/kernels/finish_impl.h"
 #include "core/kernels/integer_impl.h"
@@ -25,7 +26,7 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     few_rows_dot,
     pack_head,
     attention_block,
-    attention_one,
+    attention_part,
     {kPanel, kRows, quantize_row, widen8, widen4, integer_tile, few_rows8, few_rows4},
     {kRows, pack_rows, pack_columns, product_tile, activate, activate_gradient, layer_norm_gradient,
      rms_norm_gradient, attention_gradient, row_log_sum_exp, softmax_gradient, add_scaled,

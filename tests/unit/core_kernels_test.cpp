@@ -222,18 +222,33 @@ Floats blocked_attention(const VectorKernels& kernels, const Floats& q, const Fl
   return out.numbers();
 }
 
-/// The same through attention_one.
+/// The same through attention_part, all keys in one.
 Floats single_attention(const VectorKernels& kernels, const Floats& q, const Floats& k,
                         const Floats& v, std::int64_t queries, std::int64_t keys,
                         std::int64_t width, float scale, bool causal) {
-  Guarded out(queries * width), scratch(keys);
+  Floats out;
   for (std::int64_t i = 0; i < queries; ++i) {
-    kernels.attention_one(q.data() + i * width, k.data(), width, v.data(), width,
-                          causal ? keys - queries + i + 1 : keys, width, scale,
-                          out.data() + i * width, scratch.data());
+    Guarded sums(width), scratch(keys), best(1), total(1);
+    kernels.attention_part({.q = q.data() + i * width,
+                            .ldq = width,
+                            .queries = 1,
+                            .heads = 1,
+                            .kv_heads = 1,
+                            .width = width,
+                            .scale = scale,
+                            .k = k.data(),
+                            .v = v.data(),
+                            .ldk = width,
+                            .ldv = width,
+                            .keys = causal ? keys - queries + i + 1 : keys,
+                            .scores = scratch.data(),
+                            .best = best.data(),
+                            .total = total.data(),
+                            .out = sums.data()});
+    scratch.numbers(), best.numbers();
+    for (const float x : sums.numbers()) out.push_back(x / total.numbers().front());
   }
-  scratch.numbers();
-  return out.numbers();
+  return out;
 }
 
 struct AttentionCase {

@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 
+#include "core/error.h"
 #include "core/kernels/reference.h"
 #include "core/kernels/vector.h"
 #include "core/layers.h"
@@ -204,6 +205,23 @@ TEST(Quantized, NumbersThatAreNoneReachTheOutput) {
   const Floats y = Linear(random_tensor({5, 40}, 2), {}, Precision::int8)(ctx, x).to_vector();
   for (std::size_t i = 0; i < 5; ++i) EXPECT_TRUE(std::isnan(y[i]));
   for (std::size_t i = 5; i < 10; ++i) EXPECT_FALSE(std::isnan(y[i]));
+}
+
+TEST(Quantized, WeightsThatAreNoNumbersAreRefused) {
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    Tensor weight = random_tensor({5, 64}, 1);
+    weight.data()[3 * 64 + 7] = bad;
+    for (const Precision precision : {Precision::int8, Precision::int4}) {
+      try {
+        const Linear rounded(weight, {}, precision);
+        FAIL() << "took " << bad;
+      } catch (const FormatError& e) {
+        EXPECT_NE(std::string(e.what()).find("row 3"), std::string::npos) << e.what();
+      }
+    }
+    EXPECT_NO_THROW(Linear(weight, {}));
+  }
 }
 
 }  // namespace

@@ -94,8 +94,8 @@ struct PoolingHead {
         mlp(c, w.at("mlp")) {
     const Tensor weight = w.get_f32("attention.in_proj_weight", {3 * width, width}),
                  bias = w.get_f32("attention.in_proj_bias", {3 * width});
-    query = Linear(weight.slice(0, width), bias.slice(0, width));
-    key_value = Linear(weight.slice(width, 3 * width), bias.slice(width, 3 * width));
+    query = Linear(weight.slice(0, width), bias.slice(0, width), w.precision());
+    key_value = Linear(weight.slice(width, 3 * width), bias.slice(width, 3 * width), w.precision());
   }
 
   // x = Attn(probe, rows);  x = x + MLP(LN(x))

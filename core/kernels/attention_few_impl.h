@@ -1,0 +1,118 @@
+// Attention of few queries over some of the keys, as they lie; see vector.h.
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "core/kernels/vector_types.h"
+
+namespace tessera::kernels {
+namespace {
+
+constexpr std::int64_t kKeysAtOnce = 4;
+
+/// The sum of each vector.
+TESSERA_INLINE void sums_of(const Vec (&v)[kKeysAtOnce], float* to) {
+#if TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps((__m256)v[0], (__m256)v[1]),
+                                      _mm256_hadd_ps((__m256)v[2], (__m256)v[3]));
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+#else
+  for (std::int64_t j = 0; j < kKeysAtOnce; ++j) to[j] = sum_of(v[j]);
+#endif
+}
+
+/// Scores of one head's query with kCount keys.
+template <std::int64_t kCount>
+TESSERA_INLINE void score(const float* q, const float* k, std::int64_t ldk, std::int64_t width,
+                          float scale, float* scores) {
+  const std::int64_t whole = width / kLanes * kLanes;
+  Vec sums[kKeysAtOnce] = {};
+  for (std::int64_t c = 0; c < whole; c += kLanes) {
+    const Vec x = load(q + c);
+#pragma GCC unroll 4
+    for (std::int64_t j = 0; j < kCount; ++j) sums[j] += x * load(k + j * ldk + c);
+  }
+  float dots[kKeysAtOnce];
+  sums_of(sums, dots);
+  for (std::int64_t j = 0; j < kCount; ++j) {
+    for (std::int64_t c = whole; c < width; ++c) dots[j] += q[c] * k[j * ldk + c];
+    scores[j] = dots[j] * scale;
+  }
+}
+
+/// out += the sum of kCount values, each times its weight.
+template <std::int64_t kCount>
+TESSERA_INLINE void add_values(const float* weights, const float* v, std::int64_t ldv,
+                               std::int64_t width, float* out) {
+  const std::int64_t whole = width / kLanes * kLanes;
+  for (std::int64_t c = 0; c < whole; c += kLanes) {
+    Vec sum = load(out + c);
+#pragma GCC unroll 4
+    for (std::int64_t j = 0; j < kCount; ++j) sum += splat(weights[j]) * load(v + j * ldv + c);
+    store(out + c, sum);
+  }
+  for (std::int64_t c = whole; c < width; ++c) {
+    for (std::int64_t j = 0; j < kCount; ++j) out[c] += weights[j] * v[j * ldv + c];
+  }
+}
+
+/// Calls visit(row of queries and heads, its head of keys) in the order of the keys' heads.
+template <class Visit>
+TESSERA_INLINE void for_each_head(const AttentionPart& a, Visit visit) {
+  const std::int64_t group = a.heads / a.kv_heads;
+  for (std::int64_t i = 0; i < a.queries; ++i) {
+    for (std::int64_t h = 0; h < a.kv_heads; ++h) {
+      for (std::int64_t g = 0; g < group; ++g) visit(i, h * group + g, h);
+    }
+  }
+}
+
+template <std::int64_t kCount>
+TESSERA_INLINE void score_all(const AttentionPart& a, std::int64_t j) {
+  for_each_head(a, [&](std::int64_t i, std::int64_t head, std::int64_t kv_head) {
+    score<kCount>(a.q + i * a.ldq + head * a.width, a.k + j * a.ldk + kv_head * a.width, a.ldk,
+                  a.width, a.scale, a.scores + (i * a.heads + head) * a.keys + j);
+  });
+}
+
+template <std::int64_t kCount>
+TESSERA_INLINE void add_all(const AttentionPart& a, std::int64_t j) {
+  for_each_head(a, [&](std::int64_t i, std::int64_t head, std::int64_t kv_head) {
+    const std::int64_t row = i * a.heads + head;
+    add_values<kCount>(a.scores + row * a.keys + j, a.v + j * a.ldv + kv_head * a.width, a.ldv,
+                       a.width, a.out + row * a.width);
+  });
+}
+
+/// Scores -> exponentials against their largest.
+TESSERA_INLINE void exponentials(float* scores, std::int64_t keys, float& best, float& total) {
+  const std::int64_t whole = keys / kLanes * kLanes;
+  Vec high = splat(scores[0]), sums{};
+  for (std::int64_t j = 0; j < whole; j += kLanes) high = larger(high, load(scores + j));
+  best = max_of(high);
+  for (std::int64_t j = whole; j < keys; ++j) best = scores[j] > best ? scores[j] : best;
+  for (std::int64_t j = 0; j < whole; j += kLanes) {
+    const Vec e = exp_negative(load(scores + j) - best);
+    store(scores + j, e);
+    sums += e;
+  }
+  total = sum_of(sums);
+  for (std::int64_t j = whole; j < keys; ++j) {
+    scores[j] = exp_negative(splat(scores[j] - best))[0];
+    total += scores[j];
+  }
+}
+
+void attention_part(const AttentionPart& a) {
+  const std::int64_t rows = a.queries * a.heads, whole = a.keys / kKeysAtOnce * kKeysAtOnce;
+  for (std::int64_t j = 0; j < whole; j += kKeysAtOnce) score_all<kKeysAtOnce>(a, j);
+  for (std::int64_t j = whole; j < a.keys; ++j) score_all<1>(a, j);
+  for (std::int64_t r = 0; r < rows; ++r)
+    exponentials(a.scores + r * a.keys, a.keys, a.best[r], a.total[r]);
+  for (std::int64_t c = 0; c < rows * a.width; ++c) a.out[c] = 0.0f;
+  for (std::int64_t j = 0; j < whole; j += kKeysAtOnce) add_all<kKeysAtOnce>(a, j);
+  for (std::int64_t j = whole; j < a.keys; ++j) add_all<1>(a, j);
+}
+
+}  // namespace
+}  // namespace tessera::kernels
