@@ -25,8 +25,9 @@ int run(const Options& o) {
   double done = 0;
   return for_each_file(files, o.common.json, [&](const std::string& file) {
     progress.show(done++, static_cast<double>(files.size()));
-    const auto image = watch.time("load", [&] { return load_image(file); });
-    const fusion::Result result = session.generate({image}, generate);
+    fusion::Prompt prompt;
+    prompt.emplace_back(watch.time("load", [&] { return load_image(file); }));
+    const fusion::Result result = session.generate(prompt, generate);
     progress.clear();
     if (result.stop_reason == text::StopReason::cancelled) return;
     if (o.common.json) {

@@ -31,7 +31,7 @@ fusion::Prompt build(const Options& o) {
     sounds.push_back(load_sound(file));
     if (!sounds.back().warning.empty()) report(concat(file, ": ", sounds.back().warning));
   }
-  return fusion::parse_prompt(given_text(o), images, sounds);
+  return fusion::parse_prompt(given_text(o), std::move(images), std::move(sounds));
 }
 
 int run(const Options& o, bool marks) {

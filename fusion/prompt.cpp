@@ -1,6 +1,7 @@
 #include "fusion/prompt.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "core/error.h"
 
@@ -32,15 +33,14 @@ std::string task_of(const Prompt& prompt) {
   return sounds && !images ? "transcribe" : "prompt";
 }
 
-Prompt parse_prompt(std::string_view text, std::span<const Image> images,
-                    std::span<const Sound> sounds) {
+Prompt parse_prompt(std::string_view text, std::vector<Image> images, std::vector<Sound> sounds) {
   const std::size_t image_marks = count_marks(text, kImageMark),
                     sound_marks = count_marks(text, kAudioMark);
   check_marks(kImageMark, image_marks, images.size(), "--image");
   check_marks(kAudioMark, sound_marks, sounds.size(), "--audio");
   Prompt prompt;
-  auto image = images.begin();
-  auto sound = sounds.begin();
+  auto image = std::move_iterator(images.begin());
+  auto sound = std::move_iterator(sounds.begin());
   for (std::size_t i = image_marks; i < images.size(); ++i) prompt.emplace_back(*image++);
   for (std::size_t i = sound_marks; i < sounds.size(); ++i) prompt.emplace_back(*sound++);
   while (!text.empty()) {

@@ -1,5 +1,4 @@
 #pragma once
-#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -26,7 +25,6 @@ std::string task_of(const Prompt& prompt);
 /// A text with the marks {image} and {audio}: each takes the next of `images` or `sounds`. What is
 /// left over comes first, before the text, images before sounds. Throws ArgumentError where marks
 /// outnumber images or sounds.
-Prompt parse_prompt(std::string_view text, std::span<const Image> images,
-                    std::span<const Sound> sounds);
+Prompt parse_prompt(std::string_view text, std::vector<Image> images, std::vector<Sound> sounds);
 
 }  // namespace tessera::fusion
