@@ -100,6 +100,17 @@ TEST_F(Layers, LinearAtAwkwardSizes) {
   }
 }
 
+// Some of oneDNN's kernels cut such sums in parts. More is rounded in longer sums.
+TEST_F(Layers, LinearOfManyInputs) {
+  for (const Size& s : {Size{17, 65, 1040}, Size{64, 131, 1537}, Size{35, 384, 4096}}) {
+    const Tensor x = random_tensor({s.rows, s.in}, 1), weight = random_tensor({s.out, s.in}, 2),
+                 bias = random_tensor({s.out}, 3);
+    EXPECT_TRUE(
+        close(Linear(weight, bias)(ctx_, x).to_vector(), expected_linear(x, weight, bias), 1e-4))
+        << s.str();
+  }
+}
+
 TEST_F(Layers, LinearWithEveryActivationBiasAndResidual) {
   for (const Size& s : {Size{1, 3, 17}, Size{37, 97, 31}}) {
     const Tensor x = random_tensor({s.rows, s.in}, 1), weight = random_tensor({s.out, s.in}, 2);
