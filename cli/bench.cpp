@@ -127,22 +127,22 @@ int run(const Options& o) {
 
 }  // namespace
 
-Run add_bench(CLI::App& app) {
+Run add_bench(Command& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_subcommand("bench", "Measure this machine, and how near to its limits a model runs");
-  command->add_option("--repeat", o->bench.repeat, "Runs of each kind of work; the median counts")
-      ->check(CLI::Range(1, 1000))
-      ->capture_default_str();
-  command->add_option("--prefill", o->bench.prefill, "Tokens of the prompt")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--decode", o->bench.decode, "Tokens generated after it")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_flag("--peaks", o->peaks_only, "Measure the machine alone");
-  o->common.add_to(*command, true);
-  command->footer(
+  Command command =
+      program.add_command("bench", "Measure this machine, and how near to its limits a model runs");
+  command.add_option("--repeat", o->bench.repeat, "Runs of each kind of work; the median counts")
+      .range(1, 1000)
+      .show_default();
+  command.add_option("--prefill", o->bench.prefill, "Tokens of the prompt")
+      .positive()
+      .show_default();
+  command.add_option("--decode", o->bench.decode, "Tokens generated after it")
+      .positive()
+      .show_default();
+  command.add_flag("--peaks", o->peaks_only, "Measure the machine alone");
+  o->common.add_to(command, true);
+  command.footer(
       "Peaks are those of f32 arithmetic and of reading memory, on all threads.\n"
       "Examples:\n  tessera bench\n  tessera bench --model whisper-tiny.en --repeat 9 --json\n"
       "  tessera bench --peaks");

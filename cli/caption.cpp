@@ -44,15 +44,15 @@ int run(const Options& o) {
 
 }  // namespace
 
-Run add_caption(CLI::App& app) {
+Run add_caption(Command& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("caption", "Say in a sentence what a photo shows");
-  command->add_option("FILE", o->files, "Images, or folders of images; - is standard input")
-      ->required()
-      ->type_name("");
-  o->common.add_to(*command, true);
-  o->sampling.add_to(*command);
-  command->footer(
+  Command command = program.add_command("caption", "Say in a sentence what a photo shows");
+  command.add_option("FILE", o->files, "Images, or folders of images; - is standard input")
+      .required()
+      .type_name("");
+  o->common.add_to(command, true);
+  o->sampling.add_to(command);
+  command.footer(
       "Examples:\n  tessera caption photo.jpg\n  tessera caption --json holiday/ > captions.jsonl\n"
       "  tessera caption --model vit-gpt2-image-captioning --beam-size 4 photo.jpg");
   return [o] { return run(*o); };

@@ -46,17 +46,15 @@ int run(const Options& o) {
 
 }  // namespace
 
-Run add_classify(CLI::App& app) {
+Run add_classify(Command& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("classify", "Name what an image shows, with scores");
-  command->add_option("FILE", o->files, "Images, or folders of images; - is standard input")
-      ->required()
-      ->type_name("");
-  command->add_option("--top", o->top, "Labels to print")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  o->common.add_to(*command, false);
-  command->footer("Example:\n  tessera classify --model vit-base-patch16-224 --top 3 photo.jpg");
+  Command command = program.add_command("classify", "Name what an image shows, with scores");
+  command.add_option("FILE", o->files, "Images, or folders of images; - is standard input")
+      .required()
+      .type_name("");
+  command.add_option("--top", o->top, "Labels to print").positive().show_default();
+  o->common.add_to(command, false);
+  command.footer("Example:\n  tessera classify --model vit-base-patch16-224 --top 3 photo.jpg");
   return [o] { return run(*o); };
 }
 

@@ -102,13 +102,13 @@ void print_for_people(const Json& d) {
 
 }  // namespace
 
-Run add_info(CLI::App& app) {
+Run add_info(Command& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("info", "Tell what a checkpoint is made of");
-  command->add_option("DIR", o->model, "Checkpoint directory (default: the default model)")
-      ->type_name("");
-  command->add_flag("--json", o->json, "Print one JSON object");
-  command->footer("Examples:\n  tessera info\n  tessera info whisper-tiny.en");
+  Command command = program.add_command("info", "Tell what a checkpoint is made of");
+  command.add_option("DIR", o->model, "Checkpoint directory (default: the default model)")
+      .type_name("");
+  command.add_flag("--json", o->json, "Print one JSON object");
+  command.footer("Examples:\n  tessera info\n  tessera info whisper-tiny.en");
   return [o] {
     const auto model = fusion::Model::open(o->model.empty() ? fusion::default_model()
                                                             : std::filesystem::path(o->model));

@@ -28,24 +28,24 @@ void handle(int signal, void (*handler)(int)) {
 
 }  // namespace
 
-void CommonOptions::add_to(CLI::App& command, bool default_model) {
-  auto* option = command
-                     .add_option("-m,--model", model,
-                                 concat("Checkpoint directory",
-                                        default_model ? " (default: the default model)" : ""))
-                     ->type_name("DIR");
-  if (!default_model) option->required();
+void CommonOptions::add_to(Command& command, bool default_model) {
+  Option option = command
+                      .add_option("-m,--model", model,
+                                  concat("Checkpoint directory",
+                                         default_model ? " (default: the default model)" : ""))
+                      .type_name("DIR");
+  if (!default_model) option.required();
   command.add_option("-t,--threads", threads, "Threads (0: one for each physical core)")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+      .range(0, 1024)
+      .show_default();
   command
       .add_option(
           "--dtype", dtype,
           "Number format of the matrix products: as the checkpoint has it (auto: int8 or int4 "
           "where it is quantised, else f32), f32 is exact, int8 is faster, int4 is smaller "
           "and fastest word by word")
-      ->check(CLI::IsMember({"auto", "f32", "int8", "int4"}))
-      ->capture_default_str();
+      .one_of({"auto", "f32", "int8", "int4"})
+      .show_default();
   command.add_flag("--json", json, "Print one JSON object a line");
   command.add_flag("--timings", timings, "Say on standard error where the time went");
   command.add_flag("-v,--verbose", verbose, "Print notes of the library on standard error");
@@ -73,37 +73,33 @@ std::shared_ptr<const fusion::Model> CommonOptions::open() const {
   return opened;
 }
 
-void SamplingFlags::add_to(CLI::App& command) {
+void SamplingFlags::add_to(Command& command) {
   const std::string group = "Choosing tokens (default: what the checkpoint says)";
   const auto add = [&](const std::string& name, auto& value, const std::string& help) {
-    return command.add_option(name, value, help)->group(group);
+    return command.add_option(name, value, help).group(group);
   };
-  add("-n,--n-predict", max_new_tokens, "Most new tokens")->check(CLI::PositiveNumber);
-  add("--temp", temperature, "Temperature; 0: always the likeliest token")
-      ->check(CLI::NonNegativeNumber);
-  add("--top-k", top_k, "Sample among the k likeliest tokens (0: all)")
-      ->check(CLI::NonNegativeNumber);
+  add("-n,--n-predict", max_new_tokens, "Most new tokens").positive();
+  add("--temp", temperature, "Temperature; 0: always the likeliest token").non_negative();
+  add("--top-k", top_k, "Sample among the k likeliest tokens (0: all)").non_negative();
   add("--top-p", top_p, "Sample among the likeliest tokens that make up this share")
-      ->check(CLI::Range(0.0, 1.0));
+      .range(0.0, 1.0);
   add("--min-p", min_p, "Drop tokens below this share of the likeliest one's probability")
-      ->check(CLI::Range(0.0, 1.0));
-  add("--repeat-penalty", repeat, "Divide the logits of tokens seen before (1: off)")
-      ->check(CLI::PositiveNumber);
+      .range(0.0, 1.0);
+  add("--repeat-penalty", repeat, "Divide the logits of tokens seen before (1: off)").positive();
   add("--repeat-last-n", repeat_last_n, "Tokens that --repeat-penalty looks at (0: all)")
-      ->check(CLI::NonNegativeNumber);
+      .non_negative();
   add("--presence-penalty", presence, "Subtracted once for tokens produced before");
   add("--frequency-penalty", frequency, "Subtracted for each time a token was produced");
-  add("--no-repeat-ngram", no_repeat_ngram, "Never repeat as many tokens in a row")
-      ->check(CLI::NonNegativeNumber);
+  add("--no-repeat-ngram", no_repeat_ngram, "Never repeat as many tokens in a row").non_negative();
   add("-s,--seed", seed, "Seed of the sampling: same seed, same text");
-  add("--beam-size", beams, "Beam search with as many beams (1: off)")->check(CLI::Range(1, 1024));
+  add("--beam-size", beams, "Beam search with as many beams (1: off)").range(1, 1024);
   add("--length-penalty", length_penalty, "Beam search: exponent of the length in the score");
-  add("--num-return", returned, "Texts to return")->check(CLI::Range(1, 1024));
+  add("--num-return", returned, "Texts to return").range(1, 1024);
   add("--stop", stop, "End before this text (may be given several times)")
-      ->type_name("TEXT")
-      ->allow_extra_args(false);
+      .type_name("TEXT")
+      .one_each();
   command.add_flag("--logprobs", log_probabilities, "With --json: log-probability of each token")
-      ->group(group);
+      .group(group);
 }
 
 void SamplingFlags::apply(text::SamplingOptions& o) const {

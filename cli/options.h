@@ -1,11 +1,11 @@
 #pragma once
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "cli/command.h"
 #include "cli/output.h"
 #include "fusion/session.h"
 
@@ -18,7 +18,7 @@ struct CommonOptions {
   std::string dtype = "auto";  ///< "auto" is what the checkpoint has
   bool json = false, timings = false, verbose = false;
 
-  void add_to(CLI::App& command, bool default_model);
+  void add_to(Command& command, bool default_model);
   ContextOptions context() const;
   /// Opens the checkpoint (or the default one).
   std::shared_ptr<const fusion::Model> open() const;
@@ -33,7 +33,7 @@ struct SamplingFlags {
   std::vector<std::string> stop;
   bool log_probabilities = false;
 
-  void add_to(CLI::App& command);
+  void add_to(Command& command);
   void apply(text::SamplingOptions& options) const;
 };
 
@@ -66,20 +66,19 @@ std::string read_stdin(std::size_t limit);
 /// A text file's bytes.
 std::string read_text_file(const std::string& file);
 
-using Run = std::function<int()>;
 /// Each adds its command to the program and returns what runs it.
-Run add_caption(CLI::App& app);
-Run add_transcribe(CLI::App& app);
-Run add_prompt(CLI::App& app);
-Run add_generate(CLI::App& app);
-Run add_classify(CLI::App& app);
-Run add_tokenize(CLI::App& app);
-Run add_info(CLI::App& app);
-Run add_bench(CLI::App& app);
-Run add_perplexity(CLI::App& app);
-Run add_train(CLI::App& app);
+Run add_caption(Command& program);
+Run add_transcribe(Command& program);
+Run add_prompt(Command& program);
+Run add_generate(Command& program);
+Run add_classify(Command& program);
+Run add_tokenize(Command& program);
+Run add_info(Command& program);
+Run add_bench(Command& program);
+Run add_perplexity(Command& program);
+Run add_train(Command& program);
 /// Those of `train`.
-Run add_train_tokenizer(CLI::App& train);
-Run add_train_gpt(CLI::App& train);
+Run add_train_tokenizer(Command& train);
+Run add_train_gpt(Command& train);
 
 }  // namespace tessera::cli

@@ -38,15 +38,15 @@ int run(const Options& o) {
 
 }  // namespace
 
-Run add_perplexity(CLI::App& app) {
+Run add_perplexity(Command& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("perplexity", "How well a model foresees a text");
-  command->add_option("FILE", o->files, "Text files; - is standard input")->required();
-  command->add_option("--context", o->context, "Most tokens that are seen before one")
-      ->check(CLI::Range(2, 1 << 20))
-      ->capture_default_str();
-  o->common.add_to(*command, false);
-  command->footer("Example:\n  tessera perplexity --model gpt2 story.txt");
+  Command command = program.add_command("perplexity", "How well a model foresees a text");
+  command.add_option("FILE", o->files, "Text files; - is standard input").required();
+  command.add_option("--context", o->context, "Most tokens that are seen before one")
+      .range(2, 1 << 20)
+      .show_default();
+  o->common.add_to(command, false);
+  command.footer("Example:\n  tessera perplexity --model gpt2 story.txt");
   return [o] { return run(*o); };
 }
 

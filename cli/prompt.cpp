@@ -70,40 +70,36 @@ int run(const Options& o, bool marks) {
 
 }  // namespace
 
-Run add_prompt(CLI::App& app) {
+Run add_prompt(Command& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_subcommand("prompt", "Continue a prompt of text, images and sounds in any order");
+  Command command =
+      program.add_command("prompt", "Continue a prompt of text, images and sounds in any order");
   command
-      ->add_option("TEXT", o->text,
-                   "The text; {image} and {audio} mark where each stands; - is standard input")
-      ->type_name("");
-  command->add_option("-f,--file", o->file, "Read the text from a file")->type_name("FILE");
-  command->add_option("--image", o->images, "An image (once for each)")
-      ->type_name("FILE")
-      ->allow_extra_args(false);
-  command->add_option("--audio", o->sounds, "A sound (once for each)")
-      ->type_name("FILE")
-      ->allow_extra_args(false);
-  command->add_option(
+      .add_option("TEXT", o->text,
+                  "The text; {image} and {audio} mark where each stands; - is standard input")
+      .type_name("");
+  command.add_option("-f,--file", o->file, "Read the text from a file").type_name("FILE");
+  command.add_option("--image", o->images, "An image (once for each)").type_name("FILE").one_each();
+  command.add_option("--audio", o->sounds, "A sound (once for each)").type_name("FILE").one_each();
+  command.add_option(
       "--task", o->task,
       "Start sequence: caption, transcribe or prompt (default: by what the prompt holds)");
-  o->common.add_to(*command, true);
-  o->sampling.add_to(*command);
-  command->footer(
+  o->common.add_to(command, true);
+  o->sampling.add_to(command);
+  command.footer(
       "Examples:\n  tessera prompt \"{image} Two dogs\" --image dogs.jpg\n"
       "  tessera prompt \"{image}{audio}\" --image photo.jpg --audio note.wav --json");
   return [o] { return run(*o, true); };
 }
 
-Run add_generate(CLI::App& app) {
+Run add_generate(Command& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("generate", "Continue a text");
-  command->add_option("TEXT", o->text, "The text; - is standard input")->type_name("");
-  command->add_option("-f,--file", o->file, "Read the text from a file")->type_name("FILE");
-  o->common.add_to(*command, false);
-  o->sampling.add_to(*command);
-  command->footer(
+  Command command = program.add_command("generate", "Continue a text");
+  command.add_option("TEXT", o->text, "The text; - is standard input").type_name("");
+  command.add_option("-f,--file", o->file, "Read the text from a file").type_name("FILE");
+  o->common.add_to(command, false);
+  o->sampling.add_to(command);
+  command.footer(
       "Examples:\n  tessera generate --model gpt2 \"The quick brown fox\" -n 40 --temp 0.8 --seed "
       "1\n"
       "  tessera generate --model gpt2 -f story.txt --json");

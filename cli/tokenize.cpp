@@ -60,22 +60,22 @@ int run(const Options& o) {
 
 }  // namespace
 
-Run add_tokenize(CLI::App& app) {
+Run add_tokenize(Command& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("tokenize", "Show the tokens of a text");
-  command->add_option("TEXT", o->text, "The text; - is standard input")->type_name("");
-  command->add_option("-f,--file", o->file, "Read the text from a file")->type_name("FILE");
+  Command command = program.add_command("tokenize", "Show the tokens of a text");
+  command.add_option("TEXT", o->text, "The text; - is standard input").type_name("");
+  command.add_option("-f,--file", o->file, "Read the text from a file").type_name("FILE");
   command
-      ->add_option("-m,--model", o->model,
-                   "Checkpoint directory, or a tokenizer.json (default: the default model)")
-      ->type_name("DIR");
-  command->add_flag("--ids", o->ids, "Print the ids alone, as one list");
-  command->add_flag("--special", o->special, "Special tokens written in the text count as such");
-  command->add_flag("--add-special", o->add_special,
-                    "Add what the tokenizer's template adds (BOS, EOS)");
-  command->add_flag("--decode", o->decode, "The text is a list of ids: print what they say");
-  command->add_flag("--json", o->json, "Print one JSON object");
-  command->footer(
+      .add_option("-m,--model", o->model,
+                  "Checkpoint directory, or a tokenizer.json (default: the default model)")
+      .type_name("DIR");
+  command.add_flag("--ids", o->ids, "Print the ids alone, as one list");
+  command.add_flag("--special", o->special, "Special tokens written in the text count as such");
+  command.add_flag("--add-special", o->add_special,
+                   "Add what the tokenizer's template adds (BOS, EOS)");
+  command.add_flag("--decode", o->decode, "The text is a list of ids: print what they say");
+  command.add_flag("--json", o->json, "Print one JSON object");
+  command.footer(
       "Examples:\n  tessera tokenize \"Hello world\"\n  tessera tokenize --model gpt2 \"Hello "
       "world\"\n"
       "  tessera tokenize --model gpt2 --ids - < book.txt\n  tessera tokenize --model gpt2 "

@@ -206,59 +206,59 @@ int GptRun::run() {
   return finished ? kOk : kInterrupted;
 }
 
-void add_model_options(CLI::App& command, GptOptions& o) {
+void add_model_options(Command& command, GptOptions& o) {
   const auto add = [&](const char* name, auto& value, const char* help) {
-    return command.add_option(name, value, help)->capture_default_str()->group("The model");
+    return command.add_option(name, value, help).show_default().group("The model");
   };
-  add("--layers", o.layers, "Blocks")->check(CLI::Range(1, 256));
-  add("--width", o.width, "Numbers a token")->check(CLI::Range(1, 1 << 16));
-  add("--heads", o.heads, "Heads of attention; they divide the width")->check(CLI::Range(1, 1024));
-  add("--context", o.context, "Tokens of a sequence")->check(CLI::Range(1, 1 << 16));
+  add("--layers", o.layers, "Blocks").range(1, 256);
+  add("--width", o.width, "Numbers a token").range(1, 1 << 16);
+  add("--heads", o.heads, "Heads of attention; they divide the width").range(1, 1024);
+  add("--context", o.context, "Tokens of a sequence").range(1, 1 << 16);
   add("--dropout", o.dropout, "Share of numbers dropped behind the embedding and each layer")
-      ->check(CLI::Range(0.0, 0.99));
+      .range(0.0, 0.99);
 }
 
-void add_optimizer_options(CLI::App& command, GptOptions& o) {
+void add_optimizer_options(Command& command, GptOptions& o) {
   const auto add = [&](const char* name, auto& value, const char* help) {
-    return command.add_option(name, value, help)->capture_default_str()->group("Learning");
+    return command.add_option(name, value, help).show_default().group("Learning");
   };
   train::TrainerOptions& t = o.trainer;
-  add("--steps", t.schedule.steps, "Steps of the run")->check(CLI::PositiveNumber);
-  add("--batch", o.batch, "Sequences of a batch")->check(CLI::Range(1, 1 << 16));
-  add("--accumulate", t.accumulation, "Batches of a step")->check(CLI::Range(1, 1 << 16));
-  add("--rate", t.schedule.peak, "Highest learning rate")->check(CLI::PositiveNumber);
-  add("--warmup", t.schedule.warmup, "Steps until it is reached")->check(CLI::NonNegativeNumber);
+  add("--steps", t.schedule.steps, "Steps of the run").positive();
+  add("--batch", o.batch, "Sequences of a batch").range(1, 1 << 16);
+  add("--accumulate", t.accumulation, "Batches of a step").range(1, 1 << 16);
+  add("--rate", t.schedule.peak, "Highest learning rate").positive();
+  add("--warmup", t.schedule.warmup, "Steps until it is reached").non_negative();
   add("--schedule", o.schedule, "How the rate goes on")
-      ->check(CLI::IsMember({"cosine", "linear", "constant"}));
-  add("--floor", t.schedule.floor, "Share of the rate at the end")->check(CLI::Range(0.0, 1.0));
-  add("--weight-decay", t.adamw.weight_decay, "AdamW: of matrices")->check(CLI::NonNegativeNumber);
-  add("--beta1", t.adamw.beta1, "AdamW: of the mean")->check(CLI::Range(0.0, 0.9999));
-  add("--beta2", t.adamw.beta2, "AdamW: of the squares")->check(CLI::Range(0.0, 0.99999));
-  add("--clip", t.clip, "Largest norm of the gradient (0: any)")->check(CLI::NonNegativeNumber);
+      .one_of({"cosine", "linear", "constant"});
+  add("--floor", t.schedule.floor, "Share of the rate at the end").range(0.0, 1.0);
+  add("--weight-decay", t.adamw.weight_decay, "AdamW: of matrices").non_negative();
+  add("--beta1", t.adamw.beta1, "AdamW: of the mean").range(0.0, 0.9999);
+  add("--beta2", t.adamw.beta2, "AdamW: of the squares").range(0.0, 0.99999);
+  add("--clip", t.clip, "Largest norm of the gradient (0: any)").non_negative();
   add("-s,--seed", t.seed, "Same seed, same run");
 }
 
-void add_run_options(CLI::App& command, GptOptions& o) {
+void add_run_options(Command& command, GptOptions& o) {
   const auto add = [&](const char* name, auto& value, const char* help) {
-    return command.add_option(name, value, help)->capture_default_str()->group("The run");
+    return command.add_option(name, value, help).show_default().group("The run");
   };
   train::TrainerOptions& t = o.trainer;
   add("--checkpoint-every", t.checkpoint_every, "Steps (0: only at the end)")
-      ->check(CLI::NonNegativeNumber);
-  add("--keep", t.checkpoints_kept, "Checkpoints kept")->check(CLI::PositiveNumber);
+      .non_negative();
+  add("--keep", t.checkpoints_kept, "Checkpoints kept").positive();
   add("--validation", o.validation, "Text files held out (else the end of the others)")
-      ->type_name("FILE")
-      ->allow_extra_args(false);
-  add("--held-out", o.held_out, "Share of the text held out")->check(CLI::Range(0.0, 0.9));
+      .type_name("FILE")
+      .one_each();
+  add("--held-out", o.held_out, "Share of the text held out").range(0.0, 0.9);
   add("--evaluate-every", t.evaluate_every, "Steps between perplexities on it (0: never)")
-      ->check(CLI::NonNegativeNumber);
+      .non_negative();
   add("--sample-every", o.sample_every, "Steps between texts written by the model (0: never)")
-      ->check(CLI::NonNegativeNumber);
+      .non_negative();
   command.add_option("--prompt", o.prompt, "How they begin (default: a new line)")
-      ->group("The run");
-  command.add_flag("--resume", o.resume, "Go on from the newest checkpoint")->group("The run");
+      .group("The run");
+  command.add_flag("--resume", o.resume, "Go on from the newest checkpoint").group("The run");
   command.add_flag("--dry-run", o.dry_run, "Check everything and say what would be done")
-      ->group("The run");
+      .group("The run");
 }
 
 int run(GptOptions o) {
@@ -272,29 +272,29 @@ int run(GptOptions o) {
 
 }  // namespace
 
-Run add_train_gpt(CLI::App& train) {
+Run add_train_gpt(Command& train) {
   auto o = std::make_shared<GptOptions>();
   o->trainer.schedule = {.peak = 1e-3, .floor = 0.1, .warmup = 100, .steps = 1000};
   o->trainer.adamw = {.beta2 = 0.95, .weight_decay = 0.1};
   o->trainer.checkpoint_every = 250;
   o->trainer.evaluate_every = 250;
-  CLI::App* command = train.add_subcommand("gpt", "Train a GPT-2 from text files");
-  command->add_option("FILE", o->files, "Text files, one document each")->required();
-  command->add_option("--tokenizer", o->tokenizer, "Folder with tokenizer.json")
-      ->type_name("DIR")
-      ->required();
-  command->add_option("-o,--out", o->run, "Folder of the run: log, checkpoints and the model")
-      ->type_name("DIR")
-      ->required();
-  command->add_option("-t,--threads", o->threads, "Threads (0: one for each physical core)")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
-  command->add_flag("--json", o->json, "Print one JSON object a line");
-  command->add_flag("--timings", o->timings, "Say on standard error where the time went");
-  add_model_options(*command, *o);
-  add_optimizer_options(*command, *o);
-  add_run_options(*command, *o);
-  command->footer(
+  Command command = train.add_command("gpt", "Train a GPT-2 from text files");
+  command.add_option("FILE", o->files, "Text files, one document each").required();
+  command.add_option("--tokenizer", o->tokenizer, "Folder with tokenizer.json")
+      .type_name("DIR")
+      .required();
+  command.add_option("-o,--out", o->run, "Folder of the run: log, checkpoints and the model")
+      .type_name("DIR")
+      .required();
+  command.add_option("-t,--threads", o->threads, "Threads (0: one for each physical core)")
+      .range(0, 1024)
+      .show_default();
+  command.add_flag("--json", o->json, "Print one JSON object a line");
+  command.add_flag("--timings", o->timings, "Say on standard error where the time went");
+  add_model_options(command, *o);
+  add_optimizer_options(command, *o);
+  add_run_options(command, *o);
+  command.footer(
       "Example:\n  tessera train gpt --tokenizer tokenizer -o runs/first text.txt\n"
       "  tessera generate --model runs/first \"Once\"");
   return [o] { return run(*o); };

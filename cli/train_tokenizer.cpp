@@ -63,23 +63,23 @@ int run(Options o) {
 
 }  // namespace
 
-Run add_train_tokenizer(CLI::App& train) {
+Run add_train_tokenizer(Command& train) {
   auto o = std::make_shared<Options>();
-  CLI::App* command =
-      train.add_subcommand("tokenizer", "Learn a byte-level BPE tokenizer from text files");
-  command->add_option("FILE", o->files, "Text files")->required();
-  command->add_option("-o,--out", o->out, "Folder for tokenizer.json")
-      ->type_name("DIR")
-      ->required();
-  command->add_option("--vocab-size", o->trainer.vocab_size, "Tokens")
-      ->check(CLI::Range(257, 1 << 22))
-      ->capture_default_str();
-  command->add_option("--min-frequency", o->trainer.min_frequency, "Merge no pair that is rarer")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--end-token", o->end, "The token between documents")->capture_default_str();
-  command->add_flag("--json", o->json, "Print one JSON object");
-  command->footer("Example:\n  tessera train tokenizer --vocab-size 4096 -o tokenizer text.txt");
+  Command command =
+      train.add_command("tokenizer", "Learn a byte-level BPE tokenizer from text files");
+  command.add_option("FILE", o->files, "Text files").required();
+  command.add_option("-o,--out", o->out, "Folder for tokenizer.json")
+      .type_name("DIR")
+      .required();
+  command.add_option("--vocab-size", o->trainer.vocab_size, "Tokens")
+      .range(257, 1 << 22)
+      .show_default();
+  command.add_option("--min-frequency", o->trainer.min_frequency, "Merge no pair that is rarer")
+      .non_negative()
+      .show_default();
+  command.add_option("--end-token", o->end, "The token between documents").show_default();
+  command.add_flag("--json", o->json, "Print one JSON object");
+  command.footer("Example:\n  tessera train tokenizer --vocab-size 4096 -o tokenizer text.txt");
   return [o] { return run(*o); };
 }
 

@@ -116,32 +116,30 @@ int run(const Options& o) {
 
 }  // namespace
 
-Run add_transcribe(CLI::App& app) {
+Run add_transcribe(Command& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_subcommand("transcribe", "Write down what is said in a recording or video");
-  command->add_option("FILE", o->files, "Sound or video files; - is standard input")
-      ->required()
-      ->type_name("");
-  command->add_option("-l,--language", o->language,
-                      "Spoken language, as \"de\" or \"german\" (default: detected)");
-  command->add_option("--task", o->task, "transcribe, or translate to English")
-      ->check(CLI::IsMember({"transcribe", "translate"}));
-  command->add_flag("--timestamps", o->timestamps, "Print a line for each segment, with its times");
-  command->add_option("--prompt", o->prompt, "Text before the sound: names and words to expect");
-  command->add_flag("--condition-on-previous", o->condition,
-                    "Let each window see the text before it");
-  command->add_option("--pcm", o->pcm, "Files are raw samples of this format")
-      ->check(CLI::IsMember({"s16le", "f32le"}));
-  command->add_option("--rate", o->rate, "Samples a second of --pcm")
-      ->check(CLI::Range(1000, 768000))
-      ->capture_default_str();
-  command->add_option("--channels", o->channels, "Channels of --pcm")
-      ->check(CLI::Range(1, 64))
-      ->capture_default_str();
-  o->common.add_to(*command, true);
-  o->sampling.add_to(*command);
-  command->footer(
+  Command command =
+      program.add_command("transcribe", "Write down what is said in a recording or video");
+  command.add_option("FILE", o->files, "Sound or video files; - is standard input")
+      .required()
+      .type_name("");
+  command.add_option("-l,--language", o->language,
+                     "Spoken language, as \"de\" or \"german\" (default: detected)");
+  command.add_option("--task", o->task, "transcribe, or translate to English")
+      .one_of({"transcribe", "translate"});
+  command.add_flag("--timestamps", o->timestamps, "Print a line for each segment, with its times");
+  command.add_option("--prompt", o->prompt, "Text before the sound: names and words to expect");
+  command.add_flag("--condition-on-previous", o->condition,
+                   "Let each window see the text before it");
+  command.add_option("--pcm", o->pcm, "Files are raw samples of this format")
+      .one_of({"s16le", "f32le"});
+  command.add_option("--rate", o->rate, "Samples a second of --pcm")
+      .range(1000, 768000)
+      .show_default();
+  command.add_option("--channels", o->channels, "Channels of --pcm").range(1, 64).show_default();
+  o->common.add_to(command, true);
+  o->sampling.add_to(command);
+  command.footer(
       "Examples:\n  tessera transcribe speech.mp3\n  tessera transcribe --model whisper-base "
       "--language de "
       "--task translate --timestamps talk.mp4\n  arecord -f S16_LE -r 16000 -d 5 -t raw | tessera "
