@@ -9,6 +9,19 @@
 #include "core/error.h"
 
 namespace tessera::cli {
+namespace {
+
+/// CLI11's own PositiveNumber and NonNegativeNumber name the largest double there is as the limit.
+std::function<std::string(const std::string&)> number_where(bool (*right)(double),
+                                                            const char* wanted) {
+  return [right, wanted](const std::string& text) {
+    double value = 0;
+    const bool good = CLI::detail::lexical_cast(text, value) && right(value);
+    return good ? std::string() : concat("\"", text, "\" is not a number ", wanted);
+  };
+}
+
+}  // namespace
 
 Option& Option::required() {
   option_->required();
@@ -36,12 +49,12 @@ Option& Option::group(const std::string& heading) {
 }
 
 Option& Option::positive() {
-  option_->check(CLI::PositiveNumber);
+  option_->check(number_where([](double x) { return x > 0; }, "above 0"), "POSITIVE");
   return *this;
 }
 
 Option& Option::non_negative() {
-  option_->check(CLI::NonNegativeNumber);
+  option_->check(number_where([](double x) { return x >= 0; }, "from 0 up"), "NONNEGATIVE");
   return *this;
 }
 
