@@ -56,7 +56,7 @@ check 'no default model' 1 '' 'tessera: nowhere: not a checkpoint directory.*' \
   env TESSERA_MODEL=nowhere "$program" caption "$photo"
 
 # A tokenizer, a tiny GPT, and what the model writes after it was trained.
-corpus=tests/data/training/corpus.txt
+corpus=$2/tests/data/training/corpus.txt
 gpt_of() { "$program" train gpt --tokenizer "$work/tok" --layers 1 --heads 2 --context 16 --batch 2 --warmup 2 --width "$@"; }
 gpt() { gpt_of 8 "$@"; }
 check 'train needs to know what' 2 '' 'tessera: .*' "$program" train
