@@ -228,8 +228,7 @@ void add_optimizer_options(Command& command, GptOptions& o) {
   add("--accumulate", t.accumulation, "Batches of a step").range(1, 1 << 16);
   add("--rate", t.schedule.peak, "Highest learning rate").positive();
   add("--warmup", t.schedule.warmup, "Steps until it is reached").non_negative();
-  add("--schedule", o.schedule, "How the rate goes on")
-      .one_of({"cosine", "linear", "constant"});
+  add("--schedule", o.schedule, "How the rate goes on").one_of({"cosine", "linear", "constant"});
   add("--floor", t.schedule.floor, "Share of the rate at the end").range(0.0, 1.0);
   add("--weight-decay", t.adamw.weight_decay, "AdamW: of matrices").non_negative();
   add("--beta1", t.adamw.beta1, "AdamW: of the mean").range(0.0, 0.9999);
@@ -243,8 +242,7 @@ void add_run_options(Command& command, GptOptions& o) {
     return command.add_option(name, value, help).show_default().group("The run");
   };
   train::TrainerOptions& t = o.trainer;
-  add("--checkpoint-every", t.checkpoint_every, "Steps (0: only at the end)")
-      .non_negative();
+  add("--checkpoint-every", t.checkpoint_every, "Steps (0: only at the end)").non_negative();
   add("--keep", t.checkpoints_kept, "Checkpoints kept").positive();
   add("--validation", o.validation, "Text files held out (else the end of the others)")
       .type_name("FILE")
@@ -254,8 +252,7 @@ void add_run_options(Command& command, GptOptions& o) {
       .non_negative();
   add("--sample-every", o.sample_every, "Steps between texts written by the model (0: never)")
       .non_negative();
-  command.add_option("--prompt", o.prompt, "How they begin (default: a new line)")
-      .group("The run");
+  command.add_option("--prompt", o.prompt, "How they begin (default: a new line)").group("The run");
   command.add_flag("--resume", o.resume, "Go on from the newest checkpoint").group("The run");
   command.add_flag("--dry-run", o.dry_run, "Check everything and say what would be done")
       .group("The run");

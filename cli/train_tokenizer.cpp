@@ -68,9 +68,7 @@ Run add_train_tokenizer(Command& train) {
   Command command =
       train.add_command("tokenizer", "Learn a byte-level BPE tokenizer from text files");
   command.add_option("FILE", o->files, "Text files").required();
-  command.add_option("-o,--out", o->out, "Folder for tokenizer.json")
-      .type_name("DIR")
-      .required();
+  command.add_option("-o,--out", o->out, "Folder for tokenizer.json").type_name("DIR").required();
   command.add_option("--vocab-size", o->trainer.vocab_size, "Tokens")
       .range(257, 1 << 22)
       .show_default();
