@@ -152,7 +152,11 @@ Tensor RmsNorm::operator()(Context& ctx, const Tensor& x) const {
 
 Embedding::Embedding(const Weights& w, std::int64_t count, std::int64_t width)
     : table(w.get("weight", {count, width})), precision(w.precision()) {
-  if (table.dtype() == DType::i8) scales = w.get("weight_scale", {count, 1}).to_f32();
+  if (table.dtype() == DType::i8) {
+    scales = w.get("weight_scale", {count, 1}).to_f32();
+  } else {
+    w.note_matrix("weight", int8_at_least(precision));
+  }
 }
 
 Tensor gather_rows(Context& ctx, const Tensor& table, std::span<const std::int32_t> ids) {

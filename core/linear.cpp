@@ -58,7 +58,11 @@ StoredMatrix read_matrix(const Weights& w, std::int64_t out, std::int64_t in) {
     return m;
   }
   m.weight = w.get("weight", {out, in});
-  if (m.weight.dtype() == DType::i8) m.scales = w.get("weight_scale", {out, 1}).to_f32();
+  if (m.weight.dtype() == DType::i8) {
+    m.scales = w.get("weight_scale", {out, 1}).to_f32();
+  } else {
+    w.note_matrix("weight", w.precision());
+  }
   return m;
 }
 

@@ -24,7 +24,13 @@ struct Weights::Store {
   std::optional<Maker> maker;
   std::vector<OpenFile> files;
   std::vector<Stored> tensors;
-  std::unique_ptr<std::atomic<bool>[]> read;  // by position in tensors
+  std::unique_ptr<std::atomic<bool>[]> read;            // by position in tensors
+  std::unique_ptr<std::atomic<Precision>[]> precision;  // of matrices; as_stored: nothing known
+
+  void forget_what_was_read() {
+    read = std::make_unique<std::atomic<bool>[]>(tensors.size());
+    precision = std::make_unique<std::atomic<Precision>[]>(tensors.size());
+  }
 
   /// Positions of the names that start with `prefix`.
   std::pair<std::size_t, std::size_t> range(std::string_view prefix) const {
@@ -41,12 +47,19 @@ struct Weights::Store {
     if (at < tensors.size() && tensors[at].entry.name == name) return at;
     return std::nullopt;
   }
-  /// Whether this is the "X_scale" of an int8 tensor "X".
-  bool is_scale(const safetensors::Entry& entry) const {
-    constexpr std::string_view kSuffix = "_scale";
-    if (!entry.name.ends_with(kSuffix)) return false;
-    const auto base = find(entry.name.substr(0, entry.name.size() - kSuffix.size()));
-    return base && tensors[*base].entry.type == DType::i8;
+  /// Numbers of the model that an entry stands for: none where it is what an int8 tensor "X" or a
+  /// packed "X_packed" needs beside it ("X_scale", ...), eight a word where it is packed.
+  std::int64_t parameters(const safetensors::Entry& entry) const {
+    constexpr std::string_view kPacked = "_packed";
+    for (const std::string_view suffix : {"_scale", "_zero_point", "_shape"}) {
+      if (!entry.name.ends_with(suffix)) continue;
+      const std::string base = entry.name.substr(0, entry.name.size() - suffix.size());
+      const auto at = find(base);
+      if ((at && tensors[*at].entry.type == DType::i8) || find(base + std::string(kPacked)))
+        return 0;
+    }
+    const bool packed = entry.name.ends_with(kPacked) && entry.type == DType::i32;
+    return packed ? 8 * entry.numel() : entry.numel();
   }
 };
 
@@ -106,7 +119,7 @@ Weights Weights::open(const std::filesystem::path& path) {
                              "\" is in two files: ", twice->file->path.filename().string(), " and ",
                              std::next(twice)->file->path.filename().string()));
   }
-  store.read = std::make_unique<std::atomic<bool>[]>(store.tensors.size());
+  store.forget_what_was_read();
   return w;
 }
 
@@ -131,7 +144,7 @@ Weights Weights::of(const std::vector<NamedTensor>& tensors) {
     if (store.tensors[i].entry.name == store.tensors[i - 1].entry.name)
       throw ArgumentError(concat("two parameters are named \"", store.tensors[i].entry.name, "\""));
   }
-  store.read = std::make_unique<std::atomic<bool>[]>(store.tensors.size());
+  store.forget_what_was_read();
   return w;
 }
 
@@ -200,6 +213,16 @@ void Weights::ignore(std::string_view prefix) const {
   for (std::size_t i = begin; i < end; ++i) store_->read[i].store(true, std::memory_order_relaxed);
 }
 
+void Weights::note_matrix(std::string_view name, Precision precision) const {
+  if (const auto at = store_->find(prefix_ + std::string(name)))
+    store_->precision[*at].store(precision, std::memory_order_relaxed);
+}
+
+Precision Weights::matrix_precision(std::string_view name) const {
+  const auto at = store_->find(prefix_ + std::string(name));
+  return at ? store_->precision[*at].load(std::memory_order_relaxed) : Precision::as_stored;
+}
+
 std::vector<std::string> Weights::leftovers() const {
   std::vector<std::string> names;
   for (std::size_t i = 0; i < store_->tensors.size(); ++i) {
@@ -221,8 +244,7 @@ std::int64_t Weights::parameters() const {
   const auto [begin, end] = store_->range(prefix_);
   std::int64_t count = 0;
   for (std::size_t i = begin; i < end; ++i) {
-    const safetensors::Entry& entry = store_->tensors[i].entry;
-    if (!store_->is_scale(entry)) count += entry.numel();
+    count += store_->parameters(store_->tensors[i].entry);
   }
   return count;
 }

@@ -73,6 +73,10 @@ class Weights {
   /// Marks as read what a model knows it does not need ("embeddings.position_ids", tied heads,
   /// ...): every name that starts with `prefix`, seen from this cursor.
   void ignore(std::string_view prefix) const;
+  /// Says that this tensor is a matrix of floats that was taken to be multiplied in `precision`.
+  void note_matrix(std::string_view name, Precision precision) const;
+  /// What was said of it; as_stored where nothing was.
+  Precision matrix_precision(std::string_view name) const;
   /// Full names (of the whole checkpoint) of all tensors nobody has read.
   std::vector<std::string> leftovers() const;
   /// All names seen from this cursor, without the prefix, sorted.

@@ -55,6 +55,13 @@ check 'closed pipe' 0 "$photo	$sentence" '' head_of "$program" caption "$photo" 
 check 'no default model' 1 '' 'tessera: nowhere: not a checkpoint directory.*' \
   env TESSERA_MODEL=nowhere "$program" caption "$photo"
 
+check 'quantize' 0 '[^|]*/small: [0-9]+ matrices with 8 bits, 0 with 4; [0-9.]+ MB instead of [0-9.]+\|' '' \
+  "$program" quantize "$2/tests/data/families/vit-classify" "$work/small"
+check 'what was quantised' 0 '.*int-quantized.*unused +nothing\|' '' "$program" info "$work/small"
+check 'quantize over something' 2 '' 'tessera: [^|]*/photos: is there already[^|]*\|' \
+  "$program" quantize "$2/tests/data/families/vit-classify" "$work/photos"
+check 'quantize twice' 2 '' 'tessera: [^|]*/small: is quantised already\|' "$program" quantize "$work/small" "$work/smaller"
+
 # A tokenizer, a tiny GPT, and what the model writes after it was trained.
 corpus=$2/tests/data/training/corpus.txt
 gpt_of() { "$program" train gpt --tokenizer "$work/tok" --layers 1 --heads 2 --context 16 --batch 2 --warmup 2 --width "$@"; }

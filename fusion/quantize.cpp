@@ -1,0 +1,125 @@
+#include "fusion/quantize.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/output_file.h"
+#include "core/quantize.h"
+#include "fusion/model.h"
+
+namespace tessera::fusion {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Whether this file holds weights, in whatever format: what is replaced.
+bool is_weights(const fs::path& file) {
+  static constexpr std::array<std::string_view, 9> kEndings = {
+      ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".index.json"};
+  const std::string name = file.filename().string();
+  return std::ranges::any_of(kEndings,
+                             [&](std::string_view ending) { return name.ends_with(ending); });
+}
+
+void make_folder(const fs::path& folder) {
+  std::error_code error;
+  if (fs::exists(folder, error) &&
+      (!fs::is_directory(folder, error) || !fs::is_empty(folder, error)))
+    throw ArgumentError(concat(folder.string(), ": is there already; name a new folder"));
+  fs::create_directories(folder, error);
+  if (error) throw IoError(concat(folder.string(), ": can't be made: ", error.message()));
+}
+
+void copy_other_files(const fs::path& from, const fs::path& to) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
+    const fs::path name = entry.path().filename();
+    if (!entry.is_regular_file() || is_weights(name) || name == "config.json") continue;
+    std::error_code error;
+    fs::copy_file(entry.path(), to / name, error);
+    if (error) throw IoError(concat((to / name).string(), ": can't be written: ", error.message()));
+  }
+}
+
+std::string list_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += concat(text.empty() ? "" : ", ", '"', name, '"');
+  return concat("[", text, "]");
+}
+
+/// What was rounded, by layer.
+struct Layers {
+  std::vector<std::string> eight_bits, four_bits;
+};
+
+std::string quantization_config(const Layers& layers) {
+  std::string groups;
+  const auto add = [&](const std::vector<std::string>& names, const char* weights) {
+    if (names.empty()) return;
+    groups += concat(groups.empty() ? "" : ", ", "\"group_", groups.empty() ? 0 : 1,
+                     "\": {\"targets\": ", list_of(names), ", \"weights\": ", weights,
+                     ", \"input_activations\": null, \"output_activations\": null}");
+  };
+  add(layers.eight_bits,
+      R"({"num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel", "dynamic": false})");
+  add(layers.four_bits,
+      R"({"num_bits": 4, "type": "int", "symmetric": false, "strategy": "group", "group_size": 32, )"
+      R"("dynamic": false})");
+  const char* format = layers.four_bits.empty()    ? "int-quantized"
+                       : layers.eight_bits.empty() ? "pack-quantized"
+                                                   : "mixed-precision";
+  return concat(R"({"quant_method": "compressed-tensors", "format": ")", format,
+                R"(", "quantization_status": "compressed", "config_groups": {)", groups,
+                R"(}, "ignore": []})");
+}
+
+/// config.json with a `quantization_config` as its last member.
+std::string with_quantization(const Config& config, const Layers& layers) {
+  std::string text = config.dump();
+  text.resize(text.rfind('}'));
+  return concat(text, text.find(':') == std::string::npos ? "" : ", ",
+                "\"quantization_config\": ", quantization_config(layers), "}\n");
+}
+
+}  // namespace
+
+QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to, Precision precision) {
+  if (precision != Precision::int8 && precision != Precision::int4)
+    throw ArgumentError("a checkpoint is rounded to int8 or int4");
+  const auto model = Model::open(from, {.precision = precision});
+  if (model->config.has("quantization_config"))
+    throw ArgumentError(concat(from.string(), ": is quantised already"));
+  const Weights& weights = *model->weights;
+  std::vector<NamedTensor> tensors;
+  Layers layers;
+  for (const std::string& name : weights.names()) {
+    const Tensor tensor = weights.get(name);
+    const Precision wanted = weights.matrix_precision(name);
+    if ((wanted != Precision::int8 && wanted != Precision::int4) || tensor.rank() != 2) {
+      tensors.push_back({name, tensor});
+      continue;
+    }
+    const int bits = wanted == Precision::int4 && fits_four_bits(tensor) ? 4 : 8;
+    const std::string layer = name.substr(0, name.rfind('.'));
+    (bits == 4 ? layers.four_bits : layers.eight_bits).push_back(layer);
+    for (NamedTensor& part : quantized(name, tensor, bits)) tensors.push_back(std::move(part));
+  }
+  if (layers.eight_bits.empty() && layers.four_bits.empty())
+    throw ArgumentError(concat(from.string(), ": has no matrices that can be rounded"));
+  QuantizeReport report{static_cast<std::int64_t>(layers.eight_bits.size()),
+                        static_cast<std::int64_t>(layers.four_bits.size()), weights.bytes(), 0};
+  for (const NamedTensor& t : tensors)
+    report.bytes_after += static_cast<std::int64_t>(t.tensor.nbytes());
+
+  make_folder(to);
+  copy_other_files(from, to);
+  save_safetensors(to / "model.safetensors", tensors);
+  OutputFile config(to / "config.json");
+  config.write(with_quantization(model->config, layers));
+  config.publish();
+  return report;
+}
+
+}  // namespace tessera::fusion
