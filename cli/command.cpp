@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <iostream>
 #include <optional>
+#include <sstream>
 
 #include "cli/options.h"
 #include "core/error.h"
@@ -120,7 +121,10 @@ int Program::run(int argc, char** argv, std::initializer_list<AddCommand> comman
       report(concat("\"", argv[1], "\" is not a command; tessera --help lists them"));
       return kUsage;
     }
-    return app_->exit(error) == 0 ? kOk : kUsage;
+    std::ostringstream help;
+    const int code = app_->exit(error, help);
+    print(help.str());
+    return code == 0 ? kOk : kUsage;
   }
   std::cerr.rdbuf(nullptr);  // OpenCV's own words about a bad file; report() does not use it
   return work();

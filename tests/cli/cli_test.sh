@@ -51,6 +51,7 @@ check 'speech as json' 0 '\{"file":.*"text":.*"ids":.*"language":.*"segments":\[
 check 'folder as samples' 1 '' 'tessera: [^|]*/photos: is a directory[^|]*\|' "$program" transcribe --pcm s16le "$work/photos"
 check 'no samples' 1 '' 'tessera: /dev/null: PCM: no samples[^|]*\|' "$program" transcribe --pcm s16le /dev/null
 check 'disk full' 1 '' 'tessera: standard output: No space left on device\|' to_full "$program" caption "$photo"
+check 'disk full for help' 1 '' 'tessera: standard output: No space left on device\|' to_full "$program" --help
 check 'closed pipe' 0 "$photo	$sentence" '' head_of "$program" caption "$photo" "$photo" "$photo"
 check 'no default model' 1 '' 'tessera: nowhere: not a checkpoint directory.*' \
   env TESSERA_MODEL=nowhere "$program" caption "$photo"
