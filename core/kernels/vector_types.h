@@ -18,6 +18,7 @@ static_assert(kQueryBlock % kRows == 0 && kKeyBlock % kPanel == 0);
 
 typedef float Vec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
 typedef std::int32_t IntVec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
+typedef std::uint32_t BitVec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
 
 #define TESSERA_INLINE inline __attribute__((always_inline))
 
@@ -56,8 +57,8 @@ TESSERA_INLINE Vec exp_negative(Vec x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const IntVec exponent = ((IntVec)shifted - (IntVec)round) << 23;
-  const Vec y = (Vec)((IntVec)p + exponent);
+  const BitVec exponent = ((BitVec)shifted - (BitVec)round) << 23;
+  const Vec y = (Vec)((BitVec)p + exponent);
   return x < -87.0f ? Vec{} : y;
 }
 
