@@ -195,10 +195,8 @@ void LogMel::Impl::scale(Context& ctx, float loudest, Tensor& out) {
   constexpr std::int64_t kPiece = 1 << 14;
   const float least = loudest - kRange;
   float* data = out.data();
-  ctx.parallel_for((out.numel() + kPiece - 1) / kPiece, [&](std::int64_t piece) {
-    const std::int64_t end = std::min((piece + 1) * kPiece, out.numel());
-    for (std::int64_t i = piece * kPiece; i < end; ++i)
-      data[i] = (std::max(data[i], least) + 4) / 4;
+  in_pieces(ctx, out.numel(), kPiece, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) data[i] = (std::max(data[i], least) + 4) / 4;
   });
 }
 

@@ -64,9 +64,7 @@ void GptRun::set_hooks(Context& ctx) {
 
 void GptRun::describe(const fs::path& folder) const {
   const auto write = [&](const char* name, const std::string& text) {
-    OutputFile out(folder / name);
-    out.write(text);
-    out.publish();
+    write_file(folder / name, text);
   };
   const Config config = Config::parse(gpt_.config, "config.json");
   write("config.json", gpt_.config);

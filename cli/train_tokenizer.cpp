@@ -18,12 +18,6 @@ struct Options {
   bool json = false;
 };
 
-void write(const fs::path& file, const std::string& text) {
-  OutputFile out(file);
-  out.write(text);
-  out.publish();
-}
-
 int run(Options o) {
   o.trainer.special_tokens = {o.end};
   text::BpeTrainer trainer(o.trainer);
@@ -40,15 +34,13 @@ int run(Options o) {
     if (done % 100 == 0) progress.show(static_cast<double>(done), static_cast<double>(wanted));
   });
   progress.clear();
-  std::error_code error;
-  fs::create_directories(o.out, error);
-  if (error) throw IoError(concat(o.out, ": can't be created: ", error.message()));
-  write(fs::path(o.out) / "tokenizer.json", made);
+  make_folders(o.out);
+  write_file(fs::path(o.out) / "tokenizer.json", made);
   const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                        {"bos_token", o.end},
                        {"eos_token", o.end},
                        {"clean_up_tokenization_spaces", false}};
-  write(fs::path(o.out) / "tokenizer_config.json", config.dump(2) + "\n");
+  write_file(fs::path(o.out) / "tokenizer_config.json", config.dump(2) + "\n");
   const auto size = text::Tokenizer::open(o.out).vocab_size();
   if (o.json) {
     print_json({{"tokenizer", o.out}, {"tokens", size}, {"bytes", bytes}});

@@ -173,8 +173,13 @@ void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
     many_queries(ctx, sizes, q, k, v, out);
   }
   if (ctx.tape) {
-    ctx.tape->record(
-        {.op = Op::attention, .inputs = {q, k, v}, .output = out, .attention = options});
+    ctx.tape->record({.op = Op::attention,
+                      .inputs = {q, k, v},
+                      .output = out,
+                      .attention = {.heads = sizes.heads,
+                                    .kv_heads = sizes.kv_heads,
+                                    .causal = sizes.causal,
+                                    .scale = sizes.scale}});
   }
 }
 

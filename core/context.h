@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -67,6 +68,13 @@ class Context {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// Calls work(begin, end) over [0, count) in fixed pieces, spread over the threads.
+template <class Work>
+void in_pieces(Context& ctx, std::int64_t count, std::int64_t piece, const Work& work) {
+  ctx.parallel_for((count + piece - 1) / piece,
+                   [&](std::int64_t i) { work(i * piece, std::min(count, (i + 1) * piece)); });
+}
 
 /// Physical cores this process may run on (affinity mask and cgroup quota respected), at least 1.
 int physical_cores();

@@ -19,13 +19,6 @@ namespace {
 constexpr std::int64_t kRowsPerTask = 64;
 constexpr std::int64_t kElementsPerTask = 1 << 16;
 
-/// Calls work(begin, end) over [0, count) in fixed pieces.
-template <class Work>
-void in_pieces(Context& ctx, std::int64_t count, std::int64_t piece, Work work) {
-  ctx.parallel_for((count + piece - 1) / piece,
-                   [&](std::int64_t i) { work(i * piece, std::min(count, (i + 1) * piece)); });
-}
-
 void check_width(const Tensor& x, std::int64_t width, const char* layer) {
   if (x.rank() != 2 || x.dim(1) != width || x.stride(1) != 1) {
     throw ShapeError(concat(layer, " of width ", width, " was given ", x.shape().str()));

@@ -30,8 +30,8 @@ Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::in
   const StageScope scope(ctx, "loss");
   Tensor totals = ctx.empty({rows});  // log of the sum of exponentials, for the gradient
   Tensor losses = ctx.empty({rows});
-  ctx.parallel_for((rows + kRows - 1) / kRows, [&](std::int64_t task) {
-    for (std::int64_t i = task * kRows; i < std::min(rows, (task + 1) * kRows); ++i) {
+  in_pieces(ctx, rows, kRows, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
       const float* row = logits.data() + i * logits.stride(0);
       float sum = 0;
       kernels::vector_kernels().training.log_sum_exp(row, vocab, &totals.data()[i], &sum);

@@ -52,6 +52,18 @@ void OutputFile::fail(const char* what, int error) const {
   throw IoError(concat(final_.string(), ": ", what, ": ", std::strerror(error)));
 }
 
+void write_file(const std::filesystem::path& file, std::string_view text) {
+  OutputFile out(file);
+  out.write(text);
+  out.publish();
+}
+
+void make_folders(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) throw IoError(concat(folder.string(), ": can't be created: ", error.message()));
+}
+
 void sync_directory(const std::filesystem::path& directory) {
   if (const int fd = ::open(directory.c_str(), O_RDONLY | O_CLOEXEC); fd >= 0) {
     ::fsync(fd);

@@ -28,6 +28,12 @@ class OutputFile {
   bool published_ = false;
 };
 
+/// A whole text file, put in its place when complete.
+void write_file(const std::filesystem::path& file, std::string_view text);
+
+/// A folder and those above it, where they are not there yet. Throws IoError.
+void make_folders(const std::filesystem::path& folder);
+
 /// Puts a new name of this directory on the disk, where its file system can.
 void sync_directory(const std::filesystem::path& directory);
 

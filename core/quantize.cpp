@@ -1,9 +1,5 @@
 #include "core/quantize.h"
 
-#include <algorithm>
-#include <cmath>
-
-#include "core/error.h"
 #include "core/kernels/convert.h"
 #include "core/kernels/integer.h"
 #include "core/kernels/quantized.h"
@@ -17,12 +13,7 @@ using kernels::kGroup;
 void read_row(const std::string& name, const Tensor& weight, std::int64_t i, float* row) {
   const Tensor numbers = weight[i];
   convert_to_f32(numbers.raw(), numbers.dtype(), row, numbers.numel());
-  for (std::int64_t c = 0; c < numbers.numel(); ++c) {
-    if (!std::isfinite(row[c])) {
-      throw FormatError(concat(name, ": row ", i, " holds ", row[c], " at ", c,
-                               "; only finite numbers can be rounded to 8 or 4 bits"));
-    }
-  }
+  kernels::check_finite(name, i, row, numbers.numel());
 }
 
 std::vector<NamedTensor> in_eight_bits(const std::string& name, const Tensor& weight) {

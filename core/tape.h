@@ -19,7 +19,7 @@ enum class Op : std::uint8_t {
   add,            ///< a, b
   multiply,       ///< a, b
   rope,           ///< x, angles
-  attention,      ///< q, k, v; attention
+  attention,      ///< q, k, v; attention, its defaults filled in
   windows,        ///< x; window
   patches,        ///< x; window.kernel
   dropout,        ///< x; number: share dropped; stream

@@ -27,6 +27,15 @@ struct Weights::Store {
   std::unique_ptr<std::atomic<bool>[]> read;            // by position in tensors
   std::unique_ptr<std::atomic<Precision>[]> precision;  // of matrices; as_stored: nothing known
 
+  /// Brings the tensors in order; returns the first of two with the same name, else null.
+  const Stored* sort() {
+    std::sort(tensors.begin(), tensors.end(),
+              [](const auto& a, const auto& b) { return a.entry.name < b.entry.name; });
+    const auto twice = std::adjacent_find(
+        tensors.begin(), tensors.end(),
+        [](const auto& a, const auto& b) { return a.entry.name == b.entry.name; });
+    return twice == tensors.end() ? nullptr : &*twice;
+  }
   void forget_what_was_read() {
     read = std::make_unique<std::atomic<bool>[]>(tensors.size());
     precision = std::make_unique<std::atomic<Precision>[]>(tensors.size());
@@ -109,12 +118,7 @@ Weights Weights::open(const std::filesystem::path& path) {
       store.tensors.push_back({std::move(entry), &file, {}});
     file.entries.clear();
   }
-  std::sort(store.tensors.begin(), store.tensors.end(),
-            [](const auto& a, const auto& b) { return a.entry.name < b.entry.name; });
-  const auto twice =
-      std::adjacent_find(store.tensors.begin(), store.tensors.end(),
-                         [](const auto& a, const auto& b) { return a.entry.name == b.entry.name; });
-  if (twice != store.tensors.end()) {
+  if (const auto* twice = store.sort()) {
     throw FormatError(concat(store.origin, ": tensor \"", twice->entry.name,
                              "\" is in two files: ", twice->file->path.filename().string(), " and ",
                              std::next(twice)->file->path.filename().string()));
@@ -138,12 +142,8 @@ Weights Weights::of(const std::vector<NamedTensor>& tensors) {
     entry.end = tensor.nbytes();
     store.tensors.push_back({std::move(entry), nullptr, tensor});
   }
-  std::sort(store.tensors.begin(), store.tensors.end(),
-            [](const auto& a, const auto& b) { return a.entry.name < b.entry.name; });
-  for (std::size_t i = 1; i < store.tensors.size(); ++i) {
-    if (store.tensors[i].entry.name == store.tensors[i - 1].entry.name)
-      throw ArgumentError(concat("two parameters are named \"", store.tensors[i].entry.name, "\""));
-  }
+  if (const auto* twice = store.sort())
+    throw ArgumentError(concat("two parameters are named \"", twice->entry.name, "\""));
   store.forget_what_was_read();
   return w;
 }

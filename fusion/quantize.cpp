@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@ namespace tessera::fusion {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
 
 /// Whether this file holds weights, in whatever format: what is replaced.
 bool is_weights(const fs::path& file) {
@@ -43,36 +45,39 @@ void copy_other_files(const fs::path& from, const fs::path& to) {
   }
 }
 
-std::string list_of(const std::vector<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += concat(text.empty() ? "" : ", ", '"', name, '"');
-  return concat("[", text, "]");
-}
-
 /// What was rounded, by layer.
 struct Layers {
   std::vector<std::string> eight_bits, four_bits;
 };
 
-std::string quantization_config(const Layers& layers) {
-  std::string groups;
-  const auto add = [&](const std::vector<std::string>& names, const char* weights) {
+Json quantization_config(const Layers& layers) {
+  Json groups = Json::object();
+  const auto add = [&](const std::vector<std::string>& names, const Json& weights) {
     if (names.empty()) return;
-    groups += concat(groups.empty() ? "" : ", ", "\"group_", groups.empty() ? 0 : 1,
-                     "\": {\"targets\": ", list_of(names), ", \"weights\": ", weights,
-                     ", \"input_activations\": null, \"output_activations\": null}");
+    groups[concat("group_", groups.size())] = {{"targets", names},
+                                               {"weights", weights},
+                                               {"input_activations", nullptr},
+                                               {"output_activations", nullptr}};
   };
-  add(layers.eight_bits,
-      R"({"num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel", "dynamic": false})");
-  add(layers.four_bits,
-      R"({"num_bits": 4, "type": "int", "symmetric": false, "strategy": "group", "group_size": 32, )"
-      R"("dynamic": false})");
+  add(layers.eight_bits, {{"num_bits", 8},
+                          {"type", "int"},
+                          {"symmetric", true},
+                          {"strategy", "channel"},
+                          {"dynamic", false}});
+  add(layers.four_bits, {{"num_bits", 4},
+                         {"type", "int"},
+                         {"symmetric", false},
+                         {"strategy", "group"},
+                         {"group_size", 32},
+                         {"dynamic", false}});
   const char* format = layers.four_bits.empty()    ? "int-quantized"
                        : layers.eight_bits.empty() ? "pack-quantized"
                                                    : "mixed-precision";
-  return concat(R"({"quant_method": "compressed-tensors", "format": ")", format,
-                R"(", "quantization_status": "compressed", "config_groups": {)", groups,
-                R"(}, "ignore": []})");
+  return {{"quant_method", "compressed-tensors"},
+          {"format", format},
+          {"quantization_status", "compressed"},
+          {"config_groups", groups},
+          {"ignore", Json::array()}};
 }
 
 /// config.json with a `quantization_config` as its last member.
@@ -80,7 +85,7 @@ std::string with_quantization(const Config& config, const Layers& layers) {
   std::string text = config.dump();
   text.resize(text.rfind('}'));
   return concat(text, text.find(':') == std::string::npos ? "" : ", ",
-                "\"quantization_config\": ", quantization_config(layers), "}\n");
+                "\"quantization_config\": ", quantization_config(layers).dump(), "}\n");
 }
 
 }  // namespace
@@ -116,9 +121,7 @@ QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to, Pre
   make_folder(to);
   copy_other_files(from, to);
   save_safetensors(to / "model.safetensors", tensors);
-  OutputFile config(to / "config.json");
-  config.write(with_quantization(model->config, layers));
-  config.publish();
+  write_file(to / "config.json", with_quantization(model->config, layers));
   return report;
 }
 

@@ -16,13 +16,10 @@ constexpr double kTimePrecision = 0.02;
 constexpr std::int64_t kInputStride = 2;
 
 using Ids = std::vector<std::int32_t>;
+using Clock = std::chrono::steady_clock;
 
 double seconds_of(std::int64_t samples) {
   return static_cast<double>(samples) / audio::kSampleRate;
-}
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 /// A sound's log-mel: its length, and window(seek, n) -> frames [seek, seek + n) [n, mels].
@@ -60,7 +57,7 @@ class Whisper {
 
   Transcript run(audio::SoundStream& sound) {
     Context& ctx = session_.context();
-    const double start = now();
+    const auto start = Clock::now();
     audio::StreamedLogMel log_mel(*model_.log_mel, sound);
     const bool heard = [&] {
       const PhaseScope phase(ctx, "listen");
@@ -69,7 +66,7 @@ class Whisper {
       }
       return true;
     }();
-    out_.timings.encode = now() - start;
+    out_.timings.encode = seconds_since(start);
     if (!heard) {
       out_.stop_reason = text::StopReason::cancelled;
       return std::move(out_);
@@ -150,7 +147,7 @@ class Whisper {
   /// Decodes one window and appends its segments; returns how many frames are done.
   std::int64_t decode_window(const Frames& sound, std::int64_t seek, std::int64_t count) {
     Context& ctx = session_.context();
-    const double start = now();
+    const auto start = Clock::now();
     const Tensor memory = [&] {
       const PhaseScope phase(ctx, "encode");
       return model_.encode_frames(ctx, whole_window(ctx, sound.window(seek, count), frames_));
@@ -158,7 +155,7 @@ class Whisper {
     Ids prompt = previous_ids();
     const Ids own = start_ids(memory);
     prompt.insert(prompt.end(), own.begin(), own.end());
-    out_.timings.encode += now() - start;
+    out_.timings.encode += seconds_since(start);
 
     text::GenerateHooks hooks;
     if (timestamps_) {

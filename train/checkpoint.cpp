@@ -31,16 +31,6 @@ std::map<std::int64_t, fs::path> checkpoints(const fs::path& run) {
   return found;
 }
 
-void check(const std::error_code& error, const fs::path& path, const char* what) {
-  if (error) throw IoError(concat(path.string(), ": ", what, ": ", error.message()));
-}
-
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  check(error, folder, "can't be created");
-}
-
 }  // namespace
 
 std::optional<fs::path> newest_checkpoint(const fs::path& run) {
@@ -60,17 +50,15 @@ void save_checkpoint(const fs::path& run, const Parameters& parameters, const Ad
   try {
     save_model(partial, parameters, describe);
     save_safetensors(partial / "optimizer.safetensors", optimizer.state());
-    OutputFile file(partial / "trainer_state.json");
-    file.write(nlohmann::ordered_json{{"global_step", state.step}, {"seed", state.seed}}.dump(2) +
-               "\n");
-    file.publish();
+    const nlohmann::ordered_json json = {{"global_step", state.step}, {"seed", state.seed}};
+    write_file(partial / "trainer_state.json", json.dump(2) + "\n");
   } catch (...) {
     fs::remove_all(partial, error);
     throw;
   }
   fs::remove_all(folder, error);
   fs::rename(partial, folder, error);
-  check(error, folder, "can't be put in place");
+  if (error) throw IoError(concat(folder.string(), ": can't be put in place: ", error.message()));
   sync_directory(run);
   auto all = checkpoints(run);
   while (static_cast<std::int64_t>(all.size()) > std::max<std::int64_t>(1, kept)) {
@@ -94,7 +82,7 @@ TrainerState load_checkpoint(const fs::path& checkpoint, const Parameters& param
 
 void save_model(const fs::path& folder, const Parameters& parameters,
                 const SaveDescription& describe) {
-  make_folder(folder);
+  make_folders(folder);
   if (describe) describe(folder);
   save_safetensors(folder / "model.safetensors", parameters);
 }

@@ -1,7 +1,6 @@
 #include "train/op_gradients.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/error.h"
 #include "core/kernels/matmul.h"
@@ -29,6 +28,13 @@ void product_into(Context& ctx, const Gradients::Target& to, const kernels::Matr
                          .ld_initial = c.stride(0),
                          .c = c.data(),
                          .ldc = c.stride(0)});
+}
+
+/// input(i)'s gradient += dy
+void add_given(const Backward& b, std::size_t i) {
+  for_rows(b.ctx, b.sum(i), [&](std::int64_t row, std::int64_t width, float* dx) {
+    kernels_of_training().add_scaled(row_of(b.dy, row), 1.0f, width, dx);
+  });
 }
 
 /// to [N] += sums over the rows of x [M, N]
@@ -72,10 +78,7 @@ void norm_gradient(const Backward& b, std::int64_t parameters, Work work) {
 void pass_on(const Backward& b, std::size_t i) {
   if (!b.wants(i)) return;
   if (b.dy.shape() == b.input(i).shape() && b.gradients.hand_over(b.r.output, b.input(i))) return;
-  const Tensor dy = b.dy;
-  for_rows(b.ctx, b.sum(i), [&](std::int64_t row, std::int64_t width, float* dx) {
-    kernels_of_training().add_scaled(row_of(dy, row), 1.0f, width, dx);
-  });
+  add_given(b, i);
 }
 
 // y = x W^T + bias + residual:  dW = dy^T x;  dx = dy W
@@ -148,12 +151,7 @@ void activate_gradient(const Backward& b) {
 
 void add_gradient(const Backward& b) {
   const bool both = b.wants(0) && b.wants(1);
-  if (both) {
-    const Tensor dy = b.dy;
-    for_rows(b.ctx, b.sum(1), [&](std::int64_t row, std::int64_t width, float* dx) {
-      kernels_of_training().add_scaled(row_of(dy, row), 1.0f, width, dx);
-    });
-  }
+  if (both) add_given(b, 1);
   pass_on(b, both || b.wants(0) ? 0 : 1);
 }
 
@@ -185,40 +183,38 @@ void rope_gradient(const Backward& b) {
 void attention_gradient(const Backward& b) {
   const Tensor &q = b.input(0), &k = b.input(1), &v = b.input(2), &out = b.r.output;
   const AttentionOptions& o = b.r.attention;
-  const std::int64_t kv_heads = o.kv_heads ? o.kv_heads : o.heads, group = o.heads / kv_heads;
-  const std::int64_t width = q.dim(1) / o.heads;
+  const std::int64_t group = o.heads / o.kv_heads, width = q.dim(1) / o.heads;
   // What is not wanted is found all the same, and thrown away.
   const auto place = [&](std::size_t i) {
     if (b.wants(i)) return b.sum(i);
     return Tensor::zeros(b.input(i).shape());
   };
   Tensor dq = place(0), dk = place(1), dv = place(2);
-  b.ctx.parallel_for(kv_heads, [&](std::int64_t g) {
+  b.ctx.parallel_for(o.kv_heads, [&](std::int64_t g) {
     Tensor scratch = b.ctx.empty({kernels::attention_gradient_scratch(k.dim(0), width)});
     for (std::int64_t h = g * group; h < (g + 1) * group; ++h) {
-      kernels_of_training().attention_gradient(
-          {.q = q.data() + h * width,
-           .k = k.data() + g * width,
-           .v = v.data() + g * width,
-           .out = out.data() + h * width,
-           .dout = b.dy.data() + h * width,
-           .ldq = q.stride(0),
-           .ldk = k.stride(0),
-           .ldv = v.stride(0),
-           .ldo = out.stride(0),
-           .lddo = b.dy.stride(0),
-           .dq = dq.data() + h * width,
-           .dk = dk.data() + g * width,
-           .dv = dv.data() + g * width,
-           .lddq = dq.stride(0),
-           .lddk = dk.stride(0),
-           .lddv = dv.stride(0),
-           .queries = q.dim(0),
-           .keys = k.dim(0),
-           .width = width,
-           .causal = o.causal,
-           .scale = o.scale != 0 ? o.scale : 1.0f / std::sqrt(static_cast<float>(width)),
-           .scratch = scratch.data()});
+      kernels_of_training().attention_gradient({.q = q.data() + h * width,
+                                                .k = k.data() + g * width,
+                                                .v = v.data() + g * width,
+                                                .out = out.data() + h * width,
+                                                .dout = b.dy.data() + h * width,
+                                                .ldq = q.stride(0),
+                                                .ldk = k.stride(0),
+                                                .ldv = v.stride(0),
+                                                .ldo = out.stride(0),
+                                                .lddo = b.dy.stride(0),
+                                                .dq = dq.data() + h * width,
+                                                .dk = dk.data() + g * width,
+                                                .dv = dv.data() + g * width,
+                                                .lddq = dq.stride(0),
+                                                .lddk = dk.stride(0),
+                                                .lddv = dv.stride(0),
+                                                .queries = q.dim(0),
+                                                .keys = k.dim(0),
+                                                .width = width,
+                                                .causal = o.causal,
+                                                .scale = o.scale,
+                                                .scratch = scratch.data()});
     }
   });
 }
@@ -271,9 +267,8 @@ void cross_entropy_gradient(const Backward& b) {
   for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t, float* dx) {
     const std::int32_t target = b.r.ids[static_cast<std::size_t>(row)];
     if (target == kIgnored) return;
-    kernels::vector_kernels().training.softmax_gradient(row_of(logits, row), vocab,
-                                                        totals.data()[row], scale,
-                                                        smoothing / static_cast<float>(vocab), dx);
+    kernels_of_training().softmax_gradient(row_of(logits, row), vocab, totals.data()[row], scale,
+                                           smoothing / static_cast<float>(vocab), dx);
     dx[target] -= scale * (1 - smoothing);
   });
 }

@@ -27,19 +27,18 @@ void AdamW::step(Context& ctx, const Gradients& gradients, double rate, double f
   const StageScope scope(ctx, "optimiser");
   ++steps_;
   const auto t = static_cast<double>(steps_);
+  kernels::AdamWStep s{};
+  s.factor = static_cast<float>(factor);
+  s.beta1 = static_cast<float>(options_.beta1);
+  s.beta2 = static_cast<float>(options_.beta2);
+  s.step = static_cast<float>(rate / (1 - std::pow(options_.beta1, t)));
+  s.second_scale = static_cast<float>(1 / (1 - std::pow(options_.beta2, t)));
+  s.eps = static_cast<float>(options_.epsilon);
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     Tensor weight = parameters_[i].tensor;
     const Tensor gradient = gradients.find(weight);
     if (!gradient) continue;
-    const double decay = weight.rank() < 2 ? 0 : options_.weight_decay;
-    kernels::AdamWStep s{};
-    s.factor = static_cast<float>(factor);
-    s.beta1 = static_cast<float>(options_.beta1);
-    s.beta2 = static_cast<float>(options_.beta2);
-    s.step = static_cast<float>(rate / (1 - std::pow(options_.beta1, t)));
-    s.second_scale = static_cast<float>(1 / (1 - std::pow(options_.beta2, t)));
-    s.eps = static_cast<float>(options_.epsilon);
-    s.decay = static_cast<float>(1 - rate * decay);
+    s.decay = static_cast<float>(weight.rank() < 2 ? 1 : 1 - rate * options_.weight_decay);
     in_pieces(ctx, weight.numel(), kNumbersPerPiece, [&](std::int64_t begin, std::int64_t end) {
       kernels::AdamWStep piece = s;
       piece.weight = weight.data() + begin;

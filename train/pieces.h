@@ -11,13 +11,6 @@ namespace tessera::train {
 
 constexpr std::int64_t kRowsPerPiece = 64;
 
-/// Calls work(begin, end) over [0, count) in fixed pieces.
-template <class Work>
-void in_pieces(Context& ctx, std::int64_t count, std::int64_t piece, Work work) {
-  ctx.parallel_for((count + piece - 1) / piece,
-                   [&](std::int64_t i) { work(i * piece, std::min(count, (i + 1) * piece)); });
-}
-
 /// Row i of a tensor seen as rows of its last dimension: contiguous, or of rank 2.
 template <class T>
 auto row_of(T&& t, std::int64_t i) {

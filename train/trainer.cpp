@@ -133,14 +133,9 @@ void Trainer::not_finite(double loss) const {
 }
 
 void Trainer::open_log() {
-  std::error_code error;
-  fs::create_directories(options_.run, error);
-  if (error) throw IoError(concat(options_.run.string(), ": can't be created: ", error.message()));
+  make_folders(options_.run);
   const fs::path file = options_.run / "log.jsonl";
-  const std::string kept = log_until(file, state_.step);
-  OutputFile out(file);
-  out.write(kept);
-  out.publish();
+  write_file(file, log_until(file, state_.step));
 }
 
 void Trainer::log(const StepReport& r) const {

@@ -24,11 +24,12 @@ void pack_head(const float* k, std::int64_t ldk, const float* v, std::int64_t ld
   }
 }
 
-/// c[kRows][kPanel] (row stride ldc) = or += a[kRows][depth] (row stride lda) * b[depth][kPanel]
-/// (row stride ldb).
+/// c[kRows][kPanel] (row stride ldc) = or += a[kRows][depth] * b[depth][kPanel] (row stride ldb);
+/// a's rows are `row_step` apart, its columns `step`.
 template <bool kAccumulate>
-TESSERA_INLINE void tile_product(const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
-                                 std::int64_t depth, float* c, std::int64_t ldc) {
+TESSERA_INLINE void tile_product(const float* a, std::int64_t row_step, std::int64_t step,
+                                 const float* b, std::int64_t ldb, std::int64_t depth, float* c,
+                                 std::int64_t ldc) {
   Vec acc[kRows][2];
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kRows; ++r) {
@@ -39,7 +40,7 @@ TESSERA_INLINE void tile_product(const float* a, std::int64_t lda, const float* 
     const Vec b0 = load(b + k * ldb), b1 = load(b + k * ldb + kLanes);
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kRows; ++r) {
-      const Vec x = splat(a[r * lda + k]);
+      const Vec x = splat(a[r * row_step + k * step]);
       acc[r][0] += x * b0;
       acc[r][1] += x * b1;
     }
@@ -107,8 +108,8 @@ void attention_block(const AttentionBlock& b) {
     const std::int64_t whole = (count + kPanel - 1) / kPanel * kPanel;
     for (std::int64_t r = 0; r < rows; r += kRows) {
       for (std::int64_t j = 0; j < whole; j += kPanel) {
-        tile_product<false>(s.q + r * b.width, b.width, b.head.keys + (begin + j) * b.width, kPanel,
-                            b.width, s.scores + r * kKeyBlock + j, kKeyBlock);
+        tile_product<false>(s.q + r * b.width, b.width, 1, b.head.keys + (begin + j) * b.width,
+                            kPanel, b.width, s.scores + r * kKeyBlock + j, kKeyBlock);
       }
     }
     for (std::int64_t r = 0; r < rows; ++r) {
@@ -128,8 +129,9 @@ void attention_block(const AttentionBlock& b) {
     }
     for (std::int64_t r = 0; r < rows; r += kRows) {
       for (std::int64_t c = 0; c < padded; c += kPanel) {
-        tile_product<true>(s.scores + r * kKeyBlock, kKeyBlock, b.head.values + begin * padded + c,
-                           padded, count, s.out + r * padded + c, padded);
+        tile_product<true>(s.scores + r * kKeyBlock, kKeyBlock, 1,
+                           b.head.values + begin * padded + c, padded, count,
+                           s.out + r * padded + c, padded);
       }
     }
   }

@@ -54,8 +54,8 @@ void finish(const MatmulArguments& arguments, std::int64_t i, std::int64_t m, st
 
 /// y = act(x W^T + bias) + residual. Many rows: oneDNN where it has blocked kernels, in tiles of
 /// rows, each one single-threaded call; else product(). Few rows: our own kernels, in groups of
-/// columns. How the work is cut does not depend on
-/// the number of threads, so the result does not either.
+/// columns. How the work is cut does not depend on the number of threads, so the result does not
+/// either.
 void matmul(Context& ctx, const PackedMatrix& weight, const MatmulArguments& arguments);
 
 /// oneDNN primitives by shape; one for each Context.

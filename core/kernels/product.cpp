@@ -39,9 +39,8 @@ void pack_slice(Context& ctx, const ProductArguments& p, std::int64_t begin, std
                 float* packed) {
   const VectorKernels& kernels = vector_kernels();
   const std::int64_t panels = (p.n + kernels.panel - 1) / kernels.panel;
-  ctx.parallel_for((panels + kPanelsPerTask - 1) / kPanelsPerTask, [&](std::int64_t task) {
-    const std::int64_t end = std::min(panels, (task + 1) * kPanelsPerTask);
-    for (std::int64_t i = task * kPanelsPerTask; i < end; ++i) {
+  in_pieces(ctx, panels, kPanelsPerTask, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
       const std::int64_t j = i * kernels.panel;
       kernels.training.pack_columns(corner(p.b, begin, j), p.b.stride, p.b.turned,
                                     std::min(kernels.panel, p.n - j), depth,
@@ -102,10 +101,8 @@ void product(Context& ctx, const ProductArguments& p) {
   do {
     const Slice slice{p, begin, std::min(depth, p.k - begin), packed.data()};
     pack_slice(ctx, p, begin, slice.depth, packed.data());
-    const std::int64_t rows = rows_per_task(p.m);
-    ctx.parallel_for((p.m + rows - 1) / rows, [&](std::int64_t task) {
-      const std::int64_t first = task * rows;
-      slice_rows(ctx, slice, first, std::min(rows, p.m - first));
+    in_pieces(ctx, p.m, rows_per_task(p.m), [&](std::int64_t first, std::int64_t last) {
+      slice_rows(ctx, slice, first, last - first);
     });
     begin += depth;
   } while (begin < p.k);

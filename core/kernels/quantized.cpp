@@ -36,15 +36,6 @@ double nibble_error(const float* x, std::int64_t count, const Nibbles& n, std::u
   return error;
 }
 
-/// Throws FormatError for a number that no integer stands for.
-void check_finite(const StoredMatrix& part, std::int64_t row, const float* x, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    if (std::isfinite(x[i])) continue;
-    throw FormatError(concat(part.name, ": row ", row, " holds ", x[i], " at ", i,
-                             "; only finite numbers can be rounded to 8 or 4 bits"));
-  }
-}
-
 /// A panel of 8-bit columns (integer.h) from `count` of them, the rest zeros: 16 bits at a time.
 void fill_panel(const std::int8_t* const* rows, std::int64_t count, std::int64_t columns,
                 std::int64_t k, std::int8_t* to) {
@@ -58,6 +49,14 @@ void fill_panel(const std::int8_t* const* rows, std::int64_t count, std::int64_t
 }
 
 }  // namespace
+
+void check_finite(const std::string& name, std::int64_t row, const float* x, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (std::isfinite(x[i])) continue;
+    throw FormatError(concat(name, ": row ", row, " holds ", x[i], " at ", i,
+                             "; only finite numbers can be rounded to 8 or 4 bits"));
+  }
+}
 
 float quantize8(const float* x, std::int64_t k, std::int8_t* q) {
   float most = 0;
@@ -131,10 +130,10 @@ void QuantizedMatrix::pack8(const StackedMatrix& source) {
       if (part->weight.dtype() == DType::i8 && part->weight.is_contiguous()) {
         rows[static_cast<std::size_t>(j)] = part->weight.data<std::int8_t>() + at * k_;
         scales_.data()[first + j] = part->scales.data()[at];
-        check_finite(*part, at, part->scales.data() + at, 1);
+        check_finite(part->name, at, part->scales.data() + at, 1);
       } else {
         part->row(at, row.data());
-        check_finite(*part, at, row.data(), k_);
+        check_finite(part->name, at, row.data(), k_);
         scales_.data()[first + j] = quantize8(row.data(), k_, own);
       }
     }
@@ -158,7 +157,7 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
       part->nibbles(at, numbers.data());
     } else {
       part->row(at, row.data());
-      check_finite(*part, at, row.data(), k_);
+      check_finite(part->name, at, row.data(), k_);
     }
     const std::int64_t panel = j / columns, column = j % columns;
     auto* words = reinterpret_cast<std::uint16_t*>(data_.data<std::uint8_t>()) +

@@ -6,6 +6,9 @@
 
 namespace tessera::kernels {
 
+/// Throws FormatError, naming the matrix, for a number of a row that no integer stands for.
+void check_finite(const std::string& name, std::int64_t row, const float* x, std::int64_t n);
+
 /// A row of numbers -> 8 bits, symmetric; returns the scale (0 for a row of zeros).
 float quantize8(const float* x, std::int64_t k, std::int8_t* q);
 /// A group of `count` numbers -> 0..15; the scale is exact in bf16. Searches for the scale and zero

@@ -4,33 +4,6 @@
 namespace tessera::kernels {
 namespace {
 
-/// c[rows][kPanel] (row stride ldc) += a^T b: a [depth][rows] (stride lda), b [depth][kPanel]
-/// (stride ldb).
-TESSERA_INLINE void turned_product(const float* a, std::int64_t lda, const float* b,
-                                   std::int64_t ldb, std::int64_t depth, float* c,
-                                   std::int64_t ldc) {
-  Vec acc[kRows][2];
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    acc[r][0] = load(c + r * ldc);
-    acc[r][1] = load(c + r * ldc + kLanes);
-  }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    const Vec b0 = load(b + k * ldb), b1 = load(b + k * ldb + kLanes);
-#pragma GCC unroll 16
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      const Vec x = splat(a[k * lda + r]);
-      acc[r][0] += x * b0;
-      acc[r][1] += x * b1;
-    }
-  }
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    store(c + r * ldc, acc[r][0]);
-    store(c + r * ldc + kLanes, acc[r][1]);
-  }
-}
-
 constexpr std::int64_t rounded(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
 /// Rows [first, first + count) of a matrix -> rows of `padded` floats, times a factor; zeros
@@ -86,18 +59,10 @@ TESSERA_INLINE GradientScratch cut(const AttentionGradient& a) {
 
 /// Scores of one row -> probabilities; those it does not see become 0.
 TESSERA_INLINE void softmax_whole(float* scores, std::int64_t visible, std::int64_t padded_count) {
-  for (std::int64_t j = visible; j < padded_count; ++j) scores[j] = -1e30f;
-  Vec high = load(scores);
-  for (std::int64_t j = kLanes; j < padded_count; j += kLanes)
-    high = larger(high, load(scores + j));
-  const float top = max_of(high);
-  Vec sums{};
-  for (std::int64_t j = 0; j < padded_count; j += kLanes) {
-    const Vec e = exp_negative(load(scores + j) - top);
-    store(scores + j, e);
-    sums += e;
-  }
-  const float inverse = 1.0f / sum_of(sums);
+  mask_row(scores, visible, padded_count);
+  float best = 0, total = 0;
+  exponentials(scores, padded_count, best, total);
+  const float inverse = 1.0f / total;
   for (std::int64_t j = 0; j < padded_count; j += kLanes)
     store(scores + j, load(scores + j) * inverse);
 }
@@ -113,9 +78,9 @@ void gradient_block(const AttentionGradient& a, const GradientScratch& s, std::i
   copy_rows(a.dout + first * a.lddo, a.lddo, count, rows, a.width, padded, 1.0f, s.dout);
   for (std::int64_t r = 0; r < rows; r += kRows) {
     for (std::int64_t j = 0; j < whole; j += kPanel) {
-      tile_product<false>(s.q + r * padded, padded, s.keys + j * a.width, kPanel, a.width,
+      tile_product<false>(s.q + r * padded, padded, 1, s.keys + j * a.width, kPanel, a.width,
                           s.p + r * ld + j, ld);
-      tile_product<false>(s.dout + r * padded, padded, s.values + j * a.width, kPanel, a.width,
+      tile_product<false>(s.dout + r * padded, padded, 1, s.values + j * a.width, kPanel, a.width,
                           s.ds + r * ld + j, ld);
     }
   }
@@ -133,12 +98,13 @@ void gradient_block(const AttentionGradient& a, const GradientScratch& s, std::i
   for (std::int64_t i = 0; i < rows * padded; ++i) s.dq[i] = 0.0f;
   for (std::int64_t c = 0; c < padded; c += kPanel) {
     for (std::int64_t r = 0; r < rows; r += kRows) {
-      tile_product<true>(s.ds + r * ld, ld, s.key_lines + c, padded, whole, s.dq + r * padded + c,
-                         padded);
+      tile_product<true>(s.ds + r * ld, ld, 1, s.key_lines + c, padded, whole,
+                         s.dq + r * padded + c, padded);
     }
     for (std::int64_t j = 0; j < whole; j += kRows) {
-      turned_product(s.p + j, ld, s.dout + c, padded, rows, s.dvalues + j * padded + c, padded);
-      turned_product(s.ds + j, ld, s.q + c, padded, rows, s.dkeys + j * padded + c, padded);
+      tile_product<true>(s.p + j, 1, ld, s.dout + c, padded, rows, s.dvalues + j * padded + c,
+                         padded);
+      tile_product<true>(s.ds + j, 1, ld, s.q + c, padded, rows, s.dkeys + j * padded + c, padded);
     }
   }
   add_rows(s.dq, padded, count, a.width, a.scale, a.dq + first * a.lddq, a.lddq);
