@@ -15,7 +15,8 @@ struct Options {
   std::vector<std::string> files;
   std::string language, task, prompt, pcm;
   std::int64_t rate = audio::kSampleRate, channels = 1;
-  bool timestamps = false, condition = false;
+  bool timestamps = false, condition = false, fallback = false;
+  std::optional<double> compression_ratio_threshold, logprob_threshold, no_speech_threshold;
 };
 
 /// A sound and, where it came through standard input, its bytes.
@@ -43,7 +44,16 @@ Input open(const Options& o, const std::string& file) {
 Json to_json(const std::string& file, const fusion::Transcript& t, const Stopwatch& watch) {
   Json segments = Json::array();
   for (const fusion::Segment& s : t.segments) {
-    segments.push_back({{"start", s.start}, {"end", s.end}, {"text", s.text}, {"ids", s.ids}});
+    Json& segment = segments.emplace_back(
+        Json{{"start", s.start}, {"end", s.end}, {"text", s.text}, {"ids", s.ids}});
+    const fusion::Window& window = t.windows[s.window];
+    const auto add = [&](const char* name, const std::optional<double>& value) {
+      if (value) segment[name] = *value;
+    };
+    add("temperature", window.temperature);
+    add("avg_logprob", window.average_log_probability);
+    add("compression_ratio", window.compression_ratio);
+    add("no_speech_prob", window.no_speech_probability);
   }
   return {{"file", file},
           {"text", t.text},
@@ -96,6 +106,25 @@ void transcribe_file(const Options& o, fusion::Session& session,
   watch.report(file, t.timings);
 }
 
+/// What the checkpoint says, then --fallback, then single thresholds.
+fusion::Fallback fallback(const Options& o, const fusion::Model& model) {
+  fusion::Fallback out = model.speech ? model.speech->fallback : fusion::Fallback();
+  if (o.fallback) {
+    out = fusion::Fallback::recommended();
+    std::erase_if(out.temperatures,
+                  [&](double t) { return t <= o.sampling.temperature.value_or(-1); });
+    if (o.sampling.temperature)
+      out.temperatures.insert(out.temperatures.begin(), *o.sampling.temperature);
+  }
+  const auto set = [](std::optional<double>& to, const std::optional<double>& from) {
+    if (from) to = from;
+  };
+  set(out.compression_ratio_threshold, o.compression_ratio_threshold);
+  set(out.logprob_threshold, o.logprob_threshold);
+  set(out.no_speech_threshold, o.no_speech_threshold);
+  return out;
+}
+
 int run(const Options& o) {
   Stopwatch watch(o.common.timings);
   fusion::Session session(watch.time("open", [&] { return o.common.open(); }), o.common.context());
@@ -105,7 +134,8 @@ int run(const Options& o) {
   options.language = o.language;
   options.task = o.task;
   options.timestamps = o.timestamps;
-  options.condition_on_previous = o.condition;
+  if (o.condition) options.condition_on_previous = true;
+  options.fallback = fallback(o, session.model());
   if (!o.prompt.empty()) options.prompt_ids = fusion::prompt_ids(session.model(), o.prompt);
   options.sampling = session.defaults("transcribe");
   o.sampling.apply(*options.sampling);
@@ -131,6 +161,25 @@ Run add_transcribe(Command& program) {
   command.add_option("--prompt", o->prompt, "Text before the sound: names and words to expect");
   command.add_flag("--condition-on-previous", o->condition,
                    "Let each window see the text before it");
+  const std::string wrong = "When a window's text looks wrong (Whisper)";
+  command
+      .add_flag(
+          "--fallback", o->fallback,
+          "Decode it again at temperatures 0.2, 0.4, ... 1, and leave silence out; thresholds "
+          "1.35, -1 and 0.6 where not given")
+      .group(wrong);
+  command
+      .add_option("--compression-ratio-threshold", o->compression_ratio_threshold,
+                  "It repeats itself: its tokens compress better than this")
+      .group(wrong);
+  command
+      .add_option("--logprob-threshold", o->logprob_threshold,
+                  "It is unlikely: its mean log-probability is below this")
+      .group(wrong);
+  command
+      .add_option("--no-speech-threshold", o->no_speech_threshold,
+                  "It is silence: unlikely, and the probability of no speech is above this")
+      .group(wrong);
   command.add_option("--pcm", o->pcm, "Files are raw samples of this format")
       .one_of({"s16le", "f32le"});
   command.add_option("--rate", o->rate, "Samples a second of --pcm")

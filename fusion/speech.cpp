@@ -1,5 +1,7 @@
 #include "fusion/speech.h"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -35,7 +37,33 @@ std::vector<std::optional<std::int32_t>> read_forced(const Config& list) {
   return forced;
 }
 
+std::optional<double> optional_number(const Config& config, const char* key) {
+  if (!config.has(key)) return std::nullopt;
+  return config.number(key);
+}
+
+std::optional<std::int32_t> previous_token(const Config& generation_config) {
+  if (generation_config.has("prev_sot_token_id"))
+    return static_cast<std::int32_t>(generation_config.integer("prev_sot_token_id"));
+  const std::vector<std::int64_t> suppressed = generation_config.integers("suppress_tokens");
+  if (suppressed.size() < 2) return std::nullopt;
+  return static_cast<std::int32_t>(suppressed[suppressed.size() - 2]);
+}
+
 }  // namespace
+
+Fallback Fallback::recommended() { return {{0, 0.2, 0.4, 0.6, 0.8, 1.0}, 1.35, -1.0, 0.6}; }
+
+void Fallback::validate() const {
+  for (const double t : temperatures) {
+    if (!(t >= 0 && std::isfinite(t)))
+      throw ArgumentError(concat("a temperature is ", t, ", but must be 0 or more"));
+  }
+  if (no_speech_threshold && !logprob_threshold) {
+    throw ArgumentError(
+        "a no-speech threshold only counts together with a log-probability threshold; set both");
+  }
+}
 
 SpeechTokens::SpeechTokens(const Config& g, const Config& c)
     : start(id_of(g, c, "decoder_start_token_id", 50258)),
@@ -46,8 +74,11 @@ SpeechTokens::SpeechTokens(const Config& g, const Config& c)
       tasks(read_map(g.child("task_to_id"))),
       forced(read_forced(g.has("forced_decoder_ids") ? g.at("forced_decoder_ids")
                                                      : c.child("forced_decoder_ids"))) {
-  if (g.has("prev_sot_token_id"))
-    previous = static_cast<std::int32_t>(g.integer("prev_sot_token_id"));
+  previous = previous_token(g);
+  fallback.compression_ratio_threshold = optional_number(g, "compression_ratio_threshold");
+  fallback.logprob_threshold = optional_number(g, "logprob_threshold");
+  fallback.no_speech_threshold = optional_number(g, "no_speech_threshold");
+  condition_on_previous = g.boolean("condition_on_prev_tokens", false);
   if (g.has("max_initial_timestamp_index"))
     max_initial_timestamp_index = g.integer("max_initial_timestamp_index");
 }
@@ -154,6 +185,21 @@ void SpeechTokens::apply_timestamp_rules(std::span<const std::int32_t> generated
   for (auto it = text_end; it != logits.end(); ++it)
     sum += std::exp(static_cast<double>(*it) - best);
   if (best + std::log(sum) > best_text) forbid(0, timestamp_begin);
+}
+
+double compression_ratio(std::span<const std::int32_t> ids, std::int64_t vocab_size) {
+  if (ids.empty()) return 0;
+  const int width = static_cast<int>(std::log2(static_cast<double>(vocab_size)) / 8) + 1;
+  std::vector<Bytef> bytes;
+  for (const std::int32_t id : ids) {
+    for (int i = 0; i < width; ++i)
+      bytes.push_back(static_cast<Bytef>(static_cast<std::uint32_t>(id) >> (8 * i)));
+  }
+  uLongf size = compressBound(static_cast<uLong>(bytes.size()));
+  std::vector<Bytef> packed(size);
+  if (compress(packed.data(), &size, bytes.data(), static_cast<uLong>(bytes.size())) != Z_OK)
+    throw std::bad_alloc();  // the only way it can fail
+  return static_cast<double>(bytes.size()) / static_cast<double>(size);
 }
 
 double untimed_length(std::int64_t frames) {

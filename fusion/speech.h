@@ -10,6 +10,24 @@
 
 namespace tessera::fusion {
 
+/// When the text of a window is taken for wrong, and what is tried then (Whisper's paper, section
+/// 3.8, in the terms of HF's generate()). A window whose ids compress better than
+/// `compression_ratio_threshold` (it repeats itself) or that is less likely than
+/// `logprob_threshold` is decoded again at the next temperature; one that is unlikely while
+/// <|nospeech|> is likelier than `no_speech_threshold` has no text.
+struct Fallback {
+  std::vector<double> temperatures;  ///< 0: greedily or by beams, above: drawn; empty: as sampling
+                                     ///< options say, once
+  std::optional<double> compression_ratio_threshold;
+  std::optional<double> logprob_threshold;    ///< of the mean over the window's tokens
+  std::optional<double> no_speech_threshold;  ///< counts only together with logprob_threshold
+
+  /// Temperatures 0, 0.2, ... 1 with thresholds 1.35, -1 and 0.6, as the model cards recommend.
+  static Fallback recommended();
+  /// Throws ArgumentError that names a value out of its range.
+  void validate() const;
+};
+
 /// The special tokens of a Whisper checkpoint (generation_config.json, config.json) and the rules
 /// that go with them.
 struct SpeechTokens {
@@ -17,12 +35,15 @@ struct SpeechTokens {
   std::int32_t end = 0;    ///< <|endoftext|>; text ids are below it
   std::int32_t no_timestamps = 0;
   std::int32_t timestamp_begin = 0;      ///< <|0.00|>; the next ones are 0.02 s apart
-  std::optional<std::int32_t> previous;  ///< <|startofprev|>
+  std::optional<std::int32_t> previous;  ///< <|startofprev|>; where the files don't name it, HF's
+                                         ///< guess: the last but one of suppress_tokens
   std::optional<std::int64_t> max_initial_timestamp_index;
   std::map<std::string, std::int32_t> languages;  ///< "<|en|>" -> id; empty: English only
   std::map<std::string, std::int32_t> tasks;      ///< "transcribe", "translate"
   std::vector<std::optional<std::int32_t>>
-      forced;  ///< old forced_decoder_ids, in place; null: to be detected
+      forced;         ///< old forced_decoder_ids, in place; null: to be detected
+  Fallback fallback;  ///< the thresholds of generation_config.json, where it has some
+  bool condition_on_previous = false;  ///< condition_on_prev_tokens
 
   SpeechTokens(const Config& generation_config, const Config& config);
 
@@ -48,6 +69,10 @@ struct SpeechTokens {
 /// Seconds of a window of so many log-mel frames whose text has no closing timestamp: whole steps
 /// of 0.02 s, with the rounding of HF's f32 arithmetic (30 frames give 0.28).
 double untimed_length(std::int64_t frames);
+
+/// Bytes of the ids, as many for each as a vocabulary of this size needs, over their size packed by
+/// zlib (HF's _retrieve_compression_ratio): the higher, the more they repeat themselves.
+double compression_ratio(std::span<const std::int32_t> ids, std::int64_t vocab_size);
 
 /// "german" -> "de"; empty where unknown.
 std::string language_code_of(const std::string& name);

@@ -53,7 +53,13 @@ class Whisper {
         options_(options),
         hooks_(hooks),
         sampling_(options.sampling.value_or(session.defaults("transcribe"))),
-        frames_(model_.audio->frames()) {}
+        fallback_(options.fallback.value_or(tokens_.fallback)),
+        condition_(options.condition_on_previous.value_or(tokens_.condition_on_previous)),
+        conditioned_(condition_),
+        frames_(model_.audio->frames()) {
+    fallback_.validate();
+    sampling_.average_log_probability = fallback_.logprob_threshold.has_value();
+  }
 
   Transcript run(audio::SoundStream& sound) {
     Context& ctx = session_.context();
@@ -108,15 +114,21 @@ class Whisper {
     return start_;
   }
 
-  std::int32_t detect_language(const Tensor& memory) {
+  /// Of the token that follows these [1, V].
+  Tensor logits_after(std::span<const std::int32_t> ids, const Tensor& memory) {
     Context& ctx = session_.context();
-    KvCache cache = model_.decoder->new_cache();
-    model_.decoder->set_memory(ctx, memory, cache);
+    const text::LanguageModel& decoder = *model_.decoder;
+    KvCache cache = decoder.new_cache();
+    decoder.set_memory(ctx, memory, cache);
+    const auto count = static_cast<std::int64_t>(ids.size());
+    const text::Sequence sequence{&cache, count};
+    const Tensor hidden = decoder.forward(ctx, decoder.embed(ctx, ids), std::span(&sequence, 1));
+    return decoder.logits(ctx, hidden.slice(count - 1, count));
+  }
+
+  std::int32_t detect_language(const Tensor& memory) {
     const std::int32_t start[] = {tokens_.start};
-    const text::Sequence sequence{&cache, 1};
-    const Tensor logits = model_.decoder->logits(
-        ctx,
-        model_.decoder->forward(ctx, model_.decoder->embed(ctx, start), std::span(&sequence, 1)));
+    const Tensor logits = logits_after(start, memory);
     std::int32_t best = tokens_.languages.begin()->second;
     for (const auto& [name, id] : tokens_.languages) {
       const float a = logits.data()[id], b = logits.data()[best];
@@ -128,20 +140,87 @@ class Whisper {
   /// What stands before the start sequence: the caller's prompt, or, conditioned, the newest ids so
   /// far (the second of two closing timestamps left out of each segment) after <|startofprev|>.
   Ids previous_ids() const {
-    if (!options_.condition_on_previous || out_.segments.empty() || !tokens_.previous)
-      return options_.prompt_ids;
+    const Ids& prompt = options_.prompt_ids;
+    if (!conditioned_ || (prompt.empty() && out_.segments.empty())) return prompt;
     Ids ids;
-    if (!options_.prompt_ids.empty())
-      ids.assign(options_.prompt_ids.begin() + 1, options_.prompt_ids.end());
-    for (const Segment& segment : out_.segments) {
-      const std::size_t n = segment.ids.size();
-      const bool pair = n > 2 && is_timestamp(segment.ids[n - 2]);
-      ids.insert(ids.end(), segment.ids.begin(), segment.ids.end() - (pair ? 1 : 0));
-    }
-    const auto most = static_cast<std::size_t>(model_.decoder->max_positions() / 2 - 1);
+    const auto append = [&](std::span<const std::int32_t> part) {
+      const bool pair = part.size() > 2 && is_timestamp(part[part.size() - 2]);
+      ids.insert(ids.end(), part.begin(), part.end() - (pair ? 1 : 0));
+    };
+    const bool marked = !prompt.empty() && tokens_.previous == prompt.front();
+    append(std::span(prompt).subspan(marked ? 1 : 0));
+    for (const Segment& segment : out_.segments) append(segment.ids);
+    const auto most = static_cast<std::size_t>(most_before());
     if (ids.size() > most) ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(most));
-    ids.insert(ids.begin(), *tokens_.previous);
+    if (tokens_.previous) ids.insert(ids.begin(), *tokens_.previous);
     return ids;
+  }
+
+  /// How many tokens of what came before a window it may see.
+  std::int64_t most_before() const { return model_.decoder->max_positions() / 2 - 1; }
+
+  /// HF's _set_max_new_tokens_and_length: what stands before the text does not count in max_length.
+  void lengthen(const Ids& prompt) {
+    if (sampling_.max_length == 0 || sampling_.max_new_tokens > 0) return;
+    const auto own = static_cast<std::int64_t>(prompt.size());
+    sampling_.max_length = std::min(sampling_.max_length + std::min(most_before(), own),
+                                    model_.decoder->max_positions());
+  }
+
+  Result decode(const Window& window, const Tensor& memory) {
+    text::SamplingOptions sampling = sampling_;
+    if (window.temperature) {
+      sampling.do_sample = *window.temperature > 0;
+      sampling.temperature = sampling.do_sample ? *window.temperature : 1;
+      if (sampling.do_sample) sampling.num_beams = 1;
+    }
+    text::GenerateHooks hooks;
+    if (timestamps_) {
+      hooks.process_logits = [this](std::span<const std::int32_t> generated,
+                                    std::span<float> logits) {
+        tokens_.apply_timestamp_rules(generated, logits);
+      };
+    }
+    const Tensor rows = model_.decoder->embed(session_.context(), window.prompt);
+    Result result = session_.generate_from(window.prompt, rows, memory, sampling, hooks);
+    out_.timings += result.timings;
+    out_.stop_reason = result.stop_reason;
+    return result;
+  }
+
+  /// Measures what the thresholds are about; true: try the next temperature.
+  bool looks_wrong(Window& window, const Result& result, const Tensor& memory) {
+    const Fallback& limits = fallback_;
+    bool wrong = false;
+    if (limits.compression_ratio_threshold) {
+      Ids ids = window.ids;
+      if (result.stop_reason == text::StopReason::end_of_text) ids.push_back(tokens_.end);
+      window.compression_ratio = compression_ratio(ids, model_.decoder->vocab_size());
+      wrong = *window.compression_ratio > *limits.compression_ratio_threshold;
+    }
+    if (!limits.logprob_threshold) return wrong;
+    window.average_log_probability = result.sequences.front().average_log_probability;
+    if (!(*window.average_log_probability < *limits.logprob_threshold)) return wrong;
+    if (!limits.no_speech_threshold) return true;
+    if (!window.no_speech_probability)
+      window.no_speech_probability = no_speech_probability(window.prompt, memory);
+    window.silent = *window.no_speech_probability > *limits.no_speech_threshold;
+    return !window.silent;
+  }
+
+  /// softmax of <|nospeech|> right after <|startoftranscript|>.
+  double no_speech_probability(const Ids& prompt, const Tensor& memory) {
+    const std::size_t before = prompt.size() - start_.size() + 1;
+    const Tensor logits = logits_after(std::span(prompt).first(before), memory);
+    const std::span<const float> all(logits.data(), static_cast<std::size_t>(logits.numel()));
+    const auto no_speech = static_cast<std::size_t>(tokens_.no_timestamps - 1);
+    if (no_speech >= all.size()) {
+      throw FormatError(concat(model_.path.string(), ": no_timestamps_token_id is ",
+                               tokens_.no_timestamps, ", but the vocabulary has ", all.size(),
+                               " tokens"));
+    }
+    const double own = all[no_speech];
+    return std::exp(own - text::log_sum_exp(all));
   }
 
   /// Decodes one window and appends its segments; returns how many frames are done.
@@ -152,25 +231,25 @@ class Whisper {
       const PhaseScope phase(ctx, "encode");
       return model_.encode_frames(ctx, whole_window(ctx, sound.window(seek, count), frames_));
     }();
-    Ids prompt = previous_ids();
+    Window window;
+    window.seek = seek;
+    window.prompt = previous_ids();
     const Ids own = start_ids(memory);
-    prompt.insert(prompt.end(), own.begin(), own.end());
+    window.prompt.insert(window.prompt.end(), own.begin(), own.end());
+    lengthen(window.prompt);
     out_.timings.encode += seconds_since(start);
 
-    text::GenerateHooks hooks;
-    if (timestamps_) {
-      hooks.process_logits = [this](std::span<const std::int32_t> generated,
-                                    std::span<float> logits) {
-        tokens_.apply_timestamp_rules(generated, logits);
-      };
+    const std::size_t attempts = std::max<std::size_t>(1, fallback_.temperatures.size());
+    for (std::size_t i = 0; i < attempts; ++i) {
+      if (!fallback_.temperatures.empty()) window.temperature = fallback_.temperatures[i];
+      const Result result = decode(window, memory);
+      if (result.stop_reason == text::StopReason::cancelled) return 0;  // half a window is none
+      window.ids = result.ids;
+      if (!looks_wrong(window, result, memory)) break;
     }
-    const Result result = session_.generate_from(prompt, model_.decoder->embed(ctx, prompt), memory,
-                                                 sampling_, hooks);
-    out_.timings += result.timings;
-    out_.stop_reason = result.stop_reason;
-    if (result.stop_reason == text::StopReason::cancelled) return 0;  // half a window is no segment
-    out_.windows.push_back({seek, prompt, result.ids});
-    return append_segments(result.ids, seek, count);
+    conditioned_ = condition_ && window.temperature.value_or(0) < 0.5;
+    out_.windows.push_back(window);
+    return window.silent ? count : append_segments(window.ids, seek, count);
   }
 
   double seconds(std::int64_t seek) const {
@@ -226,7 +305,8 @@ class Whisper {
     Ids words;
     std::ranges::copy_if(ids, std::back_inserter(words),
                          [this](auto id) { return id < tokens_.end; });
-    out_.segments.push_back({start, end, model_.tokenizer->decode(words), ids});
+    out_.segments.push_back(
+        {start, end, model_.tokenizer->decode(words), ids, out_.windows.size() - 1});
     if (hooks_.on_segment) hooks_.on_segment(out_.segments.back());
   }
 
@@ -246,6 +326,8 @@ class Whisper {
   const TranscribeOptions& options_;
   const TranscribeHooks& hooks_;
   text::SamplingOptions sampling_;
+  Fallback fallback_;
+  bool condition_, conditioned_;  // asked for; true of the next window
   std::int64_t frames_;
   bool timestamps_ = false;
   Ids start_;
@@ -282,8 +364,10 @@ Transcript window_by_window(Session& session, audio::SoundStream& sound,
     out.stop_reason = result.stop_reason;
     if (result.stop_reason == text::StopReason::cancelled) break;
     const double start = seconds_of(at), end = seconds_of(at + piece);
-    out.windows.push_back({at / session.model().log_mel->hop(), {}, result.ids});
-    out.segments.push_back({start, end, result.text, result.ids});
+    Window& seen = out.windows.emplace_back();
+    seen.seek = at / session.model().log_mel->hop();
+    seen.ids = result.ids;
+    out.segments.push_back({start, end, result.text, result.ids, out.windows.size() - 1});
     out.ids.insert(out.ids.end(), result.ids.begin(), result.ids.end());
     out.text += result.text;
     if (hooks.on_segment) hooks.on_segment(out.segments.back());
@@ -324,12 +408,13 @@ Transcript transcribe_frames(Session& session, const Tensor& log_mel,
 }
 
 std::vector<std::int32_t> prompt_ids(const Model& model, const std::string& text) {
-  if (!model.speech || !model.speech->previous) {
+  const auto mark = model.speech ? model.tokenizer->id_of("<|startofprev|>") : std::nullopt;
+  if (!mark) {
     throw ArgumentError(
         concat(model.path.string(), ": this checkpoint takes no text before the sound"));
   }
   Ids ids = model.tokenizer->encode(concat(" ", strip(text)));
-  ids.insert(ids.begin(), *model.speech->previous);
+  ids.insert(ids.begin(), *mark);
   return ids;
 }
 

@@ -7,6 +7,7 @@
 
 #include "audio/sound_stream.h"
 #include "fusion/session.h"
+#include "fusion/speech.h"
 
 namespace tessera::fusion {
 
@@ -15,8 +16,11 @@ struct TranscribeOptions {
   std::string task;  ///< "transcribe" or "translate" (to English); empty: what the checkpoint says
   bool timestamps = false;
   std::vector<std::int32_t>
-      prompt_ids;                      ///< <|startofprev|> and a text before the sound; empty: none
-  bool condition_on_previous = false;  ///< each window sees the text before it
+      prompt_ids;  ///< <|startofprev|> and a text before the sound; empty: none
+  /// Each window sees the text before it (but for text that needed a temperature of 0.5 or more).
+  /// Empty: what the checkpoint says.
+  std::optional<bool> condition_on_previous;
+  std::optional<Fallback> fallback;               ///< empty: what the checkpoint says
   std::optional<text::SamplingOptions> sampling;  ///< empty: what the checkpoint says
 };
 
@@ -24,12 +28,17 @@ struct Segment {
   double start = 0, end = 0;  ///< seconds
   std::string text;
   std::vector<std::int32_t> ids;
+  std::size_t window = 0;  ///< which of Transcript::windows it is from
 };
 
 /// One window as the decoder saw it.
 struct Window {
   std::int64_t seek = 0;  ///< its first frame of the log-mel
   std::vector<std::int32_t> prompt, ids;
+  std::optional<double> temperature;  ///< what it was decoded at, where a Fallback names some
+  /// What was measured for the thresholds in force.
+  std::optional<double> compression_ratio, average_log_probability, no_speech_probability;
+  bool silent = false;  ///< taken for silence: no segments
 };
 
 struct Transcript {

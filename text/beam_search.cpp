@@ -15,6 +15,7 @@ struct Beam {
   std::vector<std::int32_t> ids;
   std::vector<float> log_probabilities;  // of the model, where asked for
   float score = 0;                       // sum of log-probabilities as processed
+  double chosen = 0;                     // the same, each log_softmax'ed again; where asked for
   KvCache cache;
 };
 
@@ -25,6 +26,7 @@ struct Choice {
   float score;
   double rank_by;  // the score; when sampling, with noise
   float log_probability;
+  double chosen;
 };
 
 class BeamSearch {
@@ -35,12 +37,12 @@ class BeamSearch {
  private:
   std::vector<std::vector<Choice>> choices_of_beams(Tensor& logits);
   std::vector<Choice> choices_of(std::size_t beam, const std::vector<Candidate>& candidates,
-                                 const std::vector<float>& raw);
+                                 const std::vector<float>& raw, std::span<const float> processed);
   std::vector<Choice> best_choices(Tensor& logits);
   void take(const std::vector<Choice>& choices);
   std::optional<StopReason> end_of(const std::vector<std::int32_t>& ids) const;
-  void finish(std::vector<std::int32_t> ids, std::vector<float> log_probabilities, float score,
-              StopReason reason);
+  Beam grown(const Choice& choice) const;
+  void finish(Beam beam, StopReason reason);
   void go_on_with(const std::vector<Choice>& choices);
   bool done() const;
   Tensor step();
@@ -64,7 +66,7 @@ BeamSearch::BeamSearch(const Decoding& decoding, KvCache cache)
   } else {
     filter_.top_k = static_cast<std::int64_t>((1 + end_tokens_) * width_);
   }
-  beams_.push_back({{}, {}, 0, std::move(cache)});
+  beams_.push_back({{}, {}, 0, 0, std::move(cache)});
 }
 
 /// What every beam may go on with, of its row of log-probabilities. The rows' own work is shared
@@ -90,20 +92,25 @@ std::vector<std::vector<Choice>> BeamSearch::choices_of_beams(Tensor& logits) {
   });
   std::vector<std::vector<Choice>> choices;
   for (std::size_t b = 0; b < beams_.size(); ++b)
-    choices.push_back(choices_of(b, candidates[b], raw[b]));
+    choices.push_back(choices_of(b, candidates[b], raw[b], row(logits, b)));
   return choices;
 }
 
 std::vector<Choice> BeamSearch::choices_of(std::size_t beam,
                                            const std::vector<Candidate>& candidates,
-                                           const std::vector<float>& raw) {
+                                           const std::vector<float>& raw,
+                                           std::span<const float> processed) {
   std::vector<Choice> choices;
+  const bool average = d_.options.average_log_probability;
+  const double total = average ? log_sum_exp(processed) : 0;
   for (const Candidate& c : candidates) {
-    Choice choice{beam, c.id, c.logit + beams_[beam].score, 0, 0};
+    Choice choice{beam, c.id, c.logit + beams_[beam].score, 0, 0, 0};
     choice.rank_by = static_cast<double>(choice.score);
     // Gumbel's noise: the order is that of drawing from softmax(scores) without putting back.
     if (d_.options.sampling()) choice.rank_by -= std::log(-std::log1p(-random_.uniform()));
-    if (!raw.empty()) choice.log_probability = raw[static_cast<std::size_t>(c.id)];
+    const auto id = static_cast<std::size_t>(c.id);
+    if (!raw.empty()) choice.log_probability = raw[id];
+    if (average) choice.chosen = static_cast<double>(processed[id]) - total;
     choices.push_back(choice);
   }
   return choices;
@@ -131,18 +138,27 @@ std::optional<StopReason> BeamSearch::end_of(const std::vector<std::int32_t>& id
   return std::nullopt;
 }
 
-void BeamSearch::finish(std::vector<std::int32_t> ids, std::vector<float> log_probabilities,
-                        float score, StopReason reason) {
-  const double length = static_cast<double>(ids.size());
+/// The beam with one more token, and no cache yet.
+Beam BeamSearch::grown(const Choice& choice) const {
+  const Beam& parent = beams_[choice.beam];
+  Beam child{parent.ids, parent.log_probabilities, choice.score, parent.chosen + choice.chosen, {}};
+  child.ids.push_back(choice.id);
+  if (d_.options.log_probabilities) child.log_probabilities.push_back(choice.log_probability);
+  return child;
+}
+
+void BeamSearch::finish(Beam beam, StopReason reason) {
+  const double length = static_cast<double>(beam.ids.size());
   Generated out;
-  out.score =
-      static_cast<double>(score / static_cast<float>(std::pow(length, d_.options.length_penalty)));
+  out.score = static_cast<double>(beam.score /
+                                  static_cast<float>(std::pow(length, d_.options.length_penalty)));
+  out.average_log_probability = beam.chosen / length;
   if (reason == StopReason::end_of_text) {
-    ids.pop_back();
-    if (!log_probabilities.empty()) log_probabilities.pop_back();
+    beam.ids.pop_back();
+    if (!beam.log_probabilities.empty()) beam.log_probabilities.pop_back();
   }
-  out.ids = std::move(ids);
-  out.log_probabilities = std::move(log_probabilities);
+  out.ids = std::move(beam.ids);
+  out.log_probabilities = std::move(beam.log_probabilities);
   out.stop_reason = reason;
   const auto worse = std::ranges::find_if(
       finished_, [&](const Generated& other) { return other.score < out.score; });
@@ -155,15 +171,12 @@ void BeamSearch::take(const std::vector<Choice>& choices) {
   std::vector<Choice> continuing;
   for (std::size_t rank = 0; rank < choices.size(); ++rank) {
     const Choice& choice = choices[rank];
-    std::vector<std::int32_t> ids = beams_[choice.beam].ids;
-    ids.push_back(choice.id);
-    const std::optional<StopReason> end = end_of(ids);
+    Beam child = grown(choice);
+    const std::optional<StopReason> end = end_of(child.ids);
     if (!end) {
       continuing.push_back(choice);
     } else if (rank < width_) {  // the others only stand by
-      std::vector<float> log_probabilities = beams_[choice.beam].log_probabilities;
-      if (d_.options.log_probabilities) log_probabilities.push_back(choice.log_probability);
-      finish(std::move(ids), std::move(log_probabilities), choice.score, *end);
+      finish(std::move(child), *end);
     }
   }
   std::ranges::stable_sort(continuing, std::greater<>(), &Choice::score);
@@ -178,10 +191,8 @@ void BeamSearch::go_on_with(const std::vector<Choice>& choices) {
   std::vector<Beam> next;
   for (const Choice& choice : choices) {
     Beam& parent = beams_[choice.beam];
-    Beam child{parent.ids, parent.log_probabilities, choice.score, {}};
+    Beam child = grown(choice);
     child.cache = --children[choice.beam] > 0 ? parent.cache.clone() : std::move(parent.cache);
-    child.ids.push_back(choice.id);
-    if (d_.options.log_probabilities) child.log_probabilities.push_back(choice.log_probability);
     next.push_back(std::move(child));
   }
   beams_ = std::move(next);
@@ -216,10 +227,7 @@ std::vector<Generated> BeamSearch::run(Tensor logits) {
     take(best_choices(logits));
     if (done()) break;
     if (d_.cancelled()) {
-      for (Beam& beam : beams_) {
-        finish(std::move(beam.ids), std::move(beam.log_probabilities), beam.score,
-               StopReason::cancelled);
-      }
+      for (Beam& beam : beams_) finish(std::move(beam), StopReason::cancelled);
       break;
     }
     logits = step();

@@ -28,6 +28,10 @@ struct Generated {
   /// One for each id, where SamplingOptions asks for them: what the model itself gives the token
   /// (log_softmax of its logits), before processors, temperature and filters, as vLLM reports them.
   std::vector<float> log_probabilities;
+  /// Where asked for: the mean over the ids and the stop token of log_softmax of what they were
+  /// chosen from: the logits after processors and filters, without temperature (how sure HF's
+  /// Whisper takes itself to be).
+  double average_log_probability = 0;
   StopReason stop_reason = StopReason::max_tokens;
 };
 

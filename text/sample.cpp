@@ -18,15 +18,46 @@ struct Draft {
   TextStream stream;
   std::optional<StopReason> ended;
   Generated out;
+  double log_probability = 0;  // sum over what was chosen
+  std::int64_t chosen = 0;
 };
+
+/// log_softmax of the chosen one at temperature 1.
+double log_probability_of(std::int32_t id, const std::vector<Candidate>& candidates,
+                          double temperature) {
+  std::vector<float> logits;
+  double own = 0;
+  for (const Candidate& c : candidates) {
+    logits.push_back(static_cast<float>(c.logit * temperature));
+    if (c.id == id) own = static_cast<double>(logits.back());
+  }
+  return own - log_sum_exp(logits);
+}
+
+std::int32_t draw_one(const Decoding& d, Draft& draft, std::span<const float> logits) {
+  const std::vector<Candidate> candidates = warp_logits(d.options, logits);
+  const std::int32_t id = draw(candidates, draft.random.uniform());
+  if (d.options.average_log_probability)
+    draft.log_probability += log_probability_of(id, candidates, d.options.temperature);
+  return id;
+}
+
+std::int32_t take_best(const Decoding& d, Draft& draft, std::span<const float> logits) {
+  const std::int32_t id = argmax(logits);
+  if (d.options.average_log_probability) {
+    draft.log_probability +=
+        static_cast<double>(logits[static_cast<std::size_t>(id)]) - log_sum_exp(logits);
+  }
+  return id;
+}
 
 std::int32_t choose(const Decoding& d, Draft& draft, std::span<float> logits) {
   std::vector<float> raw;
   if (d.options.log_probabilities) raw.assign(logits.begin(), logits.end());
   d.process(draft.out.ids, logits);
-  const std::int32_t id = d.options.sampling()
-                              ? draw(warp_logits(d.options, logits), draft.random.uniform())
-                              : argmax(logits);
+  const std::int32_t id =
+      d.options.sampling() ? draw_one(d, draft, logits) : take_best(d, draft, logits);
+  ++draft.chosen;
   if (d.options.log_probabilities && !d.is_stop_token(id)) {
     const double logit = raw[static_cast<std::size_t>(id)];
     draft.out.log_probabilities.push_back(static_cast<float>(logit - log_sum_exp(raw)));
@@ -104,6 +135,8 @@ std::vector<Generated> sample(const Decoding& d, KvCache cache, const Tensor& fi
     const bool shown = &draft == &drafts.front() && heard && d.hooks.on_token;
     if (shown && !rest.empty()) d.hooks.on_token(-1, rest);
     draft.out.text = draft.stream.text();
+    if (draft.chosen > 0)
+      draft.out.average_log_probability = draft.log_probability / static_cast<double>(draft.chosen);
     draft.out.stop_reason = draft.ended.value_or(StopReason::cancelled);
     results.push_back(std::move(draft.out));
   }

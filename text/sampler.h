@@ -46,6 +46,7 @@ struct SamplingOptions {
   std::vector<std::int32_t> stop_tokens;  ///< eos_token_id
   std::vector<std::string> stop_strings;  ///< the text ends before the first of these
   bool log_probabilities = false;         ///< fill Generated::log_probabilities
+  bool average_log_probability = false;   ///< fill Generated::average_log_probability
 
   bool sampling() const { return do_sample && temperature > 0; }
 

@@ -99,6 +99,19 @@ TEST_P(WhisperCheckpoint, DecoderMatchesTheReference) {
   EXPECT_TRUE(case_.matches("logits", model_->decoder->logits(ctx, last)));
 }
 
+/// HF's options of those names.
+Fallback fallback(const Config& options) {
+  Fallback out;
+  out.temperatures = options.numbers("temperatures");
+  const auto read = [&](const char* name, std::optional<double>& to) {
+    if (options.has(name)) to = options.number(name);
+  };
+  read("compression_ratio_threshold", out.compression_ratio_threshold);
+  read("logprob_threshold", out.logprob_threshold);
+  read("no_speech_threshold", out.no_speech_threshold);
+  return out;
+}
+
 TEST_P(WhisperCheckpoint, TranscribesAsTheReference) {
   for (const golden::Generated& g : case_.generated()) {
     TranscribeOptions options;
@@ -106,6 +119,7 @@ TEST_P(WhisperCheckpoint, TranscribesAsTheReference) {
     options.task = g.options.string("task", "");
     options.timestamps = g.options.boolean("return_timestamps", false);
     options.condition_on_previous = g.options.boolean("condition_on_prev_tokens", false);
+    options.fallback = fallback(g.options);
     options.sampling = sampling("transcribe", g);
     options.prompt_ids = golden::to_ids(g.options.integers("prompt_ids"));
     const Transcript got = case_.has("samples")
@@ -123,6 +137,19 @@ TEST_P(WhisperCheckpoint, TranscribesAsTheReference) {
       EXPECT_EQ(got.windows[i].prompt, golden::to_ids(windows[i].integers("prompt")))
           << g.name << ", window " << i;
       EXPECT_EQ(got.windows[i].ids, golden::to_ids(windows[i].integers("ids")))
+          << g.name << ", window " << i;
+      const auto expect_measured = [&](const char* what, const std::optional<double>& value) {
+        ASSERT_EQ(value.has_value(), windows[i].has(what))
+            << g.name << ", window " << i << ": " << what;
+        if (value) {
+          EXPECT_NEAR(*value, windows[i].number(what), 1e-4)
+              << g.name << ", window " << i << ": " << what;
+        }
+      };
+      expect_measured("compression_ratio", got.windows[i].compression_ratio);
+      expect_measured("avg_logprob", got.windows[i].average_log_probability);
+      expect_measured("no_speech_prob", got.windows[i].no_speech_probability);
+      EXPECT_EQ(got.windows[i].silent, windows[i].boolean("skipped", false))
           << g.name << ", window " << i;
     }
     if (!g.entry.has("segments")) continue;

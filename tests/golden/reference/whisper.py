@@ -4,6 +4,7 @@ import math
 import numpy as np
 import torch
 from transformers import LogitsProcessorList, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from transformers.generation.logits_process import WhisperNoSpeechDetection
 from transformers.models.whisper.modeling_whisper import sinusoids
 
 from .common import (MIN_GAP, Checkpoint, GapRecorder, Retry, case, demand_stable, demand_varied, hidden_states,
@@ -107,6 +108,35 @@ def make_model(seed, config, vocabulary, multilingual, sine, dtype):
     return model
 
 
+def measured(arguments, answer, options):
+    """What a window's thresholds were compared with: HF's numbers, rounded."""
+    out = {}
+    if options.get("compression_ratio_threshold") is not None:
+        out["compression_ratio"] = round(float(LAST["compression_ratio"]), 6)
+    if options.get("logprob_threshold") is not None:
+        out["avg_logprob"] = round(float(LAST["avg_logprob"]), 6)
+        unlikely = LAST["avg_logprob"] < options["logprob_threshold"]
+        if options.get("no_speech_threshold") is not None and unlikely:
+            detector = next(p for p in arguments["logits_processor"] if isinstance(p, WhisperNoSpeechDetection))
+            out["no_speech_prob"] = round(float(detector.no_speech_prob[0]), 6)
+            out["skipped"] = bool(answer[2][0])
+    return out
+
+
+LAST = {}  # what HF measured last
+
+
+def watch(name, function):
+    def watched(*arguments):
+        LAST[name] = function(*arguments)
+        return LAST[name]
+    return staticmethod(watched)
+
+
+for method, key in (("_retrieve_compression_ratio", "compression_ratio"), ("_retrieve_avg_logprobs", "avg_logprob")):
+    setattr(WhisperForConditionalGeneration, method, watch(key, getattr(WhisperForConditionalGeneration, method)))
+
+
 def transcribe(model, vocabulary, name, mel, options):
     """One generate() call: what every window was asked and answered, and HF's final ids and segments."""
     recorder, windows = GapRecorder(), []
@@ -115,7 +145,7 @@ def transcribe(model, vocabulary, name, mel, options):
     def watched(**arguments):
         asked = {"seek": int(arguments["seek"][0]), "prompt": arguments["decoder_input_ids"][0].tolist()}
         answer = inner(**arguments)
-        windows.append({**asked, "ids": answer[0][0].tolist()})
+        windows.append({**asked, "ids": answer[0][0].tolist(), **measured(arguments, answer, options)})
         return answer
 
     arguments = dict(options)
@@ -132,6 +162,7 @@ def transcribe(model, vocabulary, name, mel, options):
     ids = out["sequences"][0].tolist()
     while ids and ids[-1] == vocabulary.end:  # padding
         ids.pop()
+    options = {"temperatures" if k == "temperature" else k: v for k, v in options.items()}  # a list here
     entry = {"name": name, "options": options, "prompt": windows[0]["prompt"], "ids": ids,
              "text": vocabulary.text(ids), "windows": windows}
     if options.get("return_timestamps"):
@@ -271,3 +302,37 @@ def long_runs(vocabulary):
 def whisper_long(seed):
     return build(seed, small, long_runs, dtype=torch.float16, seconds=2.3, keep_samples=True,
                  good=demand_segments(["windows"], 4))
+
+
+NO_SPEECH = 0.0018  # between the windows of the case below
+
+
+def fallback_runs(vocabulary):
+    windows = {"language": "en", "return_timestamps": True, "temperature": [0.0]}
+    thresholds = {"compression_ratio_threshold": 1.35, "logprob_threshold": -1.0}
+    yield "thresholds", {**windows, **thresholds}
+    yield "thresholds, beams", {**windows, **thresholds, "num_beams": 3, "max_new_tokens": 14}
+    yield "silence", {**windows, **thresholds, "no_speech_threshold": NO_SPEECH}
+    yield "silence, conditioned", {**windows, **thresholds, "no_speech_threshold": NO_SPEECH,
+                                   "condition_on_prev_tokens": True}
+    prompt = [vocabulary.id["<|startofprev|>"], *range(31, 61)]  # longer than half the positions
+    yield "long prompt", {"language": "de", "return_timestamps": True, "prompt_ids": prompt}
+    yield "long prompt, conditioned", {"language": "de", "return_timestamps": True, "prompt_ids": prompt,
+                                       "condition_on_prev_tokens": True}
+
+
+def demand_silence(runs):
+    """Some windows are taken for silence, some not, and none is close to it."""
+    for run in runs:
+        if run["name"] == "silence":
+            windows = [w for w in run["windows"] if "no_speech_prob" in w]
+            skipped = [w["skipped"] for w in windows]
+            if all(skipped) or not any(skipped):
+                raise Retry(f"no speech: {[w['no_speech_prob'] for w in windows]}")
+            if any(abs(w["no_speech_prob"] / NO_SPEECH - 1) < 0.05 for w in windows):
+                raise Retry("no speech: too close")
+
+
+@case("whisper-fallback", "thresholds of compression, likelihood and silence; prompts longer than half the positions; f16")
+def whisper_fallback(seed):
+    return build(seed, small, fallback_runs, dtype=torch.float16, seconds=2.3, keep_samples=True, good=demand_silence)
