@@ -61,6 +61,13 @@ Json describe(const fusion::Model& m) {
   for (const auto& [name, task] : m.tasks) tasks[name] = task.start;
   out["tasks"] = tasks;
   if (m.speech) out["languages"] = m.speech->languages.empty() ? 1 : m.speech->languages.size();
+  Json missing = Json::array();
+  if (m.decoder && !m.tokenizer) missing.push_back("tokenizer.json (or vocab.json and merges.txt)");
+  std::error_code ignored;
+  if ((m.vision || m.audio) &&
+      !std::filesystem::exists(m.path / "preprocessor_config.json", ignored))
+    missing.push_back("preprocessor_config.json");
+  out["missing"] = missing;
   out["tokenizer_tokens"] = m.tokenizer ? m.tokenizer->vocab_size() : 0;
   out["unused_tensors"] = m.unread;
   return out;
@@ -97,6 +104,10 @@ void print_for_people(const Json& d) {
     line(concat("task ", name), concat("starts with ", start.dump()));
   if (d.contains("languages")) line("languages", d["languages"].dump());
   line("tokenizer", concat(d["tokenizer_tokens"].dump(), " tokens"));
+  std::string missing;
+  for (const auto& file : d["missing"])
+    missing += concat(missing.empty() ? "" : ", ", file.get<std::string>());
+  line("missing", missing.empty() ? "nothing" : missing);
   line("unused", d["unused_tensors"].empty() ? "nothing" : d["unused_tensors"].dump());
 }
 
@@ -110,8 +121,9 @@ Run add_info(Command& program) {
   command.add_flag("--json", o->json, "Print one JSON object");
   command.footer("Examples:\n  tessera info\n  tessera info whisper-tiny.en");
   return [o] {
-    const auto model = fusion::Model::open(o->model.empty() ? fusion::default_model()
-                                                            : std::filesystem::path(o->model));
+    const auto directory =
+        o->model.empty() ? fusion::default_model() : std::filesystem::path(o->model);
+    const auto model = fusion::Model::open(directory, {.needs_tokenizer = false});
     const Json description = describe(*model);
     if (o->json) {
       print_json(description);

@@ -93,7 +93,7 @@ std::shared_ptr<const Model> Model::open(const fs::path& directory, const OpenOp
     load_single(files, *model);
   }
   if (tokenizer.valid()) model->tokenizer = tokenizer.get();
-  if (model->decoder && !model->tokenizer) {
+  if (model->decoder && !model->tokenizer && options.needs_tokenizer) {
     throw IoError(
         concat(directory.string(), ": has no tokenizer.json (nor vocab.json and merges.txt)"));
   }

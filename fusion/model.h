@@ -35,6 +35,7 @@ struct Task {
 
 struct OpenOptions {
   Precision precision = Precision::as_stored;  ///< of matrix products; int4: towers stay at int8
+  bool needs_tokenizer = true;  ///< false: a decoder may come without (to look at, not to generate)
 };
 
 /// A whole checkpoint, opened: towers, projectors, decoder, and what is needed to go from files to

@@ -59,6 +59,9 @@ check 'no default model' 1 '' 'tessera: nowhere: not a checkpoint directory.*' \
 check 'quantize' 0 '[^|]*/small: [0-9]+ matrices with 8 bits, 0 with 4; [0-9.]+ MB instead of [0-9.]+\|' '' \
   "$program" quantize "$2/tests/data/families/vit-classify" "$work/small"
 check 'what was quantised' 0 '.*int-quantized.*unused +nothing\|' '' "$program" info "$work/small"
+cp -r "$2/tests/data/families/whisper-long" "$work/bare" && rm "$work/bare/tokenizer.json"
+check 'what is missing' 0 '.*missing +tokenizer.json \(or vocab.json and merges.txt\)\|unused +nothing\|' '' "$program" info "$work/bare"
+check 'no tokenizer' 1 '' 'tessera: [^|]*/bare: has no tokenizer.json[^|]*\|' "$program" transcribe -m "$work/bare" "$sound"
 check 'quantize over something' 2 '' 'tessera: [^|]*/photos: is there already[^|]*\|' \
   "$program" quantize "$2/tests/data/families/vit-classify" "$work/photos"
 check 'quantize twice' 2 '' 'tessera: [^|]*/small: is quantised already\|' "$program" quantize "$work/small" "$work/smaller"
