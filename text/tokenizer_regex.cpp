@@ -59,8 +59,8 @@ Regex::Regex(const std::string& pattern, const std::string& where) : where_(wher
   compiled_ = std::move(compiled);
 }
 
-std::vector<TextPart> Regex::parts(std::string_view text) const {
-  if (text.empty()) return {{0, 0, false}};
+template <class Visit>
+void Regex::search(std::string_view text, Visit visit) const {
   const std::unique_ptr<OnigRegion, FreeRegion> region(onig_region_new());
   const std::unique_ptr<OnigMatchParam, FreeMatchParam> limits(onig_new_match_param());
   onig_initialize_match_param(limits.get());
@@ -69,7 +69,6 @@ std::vector<TextPart> Regex::parts(std::string_view text) const {
   const auto* begin = reinterpret_cast<const OnigUChar*>(text.data());
   const OnigUChar* end = begin + text.size();
 
-  std::vector<TextPart> parts;
   std::size_t covered = 0, from = 0;
   bool any = false;
   while (from <= text.size()) {
@@ -85,13 +84,50 @@ std::vector<TextPart> Regex::parts(std::string_view text) const {
       from += from < text.size() ? char_length(static_cast<unsigned char>(text[from])) : 1;
       continue;
     }
-    if (covered != match_begin) parts.push_back({covered, match_begin, false});
-    parts.push_back({match_begin, match_end, true});
+    visit(*region);
     from = covered = match_end;
     any = true;
   }
+}
+
+std::vector<TextPart> Regex::parts(std::string_view text) const {
+  if (text.empty()) return {{0, 0, false}};
+  std::vector<TextPart> parts;
+  std::size_t covered = 0;
+  search(text, [&](const OnigRegion& region) {
+    const auto begin = static_cast<std::size_t>(region.beg[0]),
+               end = static_cast<std::size_t>(region.end[0]);
+    if (covered != begin) parts.push_back({covered, begin, false});
+    parts.push_back({begin, end, true});
+    covered = end;
+  });
   if (covered != text.size()) parts.push_back({covered, text.size(), false});
   return parts;
+}
+
+std::string Regex::replace(std::string_view text, std::string_view replacement) const {
+  std::string out;
+  std::size_t covered = 0;
+  search(text, [&](const OnigRegion& region) {
+    const auto group = [&](int i) {
+      if (i >= region.num_regs || region.beg[i] < 0) return std::string_view();
+      return text.substr(static_cast<std::size_t>(region.beg[i]),
+                         static_cast<std::size_t>(region.end[i] - region.beg[i]));
+    };
+    const auto begin = static_cast<std::size_t>(region.beg[0]);
+    out += text.substr(covered, begin - covered);
+    for (std::size_t i = 0; i < replacement.size(); ++i) {
+      const bool reference = replacement[i] == '\\' && i + 1 < replacement.size();
+      if (reference) {
+        out += group(replacement[++i] - '0');
+      } else {
+        out += replacement[i];
+      }
+    }
+    covered = static_cast<std::size_t>(region.end[0]);
+  });
+  out += text.substr(covered);
+  return out;
 }
 
 std::vector<TextPart> literal_parts(std::string_view text, std::string_view literal) {

@@ -26,9 +26,15 @@ class Regex {
   /// All of text, matched parts and those between. Throws FormatError where the pattern needs too
   /// many steps.
   std::vector<TextPart> parts(std::string_view text) const;
+  /// Every match replaced; \1 to \9 in `replacement` stand for what the groups matched. Throws as
+  /// parts().
+  std::string replace(std::string_view text, std::string_view replacement) const;
 
  private:
   struct Compiled;
+  /// visit(region) for each match in order; an empty one right behind another does not count.
+  template <class Visit>
+  void search(std::string_view text, Visit visit) const;
   std::shared_ptr<const Compiled> compiled_;
   std::string where_;
 };
