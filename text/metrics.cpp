@@ -6,8 +6,11 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <set>
+#include <string_view>
 
 #include "core/error.h"
+#include "text/tokenizer_regex.h"
 #include "text/tokenizer_unicode.h"
 
 namespace tessera::text {
@@ -55,6 +58,76 @@ std::int64_t closest_length(const std::vector<Words>& references, std::int64_t l
   return best.second;
 }
 
+/// What BLEU is made of, summed over a corpus: n-grams, and words.
+struct Matches {
+  std::array<double, kOrders> correct{}, guessed{};
+  double length = 0, reference_length = 0;
+};
+
+Matches match(const std::vector<Scored>& corpus) {
+  check_references(corpus);
+  Matches m;
+  for (const Scored& item : corpus) {
+    const auto words = static_cast<std::int64_t>(item.hypothesis.size());
+    m.length += static_cast<double>(words);
+    m.reference_length += static_cast<double>(closest_length(item.references, words));
+    const Counts largest = largest_counts(item.references);
+    for (const auto& [ngram, count] : count_ngrams(item.hypothesis)) {
+      m.guessed[ngram.size() - 1] += static_cast<double>(count);
+      if (const auto found = largest.find(ngram); found != largest.end())
+        m.correct[ngram.size() - 1] += static_cast<double>(std::min(count, found->second));
+    }
+  }
+  return m;
+}
+
+/// n-grams with their weights (count times inverse document frequency), and the lengths of the
+/// vectors that those of each order make.
+struct WeightedNgrams {
+  std::map<Words, double> weights;
+  std::array<double, kOrders> norms{};
+  double bigrams = 0;  // what the reference calls the length
+};
+
+/// Of a caption, where `documents` is in how many items of `items` an n-gram is.
+WeightedNgrams weigh(const Words& words, const Counts& documents, std::size_t items) {
+  WeightedNgrams out;
+  const double all = std::log(static_cast<double>(items));
+  for (const auto& [ngram, count] : count_ngrams(words)) {
+    const auto found = documents.find(ngram);
+    const auto in = static_cast<double>(found == documents.end() ? 1 : found->second);
+    const double weight = static_cast<double>(count) * (all - std::log(in));
+    out.weights[ngram] = weight;
+    out.norms[ngram.size() - 1] += weight * weight;
+    if (ngram.size() == 2) out.bigrams += static_cast<double>(count);
+  }
+  for (double& norm : out.norms) norm = std::sqrt(norm);
+  return out;
+}
+
+/// The mean over the orders of clipped cosines, less for captions of other lengths.
+double cider_similarity(const WeightedNgrams& hypothesis, const WeightedNgrams& reference) {
+  constexpr double kSigma = 6;
+  std::array<double, kOrders> dot{};
+  for (const auto& [ngram, weight] : hypothesis.weights) {
+    if (const auto found = reference.weights.find(ngram); found != reference.weights.end())
+      dot[ngram.size() - 1] += std::min(weight, found->second) * found->second;
+  }
+  const double delta = hypothesis.bigrams - reference.bigrams;
+  const double penalty = std::exp(-delta * delta / (2 * kSigma * kSigma));
+  double sum = 0;
+  for (std::size_t n = 0; n < kOrders; ++n) {
+    const double norms = hypothesis.norms[n] * reference.norms[n];
+    sum += (norms != 0 ? dot[n] / norms : dot[n]) * penalty;
+  }
+  return sum / static_cast<double>(kOrders);
+}
+
+void replace_all(std::string& text, std::string_view from, std::string_view to) {
+  for (std::size_t at = 0; (at = text.find(from, at)) != text.npos; at += to.size())
+    text.replace(at, from.size(), to);
+}
+
 std::int64_t longest_common_subsequence(const Words& a, const Words& b) {
   std::vector<std::int64_t> row(b.size() + 1, 0);
   for (const std::string& word : a) {
@@ -96,6 +169,56 @@ Words split_characters(const std::string& text) {
   return characters;
 }
 
+Words split_13a(const std::string& text) {
+  static const auto pattern = [](const char* p) { return Regex(p, "tokenisation 13a"); };
+  static const Regex symbols = pattern(R"(([{-~\[-` -&(-+:-@/]))"),
+                     after_no_digit = pattern(R"(([^0-9])([.,]))"),
+                     before_no_digit = pattern(R"(([.,])([^0-9]))"), dash = pattern("([0-9])(-)");
+  std::string line = text.substr(0, text.find_last_not_of(" \t\n\v\f\r") + 1);
+  for (const auto& [from, to] :
+       std::initializer_list<std::pair<const char*, const char*>>{{"<skipped>", ""},
+                                                                  {"-\n", ""},
+                                                                  {"\n", " "},
+                                                                  {"&quot;", "\""},
+                                                                  {"&amp;", "&"},
+                                                                  {"&lt;", "<"},
+                                                                  {"&gt;", ">"}})
+    replace_all(line, from, to);
+  line = symbols.replace(concat(" ", line, " "), " \\1 ");
+  line = after_no_digit.replace(line, "\\1 \\2 ");
+  line = before_no_digit.replace(line, " \\1 \\2");
+  return split_words(dash.replace(line, "\\1 \\2 "));
+}
+
+Words split_caption(const std::string& text) {
+  static const auto pattern = [](const char* p) { return Regex(p, "words of captions"); };
+  static const Regex punctuation = pattern(R"(([^\w\s'.,:-]|[,:](?![0-9])|(?<![0-9])[,:]|--+))"),
+                     contraction = pattern(R"((n't|'(?:s|m|d|ll|re|ve))(?![\w']))"),
+                     cannot = pattern(R"(\b(can)(not)\b)"),
+                     abbreviation = pattern(R"(\A(?:(?:[a-z]\.)+|(?:mr|mrs|ms|dr|jr|sr|st)\.)\z)"),
+                     edges = pattern(
+                         R"(\A(?:-+|'+(?!n'\z|(?:s|m|d|ll|re|ve)\z))|(?:[.-]+|(?<!n)'+)\z)");
+  static const std::map<std::string, std::string> brackets = {{"(", "-lrb-"}, {")", "-rrb-"},
+                                                              {"[", "-lsb-"}, {"]", "-rsb-"},
+                                                              {"{", "-lcb-"}, {"}", "-rcb-"}};
+  static const std::set<std::string> dropped = {"''", "'", "``", "`", "?", "!", ",", ":",
+                                                "--", ";", "\"", "“", "”", "‘", "’", "…"};
+  std::string line = punctuation.replace(lowercase(replace_invalid_utf8(text)), " \\1 ");
+  line = cannot.replace(contraction.replace(line, " \\1 "), "\\1 \\2");
+  Words words;
+  for (std::string& word : split_words(line)) {
+    if (abbreviation.parts(word).front().match) {
+      words.push_back(std::move(word));
+    } else if (const auto bracket = brackets.find(word); bracket != brackets.end()) {
+      words.push_back(bracket->second);
+    } else {
+      word = edges.replace(word, "");
+      if (!word.empty() && !dropped.count(word)) words.push_back(std::move(word));
+    }
+  }
+  return words;
+}
+
 std::int64_t edit_distance(const Words& a, const Words& b) {
   std::vector<std::int64_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), std::int64_t{0});
@@ -121,20 +244,7 @@ double ErrorRate::rate() const {
 }
 
 std::vector<double> bleu(const std::vector<Scored>& corpus) {
-  check_references(corpus);
-  std::array<double, kOrders> correct{}, guessed{};
-  double length = 0, reference_length = 0;
-  for (const Scored& item : corpus) {
-    const auto words = static_cast<std::int64_t>(item.hypothesis.size());
-    length += static_cast<double>(words);
-    reference_length += static_cast<double>(closest_length(item.references, words));
-    const Counts largest = largest_counts(item.references);
-    for (const auto& [ngram, count] : count_ngrams(item.hypothesis)) {
-      guessed[ngram.size() - 1] += static_cast<double>(count);
-      if (const auto found = largest.find(ngram); found != largest.end())
-        correct[ngram.size() - 1] += static_cast<double>(std::min(count, found->second));
-    }
-  }
+  const auto [correct, guessed, length, reference_length] = match(corpus);
   constexpr double kSmall = 1e-9, kTiny = 1e-15;  // the reference's guards against 0 / 0
   const double ratio = (length + kTiny) / (reference_length + kSmall);
   const double penalty = ratio < 1 ? std::exp(1 - 1 / ratio) : 1;
@@ -143,6 +253,37 @@ std::vector<double> bleu(const std::vector<Scored>& corpus) {
   for (std::size_t n = 0; n < kOrders; ++n) {
     product *= (correct[n] + kTiny) / (guessed[n] + kSmall);
     scores.push_back(penalty * std::pow(product, 1.0 / static_cast<double>(n + 1)));
+  }
+  return scores;
+}
+
+double translation_bleu(const std::vector<Scored>& corpus) {
+  const auto [correct, guessed, length, reference_length] = match(corpus);
+  if (std::ranges::all_of(correct, [](double count) { return count == 0; })) return 0;
+  double sum = 0, smoothing = 1;
+  for (std::size_t n = 0; n < kOrders; ++n) {
+    if (guessed[n] == 0) return 0;  // every item is shorter than n words
+    if (correct[n] == 0) smoothing *= 2;
+    const double precision = correct[n] == 0 ? 1 / smoothing : correct[n];
+    sum += std::log(100 * precision / guessed[n]);
+  }
+  const double penalty = length < reference_length ? std::exp(1 - reference_length / length) : 1;
+  return penalty * std::exp(sum / static_cast<double>(kOrders));
+}
+
+std::vector<double> cider_d(const std::vector<Scored>& corpus) {
+  check_references(corpus);
+  Counts documents;
+  for (const Scored& item : corpus) {
+    for (const auto& [ngram, count] : largest_counts(item.references)) ++documents[ngram];
+  }
+  std::vector<double> scores;
+  for (const Scored& item : corpus) {
+    const WeightedNgrams hypothesis = weigh(item.hypothesis, documents, corpus.size());
+    double sum = 0;
+    for (const Words& reference : item.references)
+      sum += cider_similarity(hypothesis, weigh(reference, documents, corpus.size()));
+    scores.push_back(10 * sum / static_cast<double>(item.references.size()));
   }
   return scores;
 }
@@ -164,6 +305,43 @@ std::vector<double> rouge_l(const std::vector<Scored>& corpus) {
         precision == 0 ? 0 : (1 + kBeta2) * precision * recall / (recall + kBeta2 * precision));
   }
   return scores;
+}
+
+void Confusion::add(const std::string& truth, const std::string& given) {
+  ++counts_[{truth, given}];
+  ++total_;
+}
+
+std::vector<std::string> Confusion::classes() const {
+  std::set<std::string> names;
+  for (const auto& [pair, count] : counts_) names.insert({pair.first, pair.second});
+  return {names.begin(), names.end()};
+}
+
+std::int64_t Confusion::count(const std::string& truth, const std::string& given) const {
+  const auto found = counts_.find({truth, given});
+  return found == counts_.end() ? 0 : found->second;
+}
+
+double Confusion::accuracy() const {
+  std::int64_t right = 0;
+  for (const auto& [pair, count] : counts_) right += pair.first == pair.second ? count : 0;
+  return static_cast<double>(right) / static_cast<double>(total_);
+}
+
+double Confusion::f1(const std::string& name) const {
+  std::int64_t involved = 0;  // true positives twice, false ones of both kinds once
+  for (const auto& [pair, n] : counts_)
+    involved += (pair.first == name ? n : 0) + (pair.second == name ? n : 0);
+  if (involved == 0) return 0;
+  return 2 * static_cast<double>(count(name, name)) / static_cast<double>(involved);
+}
+
+double Confusion::macro_f1() const {
+  double sum = 0;
+  const std::vector<std::string> names = classes();
+  for (const std::string& name : names) sum += f1(name);
+  return sum / static_cast<double>(names.size());
 }
 
 }  // namespace tessera::text

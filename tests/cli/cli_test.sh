@@ -66,6 +66,30 @@ check 'quantize over something' 2 '' 'tessera: [^|]*/photos: is there already[^|
   "$program" quantize "$2/tests/data/families/vit-classify" "$work/photos"
 check 'quantize twice' 2 '' 'tessera: [^|]*/small: is quantised already\|' "$program" quantize "$work/small" "$work/smaller"
 
+# Scores of answers.
+lines() { printf '%s\n' "$@" > "$work/list.jsonl"; }
+lines "{\"audio\": \"$sound\", \"text\": \"the weather is FINE today and we're going to the peach\"}"
+check 'word errors' 0 'examples    1\|wer         8.33 %\|cer         1.82 %\|normalizer  english\|' '' "$program" evaluate "$work/list.jsonl" -o "$work/answers.jsonl"
+check 'answers again' 0 '\{"file":"[^|]*answers.jsonl","items":1,"failed":0,"scores":\{"wer":0.08333333333333333\},"normalizer":"english"\}\|' '' \
+  "$program" evaluate --json --metric wer --normalizer english "$work/answers.jsonl"
+echo noise > "$work/noise.mp3"
+lines "{\"audio\": \"$sound\", \"text\": \"the weather\"}" '{"audio": "noise.mp3", "text": "noise"}'
+check 'one of two recordings' 1 'examples    1\|failed      1\|wer .*' 'tessera: [^|]*list.jsonl:2: [^|]*noise.mp3[^|]*\|' "$program" evaluate "$work/list.jsonl"
+lines "{\"image\": \"$photo\", \"text\": [\"a man in a red jacket\", \"an astronaut\"]}"
+check 'captions' 0 'examples    1\|bleu-1 .*\|cider-d     0.00\|' '' "$program" evaluate "$work/list.jsonl"
+lines '{"prediction": "a", "label": "a"}' '{"prediction": "b", "label": "a"}'
+check 'classes' 0 'examples    2\|accuracy    50.00 %\|macro-f1    33.33 %\|\|truth	given	count\|a	a	1\|a	b	1\|' '' "$program" evaluate --confusion "$work/list.jsonl"
+check 'a metric that does not fit' 2 '' 'tessera: metric "wer" does not fit[^|]*accuracy, macro-f1\|' "$program" evaluate --metric wer "$work/list.jsonl"
+lines '{"prediction": "a", "label": "a"}' '' '{"text": "b"}'
+check 'two kinds of examples' 1 '' 'tessera: [^|]*list.jsonl:3: another kind[^|]*\|' "$program" evaluate "$work/list.jsonl"
+lines '{"prediction": "a", "label": '
+check 'no JSON' 1 '' 'tessera: [^|]*list.jsonl:1[^|]*\|' "$program" evaluate "$work/list.jsonl"
+lines '{"image": "gone.jpg", "label": "cat"}'
+check 'no such photo' 1 '' 'tessera: [^|]*list.jsonl:1: there is no file [^|]*gone.jpg\|' "$program" evaluate "$work/list.jsonl"
+lines "{\"image\": \"$photo\", \"label\": \"unheard of\"}"
+check 'no such class' 1 '' 'tessera: [^|]*list.jsonl:1: "unheard of" is none of[^|]*\|' \
+  "$program" evaluate -m "$2/tests/data/families/vit-classify" "$work/list.jsonl"
+
 # A tokenizer, a tiny GPT, and what the model writes after it was trained.
 corpus=$2/tests/data/training/corpus.txt
 gpt_of() { "$program" train gpt --tokenizer "$work/tok" --layers 1 --heads 2 --context 16 --batch 2 --warmup 2 --width "$@"; }

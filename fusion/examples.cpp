@@ -1,0 +1,88 @@
+#include "fusion/examples.h"
+
+#include <fstream>
+
+#include "core/config.h"
+#include "core/error.h"
+
+namespace tessera::fusion {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kKinds =
+    "give {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", \"label\"}, {\"prompt\", "
+    "\"completion\"}, {\"prediction\", \"text\"}, {\"prediction\", \"label\"} or {\"text\"}";
+
+ExampleKind kind_of(const Config& line) {
+  const bool text = line.has("text"), label = line.has("label");
+  if (line.has("prediction") && (text || label)) return ExampleKind::prediction;
+  if (line.has("audio") && text) return ExampleKind::transcription;
+  if (line.has("image") && text) return ExampleKind::caption;
+  if (line.has("image") && label) return ExampleKind::classification;
+  if (line.has("prompt") && line.has("completion")) return ExampleKind::completion;
+  if (text && !line.has("audio") && !line.has("image")) return ExampleKind::text;
+  throw FormatError(concat(line.where(), ": not an example; ", kKinds));
+}
+
+fs::path media_file(const Config& line, const char* key, const fs::path& folder) {
+  if (!line.has(key)) return {};
+  fs::path file = folder / line.string(key);  // an absolute one stays as it is
+  std::error_code ignored;
+  if (!fs::is_regular_file(file, ignored))
+    throw FormatError(concat(line.where(), ": there is no file ", file.string()));
+  return file;
+}
+
+Example read_line(const Config& line, ExampleKind kind, const fs::path& folder) {
+  Example example;
+  if (line.has("prediction")) example.prediction = line.string("prediction");
+  if (kind != ExampleKind::prediction) {
+    example.image = media_file(line, "image", folder);
+    example.audio = media_file(line, "audio", folder);
+  }
+  example.prompt = line.string("prompt", "");
+  example.texts = line.strings(kind == ExampleKind::completion ? "completion" : "text");
+  if (line.has("label")) {
+    example.label_is_index = line.at("label").is_number();
+    example.label =
+        example.label_is_index ? std::to_string(line.integer("label")) : line.string("label");
+  }
+  for (const std::string& text : example.texts) {
+    if (text.find_first_not_of(" \t\r\n") == text.npos)
+      throw FormatError(concat(line.where(), ": a text is empty"));
+  }
+  if (example.texts.empty() && example.label.empty())
+    throw FormatError(concat(line.where(), ": has neither a text nor a label"));
+  return example;
+}
+
+}  // namespace
+
+Examples read_examples(const fs::path& file) {
+  std::error_code ignored;
+  if (fs::is_directory(file, ignored))
+    throw IoError(concat(file.string(), ": is a directory; give a file of JSON Lines"));
+  std::ifstream in(file, std::ios::binary);
+  if (!in) throw IoError(concat(file.string(), ": can't be read"));
+  Examples examples{};
+  std::string text;
+  for (std::int64_t number = 1; std::getline(in, text); ++number) {
+    if (text.find_first_not_of(" \t\r") == text.npos) continue;
+    const Config line = Config::parse(text, concat(file.string(), ":", number));
+    const ExampleKind kind = kind_of(line);
+    if (examples.list.empty()) examples.kind = kind;
+    if (kind != examples.kind) {
+      throw FormatError(concat(line.where(), ": another kind of example than line ",
+                               examples.list.front().line, "; all are to have the same keys"));
+    }
+    examples.list.push_back(read_line(line, kind, file.parent_path()));
+    examples.list.back().line = number;
+  }
+  if (in.bad()) throw IoError(concat(file.string(), ": can't be read to its end"));
+  if (examples.list.empty())
+    throw FormatError(concat(file.string(), ": has no examples; ", kKinds));
+  return examples;
+}
+
+}  // namespace tessera::fusion

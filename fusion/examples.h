@@ -1,0 +1,42 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace tessera::fusion {
+
+/// One line of a JSON Lines file of examples.
+struct Example {
+  std::int64_t line = 0;                  ///< in the file, from 1
+  std::filesystem::path image, audio;     ///< empty: none
+  std::string prompt;                     ///< the text before the answer
+  std::vector<std::string> texts;         ///< what is to be written: references, or the one answer
+  std::string label;                      ///< the class: its name, or its index as digits
+  bool label_is_index = false;            ///< the file gives a number
+  std::optional<std::string> prediction;  ///< somebody's answer
+};
+
+/// What the examples of a file are, told by the keys of the first one; all others are the same.
+enum class ExampleKind {
+  prediction,      ///< {"prediction", "text" or "label"}
+  transcription,   ///< {"audio", "text"}
+  caption,         ///< {"image", "text"}
+  classification,  ///< {"image", "label"}
+  completion,      ///< {"prompt", "completion"}
+  text,            ///< {"text"}
+};
+
+struct Examples {
+  ExampleKind kind;
+  std::vector<Example> list;  ///< at least one
+};
+
+/// Reads a file of one JSON object a line. "text" may be a list of texts; "image" and "audio" are
+/// files, relative to the folder of the list; other keys are left alone. Throws IoError, and
+/// FormatError naming the line: no JSON, a key missing or of another type, another kind than the
+/// first, a text without a character, a media file that is not there.
+Examples read_examples(const std::filesystem::path& file);
+
+}  // namespace tessera::fusion

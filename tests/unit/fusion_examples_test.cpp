@@ -1,0 +1,81 @@
+// Lists of examples: what is read, and what is said of lines that are wrong.
+#include "fusion/examples.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "core/error.h"
+
+namespace tessera::fusion {
+namespace {
+
+class ExamplesTest : public ::testing::Test {
+ protected:
+  std::filesystem::path folder_ =
+      std::filesystem::path(::testing::TempDir()) /
+      (std::string("examples_") + ::testing::UnitTest::GetInstance()->current_test_info()->name());
+
+  void SetUp() override { std::filesystem::create_directories(folder_); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  Examples read(const std::string& lines) {
+    std::ofstream(folder_ / "list.jsonl") << lines;
+    return read_examples(folder_ / "list.jsonl");
+  }
+  std::string error(const std::string& lines) {
+    try {
+      read(lines);
+    } catch (const FormatError& e) {
+      return e.what();
+    }
+    return "";
+  }
+};
+
+TEST_F(ExamplesTest, KeysTellTheKind) {
+  std::ofstream(folder_ / "a.wav") << "x";
+  EXPECT_EQ(read(R"({"text": "a"})").kind, ExampleKind::text);
+  EXPECT_EQ(read(R"({"prompt": "a", "completion": "b"})").kind, ExampleKind::completion);
+  EXPECT_EQ(read(R"({"audio": "a.wav", "text": "b"})").kind, ExampleKind::transcription);
+  EXPECT_EQ(read(R"({"image": "a.wav", "text": "b"})").kind, ExampleKind::caption);
+  EXPECT_EQ(read(R"({"image": "a.wav", "label": "b"})").kind, ExampleKind::classification);
+  EXPECT_EQ(read(R"({"audio": "gone", "prediction": "a", "text": "b"})").kind,
+            ExampleKind::prediction);
+}
+
+TEST_F(ExamplesTest, LinesBecomeExamples) {
+  std::ofstream(folder_ / "a.jpg") << "x";
+  const Examples e = read(
+      "\n{\"image\": \"a.jpg\", \"text\": [\"one\", \"two\"], \"other\": 3}\r\n\n"
+      "{\"image\": \"a.jpg\", \"text\": \"three\"}");
+  ASSERT_EQ(e.list.size(), 2u);
+  EXPECT_EQ(e.list[0].line, 2);
+  EXPECT_EQ(e.list[0].image, folder_ / "a.jpg");
+  EXPECT_EQ(e.list[0].texts, (std::vector<std::string>{"one", "two"}));
+  EXPECT_EQ(e.list[1].line, 4);
+  EXPECT_EQ(e.list[1].texts, std::vector<std::string>{"three"});
+}
+
+TEST_F(ExamplesTest, LabelsMayBeNumbers) {
+  const Examples e = read(R"({"prediction": "3", "label": 3})");
+  EXPECT_EQ(e.list[0].label, "3");
+  EXPECT_TRUE(e.list[0].label_is_index);
+}
+
+TEST_F(ExamplesTest, ErrorsNameTheLine) {
+  EXPECT_NE(error("{\"text\": \"a\"}\n{\"text\": ").find("list.jsonl:2"), std::string::npos);
+  EXPECT_NE(error("{\"text\": \"a\"}\n[1]").find("list.jsonl:2"), std::string::npos);
+  EXPECT_NE(error("{\"text\": 3}").find("expected a string"), std::string::npos);
+  EXPECT_NE(error("{\"text\": \" \"}").find("a text is empty"), std::string::npos);
+  EXPECT_NE(error("{\"text\": []}").find("neither a text nor a label"), std::string::npos);
+  EXPECT_NE(error("{\"image\": \"gone\", \"text\": \"a\"}").find("there is no file"),
+            std::string::npos);
+  EXPECT_NE(error("{\"prompt\": \"a\"}").find("not an example"), std::string::npos);
+  EXPECT_NE(error("\n \n").find("has no examples"), std::string::npos);
+  EXPECT_THROW(read_examples(folder_), IoError);
+  EXPECT_THROW(read_examples(folder_ / "gone.jsonl"), IoError);
+}
+
+}  // namespace
+}  // namespace tessera::fusion
