@@ -1,11 +1,14 @@
 #include "core/storage.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <new>
 
 namespace tessera {
 namespace {
 constexpr std::size_t kAlign = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20, kLarge = std::size_t{4} << 20;
 #ifdef TESSERA_EXACT_BUFFERS  // for sanitizers: each buffer by itself, as long as asked for
 constexpr bool kReuse = false;
 constexpr std::size_t kRound = 1;
@@ -25,18 +28,25 @@ struct alignas(kAlign) Storage::Block {
   std::shared_ptr<BufferPool> pool;   // to return to; null: freed
   std::shared_ptr<const void> owner;  // of foreign memory
 
-  /// Header and memory in one aligned allocation.
+  static std::align_val_t alignment(std::size_t capacity) {
+    return std::align_val_t{capacity >= kLarge ? kHugePage : kAlign};
+  }
+  /// Header and memory in one aligned allocation; large ones on large pages where there are such.
   static Block* make(std::size_t capacity) {
     if (capacity > SIZE_MAX - sizeof(Block)) throw std::bad_alloc();
-    void* memory = ::operator new (sizeof(Block) + capacity, std::align_val_t{kAlign});
+    void* memory = ::operator new(sizeof(Block) + capacity, alignment(capacity));
+#ifdef __linux__
+    if (capacity >= kLarge) ::madvise(memory, sizeof(Block) + capacity, MADV_HUGEPAGE);
+#endif
     Block* block = new (memory) Block;
     block->data = static_cast<char*>(memory) + sizeof(Block);
     block->capacity = capacity;
     return block;
   }
   static void destroy(Block* block) {
+    const std::align_val_t align = alignment(block->capacity);
     block->~Block();
-    ::operator delete (block, std::align_val_t{kAlign});
+    ::operator delete(block, align);
   }
 };
 

@@ -7,12 +7,14 @@
 namespace tessera::kernels {
 namespace {
 
-/// Rows of b (columns of a) taken at a time: a panel of them and a group of rows fit the first
+/// Rows of b (columns of a) in one run of a tile: a panel of them and a group of rows fit the first
 /// cache.
-constexpr std::int64_t kDepth = 256;
-/// Most and least rows of a that one task takes; they fit the second cache. Multiples of every
-/// tile_rows.
+constexpr std::int64_t kDepth = 384;
+/// Most and least rows of a that one task takes; packed for one run they fit the second cache.
+/// Multiples of every tile_rows.
 constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
+/// Columns and numbers of b that are packed at a time; they fit the third cache.
+constexpr std::int64_t kColumns = 4096, kPackedNumbers = std::int64_t{1} << 21;
 constexpr std::int64_t kPanelsPerTask = 8;
 
 const float* corner(const MatrixView& matrix, std::int64_t row, std::int64_t column) {
@@ -27,85 +29,125 @@ std::int64_t rows_per_task(std::int64_t m) {
   return std::min(rows, kMostRows);
 }
 
-/// One slice of the sums over k, columns [begin, begin + depth) of a.
-struct Slice {
+/// A part of b, packed run by run and panel by panel, and where it is in the product.
+struct Part {
   const ProductArguments& p;
-  std::int64_t begin, depth;
-  const float* packed;  // b, panel by panel
-  bool last() const { return begin + depth == p.k; }
+  std::int64_t column, columns;  // of the result
+  std::int64_t begin, end;       // of the sums
+  std::int64_t depth;            // of a run; the last one may be shorter
+  const float* packed = nullptr;
+
+  std::int64_t padded(std::int64_t panel) const { return (columns + panel - 1) / panel * panel; }
 };
 
-void pack_slice(Context& ctx, const ProductArguments& p, std::int64_t begin, std::int64_t depth,
-                float* packed) {
+void pack(Context& ctx, const Part& part, float* packed) {
   const VectorKernels& kernels = vector_kernels();
-  const std::int64_t panels = (p.n + kernels.panel - 1) / kernels.panel;
-  in_pieces(ctx, panels, kPanelsPerTask, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t i = first; i < last; ++i) {
-      const std::int64_t j = i * kernels.panel;
-      kernels.training.pack_columns(corner(p.b, begin, j), p.b.stride, p.b.turned,
-                                    std::min(kernels.panel, p.n - j), depth,
-                                    packed + i * kernels.panel * depth);
+  const std::int64_t panel = kernels.panel, padded = part.padded(panel);
+  const std::int64_t pieces = (padded / panel + kPanelsPerTask - 1) / kPanelsPerTask;
+  const std::int64_t runs = (part.end - part.begin + part.depth - 1) / part.depth;
+  ctx.parallel_for(runs * pieces, [&](std::int64_t task) {
+    const std::int64_t begin = part.begin + task / pieces * part.depth;
+    const std::int64_t depth = std::min(part.depth, part.end - begin);
+    const std::int64_t first = task % pieces * kPanelsPerTask * panel;
+    const std::int64_t last = std::min(padded, first + kPanelsPerTask * panel);
+    for (std::int64_t j = first; j < last; j += panel) {
+      kernels.training.pack_columns(corner(part.p.b, begin, part.column + j), part.p.b.stride,
+                                    part.p.b.turned, std::min(panel, part.columns - j), depth,
+                                    packed + (begin - part.begin) * padded + j * depth);
     }
   });
 }
 
-/// Rows [first, first + count) of the result.
-void slice_rows(Context& ctx, const Slice& s, std::int64_t first, std::int64_t count) {
+/// One run of the sums, [begin, begin + depth), for rows [first, first + count).
+void add_run(const Part& part, std::int64_t begin, std::int64_t depth, const float* rows,
+             std::int64_t first, std::int64_t count) {
   const VectorKernels& kernels = vector_kernels();
-  const ProductArguments& p = s.p;
+  const ProductArguments& p = part.p;
   const std::int64_t tile = kernels.training.tile_rows, panel = kernels.panel;
-  Tensor rows = ctx.empty({(count + tile - 1) / tile * tile * s.depth});
-  kernels.training.pack_rows(corner(p.a, first, s.begin), p.a.stride, p.a.turned, count, s.depth,
-                             rows.data());
-  const bool starts = s.begin == 0;  // later slices go on from what is there
+  const float* packed = part.packed + (begin - part.begin) * part.padded(panel);
+  const bool starts = begin == 0;  // later runs go on from what is there
   const float* initial = starts ? p.initial : p.c;
   const std::int64_t ld_initial = starts ? p.ld_initial : p.ldc;
-  for (std::int64_t j = 0; j < p.n; j += panel) {
+  for (std::int64_t j = 0; j < part.columns; j += panel) {
+    const std::int64_t column = part.column + j;
     for (std::int64_t i = 0; i < count; i += tile) {
       kernels.training.product_tile(
-          {.a = rows.data() + i * s.depth,
-           .b = s.packed + j * s.depth,
-           .k = s.depth,
-           .bias = starts && p.bias ? p.bias + j : nullptr,
-           .initial = initial ? initial + (first + i) * ld_initial + j : nullptr,
+          {.a = rows + i * depth,
+           .b = packed + j * depth,
+           .k = depth,
+           .bias = starts && p.bias ? p.bias + column : nullptr,
+           .initial = initial ? initial + (first + i) * ld_initial + column : nullptr,
            .ld_initial = ld_initial,
-           .c = p.c + (first + i) * p.ldc + j,
+           .c = p.c + (first + i) * p.ldc + column,
            .ldc = p.ldc,
            .rows = std::min(tile, count - i),
-           .columns = std::min(panel, p.n - j)});
+           .columns = std::min(panel, part.columns - j)});
     }
   }
-  if (!s.last() || (p.activation == Activation::none && !p.residual)) return;
-  float* const c = p.c + first * p.ldc;
-  kernels.finish({.m = count,
-                  .n = p.n,
-                  .sums = c,
-                  .lds = p.ldc,
-                  .bias = nullptr,
-                  .activation = p.activation,
-                  .residual = p.residual ? p.residual + first * p.ldr : nullptr,
-                  .ldr = p.ldr,
-                  .y = c,
-                  .ldy = p.ldc});
+}
+
+/// Activation and residual of rows [first, first + count), once their sums are complete.
+void finish(const Part& part, std::int64_t first, std::int64_t count) {
+  const ProductArguments& p = part.p;
+  if (p.activation == Activation::none && !p.residual) return;
+  float* const c = p.c + first * p.ldc + part.column;
+  vector_kernels().finish(
+      {.m = count,
+       .n = part.columns,
+       .sums = c,
+       .lds = p.ldc,
+       .bias = nullptr,
+       .activation = p.activation,
+       .residual = p.residual ? p.residual + first * p.ldr + part.column : nullptr,
+       .ldr = p.ldr,
+       .y = c,
+       .ldy = p.ldc});
+}
+
+void add_part(Context& ctx, const Part& part) {
+  const ProductArguments& p = part.p;
+  const std::int64_t tile = vector_kernels().training.tile_rows;
+  in_pieces(ctx, p.m, rows_per_task(p.m), [&](std::int64_t first, std::int64_t last) {
+    const std::int64_t count = last - first;
+    Tensor rows = ctx.empty({(count + tile - 1) / tile * tile * part.depth});
+    std::int64_t begin = part.begin;
+    do {
+      const std::int64_t depth = std::min(part.depth, part.end - begin);
+      vector_kernels().training.pack_rows(corner(p.a, first, begin), p.a.stride, p.a.turned, count,
+                                          depth, rows.data());
+      add_run(part, begin, depth, rows.data(), first, count);
+      begin += part.depth;
+    } while (begin < part.end);
+    if (part.end == p.k) finish(part, first, count);
+  });
 }
 
 }  // namespace
 
 void product(Context& ctx, const ProductArguments& p) {
   if (p.m == 0 || p.n == 0) return;
-  const std::int64_t slices = std::max<std::int64_t>(1, (p.k + kDepth - 1) / kDepth);
-  const std::int64_t depth = (p.k + slices - 1) / slices;
-  const std::int64_t panel = vector_kernels().panel, columns = (p.n + panel - 1) / panel * panel;
-  Tensor packed = ctx.empty({std::max<std::int64_t>(1, columns * depth)});
-  std::int64_t begin = 0;
-  do {
-    const Slice slice{p, begin, std::min(depth, p.k - begin), packed.data()};
-    pack_slice(ctx, p, begin, slice.depth, packed.data());
-    in_pieces(ctx, p.m, rows_per_task(p.m), [&](std::int64_t first, std::int64_t last) {
-      slice_rows(ctx, slice, first, last - first);
-    });
-    begin += depth;
-  } while (begin < p.k);
+  const std::int64_t runs = std::max<std::int64_t>(1, (p.k + kDepth - 1) / kDepth);
+  const std::int64_t depth = std::max<std::int64_t>(1, (p.k + runs - 1) / runs);
+  const std::int64_t columns = std::min(p.n, kColumns);
+  const std::int64_t step =
+      std::max<std::int64_t>(1, kPackedNumbers / (columns * depth)) * depth;  // whole runs
+  const std::int64_t panel = vector_kernels().panel;
+  Tensor packed = ctx.empty({(columns + panel) * std::max(depth, std::min(step, p.k))});
+  for (std::int64_t column = 0; column < p.n; column += columns) {
+    std::int64_t begin = 0;
+    do {
+      Part part{.p = p,
+                .column = column,
+                .columns = std::min(columns, p.n - column),
+                .begin = begin,
+                .end = std::min(p.k, begin + step),
+                .depth = depth};
+      pack(ctx, part, packed.data());
+      part.packed = packed.data();
+      add_part(ctx, part);
+      begin += step;
+    } while (begin < p.k);
+  }
 }
 
 }  // namespace tessera::kernels

@@ -8,36 +8,41 @@
 namespace tessera::kernels {
 namespace {
 
-void pack_rows(const float* a, std::int64_t stride, bool turned, std::int64_t m, std::int64_t k,
-               float* to) {
+/// What lies as [k, m]: a group of kRows at a time.
+TESSERA_INLINE void pack_turned_rows(const float* a, std::int64_t stride, std::int64_t m,
+                                     std::int64_t k, float* to) {
   for (std::int64_t first = 0; first < m; first += kRows, to += k * kRows) {
     const std::int64_t count = m - first < kRows ? m - first : kRows;
-    if (count < kRows) {
-      for (std::int64_t i = 0; i < k * kRows; ++i) to[i] = 0.0f;
+    const float* from = a + first;
+    if (m - first >= kLanes && m - first > kRows) {
+      // a whole vector of each row: what is too much is written over by the next
+      static_assert(kRows <= kLanes);
+      for (std::int64_t c = 0; c < k; ++c) store(to + c * kRows, load(from + c * stride));
+      continue;
     }
-    if (turned) {
-      const float* from = a + first;
-      if (count == kRows) {
-        for (std::int64_t c = 0; c < k; ++c) {
-#pragma GCC unroll 16
-          for (std::int64_t r = 0; r < kRows; ++r) to[c * kRows + r] = from[c * stride + r];
-        }
-        continue;
-      }
-      for (std::int64_t c = 0; c < k; ++c) {
-        for (std::int64_t r = 0; r < count; ++r) to[c * kRows + r] = from[c * stride + r];
-      }
-    } else if (count == kRows) {
-      const float* from = a + first * stride;
+    for (std::int64_t c = 0; c < k; ++c) {
+      for (std::int64_t r = 0; r < kRows; ++r)
+        to[c * kRows + r] = r < count ? from[c * stride + r] : 0.0f;
+    }
+  }
+}
+
+void pack_rows(const float* a, std::int64_t stride, bool turned, std::int64_t m, std::int64_t k,
+               float* to) {
+  if (turned) return pack_turned_rows(a, stride, m, k, to);
+  for (std::int64_t first = 0; first < m; first += kRows, to += k * kRows) {
+    const std::int64_t count = m - first < kRows ? m - first : kRows;
+    const float* from = a + first * stride;
+    if (count == kRows) {
       for (std::int64_t c = 0; c < k; ++c) {
 #pragma GCC unroll 16
         for (std::int64_t r = 0; r < kRows; ++r) to[c * kRows + r] = from[r * stride + c];
       }
-    } else {
-      for (std::int64_t r = 0; r < count; ++r) {
-        const float* from = a + (first + r) * stride;
-        for (std::int64_t c = 0; c < k; ++c) to[c * kRows + r] = from[c];
-      }
+      continue;
+    }
+    for (std::int64_t c = 0; c < k; ++c) {
+      for (std::int64_t r = 0; r < kRows; ++r)
+        to[c * kRows + r] = r < count ? from[r * stride + c] : 0.0f;
     }
   }
 }
@@ -131,6 +136,10 @@ TESSERA_INLINE void product_edge(const ProductTile& t, const float* sums) {
 void product_tile(const ProductTile& t) {
   Vec acc[kRows][2] = {};
   const float *a = t.a, *b = t.b;
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < kRows; ++r) {  // what will be needed when the sums are there
+    if (r < t.rows && t.initial) __builtin_prefetch(t.initial + r * t.ld_initial);
+  }
   for (std::int64_t i = 0; i < t.k; ++i, a += kRows, b += kPanel) {
     const Vec b0 = load(b), b1 = load(b + kLanes);
 #pragma GCC unroll 16
@@ -142,6 +151,7 @@ void product_tile(const ProductTile& t) {
   }
   if (t.rows < kRows || t.columns < kPanel) {
     float sums[kRows * kPanel];
+#pragma GCC unroll 16
     for (std::int64_t r = 0; r < kRows; ++r) {
       store(sums + r * kPanel, acc[r][0]);
       store(sums + r * kPanel + kLanes, acc[r][1]);
