@@ -286,6 +286,30 @@ Tensor add(Context& ctx, const Tensor& a, const Tensor& b) {
   return by_element(ctx, a, b, Op::add, "add", kernels::vector_kernels().add);
 }
 
+Tensor join_rows(Context& ctx, const std::vector<Tensor>& parts) {
+  if (parts.size() == 1) return parts.front();
+  std::int64_t rows = 0;
+  for (const Tensor& part : parts) {
+    check_width(part, parts.front().dim(1), "join_rows");
+    rows += part.dim(0);
+  }
+  const std::int64_t width = parts.front().dim(1);
+  Tensor all = ctx.empty({rows, width});
+  float* to = all.data();
+  for (const Tensor& part : parts) {
+    for (std::int64_t i = 0; i < part.dim(0); ++i)
+      to = std::copy_n(part.data() + i * part.stride(0), width, to);
+  }
+  if (ctx.tape) ctx.tape->record({.op = Op::join_rows, .inputs = parts, .output = all});
+  return all;
+}
+
+Tensor scaled(Context& ctx, const Tensor& x, float factor) {
+  Tensor factors = ctx.empty(x.shape());
+  std::fill_n(factors.data(), factors.numel(), factor);
+  return multiply(ctx, x, factors);
+}
+
 Tensor dropout(Context& ctx, const Tensor& x, float p) {
   if (!ctx.tape || p <= 0) return x;
   if (p >= 1) throw ArgumentError(concat("dropout of ", p, "; expected a share below 1"));

@@ -138,6 +138,11 @@ Tensor activate(Context& ctx, Activation activation, const Tensor& x);
 Tensor add(Context& ctx, const Tensor& a, const Tensor& b);
 Tensor multiply(Context& ctx, const Tensor& a, const Tensor& b);
 
+/// The rows of all parts, one part after the other. At least one; all of one width.
+Tensor join_rows(Context& ctx, const std::vector<Tensor>& parts);
+/// x * factor.
+Tensor scaled(Context& ctx, const Tensor& x, float factor);
+
 /// While a tape is live: zeros in place of a share p of the numbers, the others larger to make up
 /// for them; the same seed of the tape gives the same zeros. Else x itself.
 Tensor dropout(Context& ctx, const Tensor& x, float p);

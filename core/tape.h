@@ -22,6 +22,7 @@ enum class Op : std::uint8_t {
   attention,      ///< q, k, v; attention, its defaults filled in
   windows,        ///< x; window
   patches,        ///< x; window.kernel
+  join_rows,      ///< a, b, ...
   dropout,        ///< x; number: share dropped; stream
   cross_entropy,  ///< logits; ids: targets; number: label smoothing
 };

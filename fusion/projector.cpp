@@ -1,56 +1,53 @@
 #include "fusion/projector.h"
 
-#include <algorithm>
+#include <vector>
 
 #include "core/error.h"
 
 namespace tessera::fusion {
 namespace {
 
-/// Mean of factor x factor blocks (of factor neighbours where the grid is one row); incomplete
-/// blocks are dropped.
-Tensor average_pool(Context& ctx, const Tensor& rows, const RowLayout& grid, std::int64_t factor) {
-  const std::int64_t tall = grid.rows == 1 ? 1 : factor, high = grid.rows / tall,
-                     wide = grid.columns / factor;
-  const std::int64_t width = rows.dim(1);
-  Tensor out = ctx.empty({high * wide, width});
-  std::fill_n(out.data(), out.numel(), 0.0f);
-  const float share = 1.0f / static_cast<float>(tall * factor);
-  for (std::int64_t y = 0; y < high * tall; ++y) {
-    for (std::int64_t x = 0; x < wide * factor; ++x) {
-      const float* from = rows.data() + (y * grid.columns + x) * width;
-      float* to = out.data() + (y / tall * wide + x / factor) * width;
-      for (std::int64_t c = 0; c < width; ++c) to[c] += from[c] * share;
+/// The rows of a grid, block by block of tall x wide in reading order, those of a block beside each
+/// other; incomplete blocks are dropped. [B, tall*wide*W]
+Tensor blocks(Context& ctx, const Tensor& rows, const RowLayout& grid, std::int64_t tall,
+              std::int64_t wide) {
+  std::vector<std::int32_t> ids;
+  for (std::int64_t y = 0; y + tall <= grid.rows; y += tall) {
+    for (std::int64_t x = 0; x + wide <= grid.columns; x += wide) {
+      for (std::int64_t i = 0; i < tall * wide; ++i)
+        ids.push_back(static_cast<std::int32_t>((y + i / wide) * grid.columns + x + i % wide));
     }
   }
-  return out;
+  const std::int64_t size = tall * wide;
+  return gather_rows(ctx, rows, ids)
+      .reshape({static_cast<std::int64_t>(ids.size()) / size, size * rows.dim(1)});
 }
 
-/// Blocks of factor x factor rows, each laid side by side in reading order.
+/// Mean of factor x factor blocks (of factor neighbours where the grid is one row).
+Tensor average_pool(Context& ctx, const Tensor& rows, const RowLayout& grid, std::int64_t factor) {
+  const std::int64_t tall = grid.rows == 1 ? 1 : factor, width = rows.dim(1);
+  const Tensor beside = blocks(ctx, rows, grid, tall, factor);
+  Tensor sum = beside.columns(0, width);
+  for (std::int64_t i = 1; i < tall * factor; ++i)
+    sum = add(ctx, sum, beside.columns(i * width, (i + 1) * width));
+  return scaled(ctx, sum, 1.0f / static_cast<float>(tall * factor));
+}
+
 Tensor pixel_shuffle(Context& ctx, const Tensor& rows, const RowLayout& grid, std::int64_t factor) {
   if (grid.rows % factor != 0 || grid.columns % factor != 0) {
     throw ShapeError(concat("pixel shuffle by ", factor, " does not divide a grid of ", grid.rows,
                             " x ", grid.columns));
   }
-  const std::int64_t wide = grid.columns / factor, width = rows.dim(1);
-  Tensor out = ctx.empty({grid.rows / factor * wide, factor * factor * width});
-  for (std::int64_t y = 0; y < grid.rows; ++y) {
-    for (std::int64_t x = 0; x < grid.columns; ++x) {
-      float* block = out.data() + (y / factor * wide + x / factor) * out.dim(1);
-      std::copy_n(rows.data() + (y * grid.columns + x) * width, width,
-                  block + (y % factor * factor + x % factor) * width);
-    }
-  }
-  return out;
+  return blocks(ctx, rows, grid, factor, factor);
 }
 
 /// factor consecutive rows become one; the tail is filled with zeros.
 Tensor stack(Context& ctx, const Tensor& rows, std::int64_t factor) {
   const std::int64_t count = (rows.dim(0) + factor - 1) / factor;
-  Tensor out = ctx.empty({count, factor * rows.dim(1)});
-  float* end = std::copy_n(rows.data(), rows.numel(), out.data());
-  std::fill(end, out.data() + out.numel(), 0.0f);
-  return out;
+  const std::int64_t missing = count * factor - rows.dim(0);
+  std::vector<Tensor> parts{rows};
+  if (missing > 0) parts.push_back(Tensor::zeros({missing, rows.dim(1)}));
+  return join_rows(ctx, parts).reshape({count, factor * rows.dim(1)});
 }
 
 }  // namespace

@@ -13,16 +13,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-Tensor join(Context& ctx, const std::vector<Tensor>& parts, std::int64_t width) {
-  if (parts.size() == 1) return parts.front();
-  std::int64_t rows = 0;
-  for (const Tensor& part : parts) rows += part.dim(0);
-  Tensor all = ctx.empty({rows, width});
-  float* to = all.data();
-  for (const Tensor& part : parts) to = std::copy_n(part.data(), part.numel(), to);
-  return all;
-}
-
 /// What a prompt becomes: ids with placeholders, their rows, and the memory.
 class Sequence {
  public:
@@ -43,10 +33,8 @@ class Sequence {
   void add(const Sound& sound) { add_rows(model_.encode(ctx_, sound), model_.audio_token); }
 
   const std::vector<std::int32_t>& ids() const { return ids_; }
-  Tensor rows() const { return join(ctx_, rows_, model_.decoder->width()); }
-  Tensor memory() const {
-    return memory_.empty() ? Tensor() : join(ctx_, memory_, model_.decoder->width());
-  }
+  Tensor rows() const { return join_rows(ctx_, rows_); }
+  Tensor memory() const { return memory_.empty() ? Tensor() : join_rows(ctx_, memory_); }
 
  private:
   void add_rows(const Tensor& rows, std::int32_t placeholder) {

@@ -34,6 +34,8 @@ void add_gradients(const Backward& b) {
       return windows_gradient(b);
     case Op::patches:
       return patches_gradient(b);
+    case Op::join_rows:
+      return join_rows_gradient(b);
     case Op::dropout:
       return dropout_gradient(b);
     case Op::cross_entropy:
@@ -61,6 +63,7 @@ const char* name_of(Op op) {
     case Op::rope:
     case Op::windows:
     case Op::patches:
+    case Op::join_rows:
     case Op::dropout:
       return "other, backward";
   }

@@ -251,6 +251,19 @@ void patches_gradient(const Backward& b) {
   });
 }
 
+void join_rows_gradient(const Backward& b) {
+  std::int64_t at = 0;
+  for (std::size_t i = 0; i < b.r.inputs.size(); ++i) {
+    const std::int64_t rows = b.input(i).dim(0);
+    const Tensor dy = b.dy.slice(at, at + rows);
+    at += rows;
+    if (!b.wants(i)) continue;
+    for_rows(b.ctx, b.sum(i), [&](std::int64_t row, std::int64_t width, float* dx) {
+      kernels_of_training().add_scaled(row_of(dy, row), 1.0f, width, dx);
+    });
+  }
+}
+
 void dropout_gradient(const Backward& b) {
   const float p = b.r.number, scale = 1.0f / (1.0f - p);
   for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t width, float* dx) {

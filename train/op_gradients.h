@@ -31,6 +31,7 @@ void rope_gradient(const Backward& b);
 void attention_gradient(const Backward& b);
 void windows_gradient(const Backward& b);
 void patches_gradient(const Backward& b);
+void join_rows_gradient(const Backward& b);
 void dropout_gradient(const Backward& b);
 void cross_entropy_gradient(const Backward& b);
 

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <vector>
 
+#include "core/error.h"
+#include "core/tape.h"
+
 namespace tessera::vision {
 namespace {
 
@@ -39,8 +42,13 @@ std::vector<Taps> taps(std::int64_t from, std::int64_t to) {
 
 }  // namespace
 
-Tensor resize_positions(const Tensor& grid, std::int64_t rows, std::int64_t columns,
+Tensor resize_positions(Context& ctx, const Tensor& grid, std::int64_t rows, std::int64_t columns,
                         std::int64_t new_rows, std::int64_t new_columns) {
+  if (ctx.tape && ctx.tape->wants(grid)) {
+    throw UnsupportedError(
+        "position embeddings are trained on images of their own size only; freeze them or change "
+        "the size in preprocessor_config.json");
+  }
   const std::int64_t width = grid.dim(1);
   const std::vector<Taps> down = taps(rows, new_rows), across = taps(columns, new_columns);
   Tensor out = Tensor::zeros({new_rows * new_columns, width});

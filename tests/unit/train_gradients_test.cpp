@@ -226,6 +226,22 @@ TEST(Gradients, InPlaceConvolutionIsThePackedOne) {
       Conv1d(in_place.with(Precision::f32), 3, 4, 3, 2, 1)(ctx, x).to_vector(), 1e-6));
 }
 
+TEST(Gradients, JoinedAndScaledRows) {
+  const Tensor a = random_tensor({3, 9}, 1), b = random_tensor({5, 9}, 2);
+  check([&](Context& ctx) { return join_rows(ctx, {a, b.columns(0, 9), a}); }, {a, b}, "joined");
+  check(
+      [&](Context& ctx) {
+        return join_rows(ctx, {a.columns(2, 6), b.columns(0, 4)});
+      },
+      {a, b}, "parts of rows");
+  check([&](Context& ctx) { return scaled(ctx, a, -0.7f); }, {a}, "scaled");
+  check(
+      [&](Context& ctx) {
+        return join_rows(ctx, {a, b}).reshape({4, 18}).columns(3, 16);
+      },
+      {a, b}, "two rows as one");
+}
+
 TEST(Gradients, Dropout) {
   const Tensor x = random_tensor({13, 40}, 1);
   Context ctx;

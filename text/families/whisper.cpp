@@ -92,12 +92,8 @@ class WhisperDecoder : public LanguageModel {
   KvCache new_cache() const override { return KvCache(c_.layers); }
 
   Tensor embed(Context& ctx, std::span<const std::int32_t> ids) const override {
-    Tensor rows = tokens_(ctx, ids);
-    if (c_.scale_embedding) {
-      const float scale = std::sqrt(static_cast<float>(c_.width));
-      for (std::int64_t i = 0; i < rows.numel(); ++i) rows.data()[i] *= scale;
-    }
-    return rows;
+    const Tensor rows = tokens_(ctx, ids);
+    return c_.scale_embedding ? scaled(ctx, rows, std::sqrt(static_cast<float>(c_.width))) : rows;
   }
 
   void set_memory(Context& ctx, const Tensor& memory, KvCache& cache) const override {

@@ -152,7 +152,7 @@ class Siglip : public VisionTower {
     const Tensor patches = patches_(ctx, pixels);
     const std::int64_t high = pixels.dim(1) / c_.patch, wide = pixels.dim(2) / c_.patch;
     if (high == side_ && wide == side_) return add(ctx, patches, positions_);
-    return add(ctx, patches, resize_positions(positions_, side_, side_, high, wide));
+    return add(ctx, patches, resize_positions(ctx, positions_, side_, side_, high, wide));
   }
 
   SiglipConfig c_;

@@ -96,7 +96,7 @@ class Vit : public VisionTower {
   }
 
   std::int64_t width() const override { return c_.width; }
-  std::int64_t class_tokens() const override { return first_.dim(0); }
+  std::int64_t class_tokens() const override { return std::ssize(first_); }
   std::int64_t patch_size() const override { return c_.patch; }
   std::vector<std::string> labels() const override { return labels_; }
 
@@ -115,8 +115,7 @@ class Vit : public VisionTower {
     const Tensor rows = encode(ctx, pixels);
     Tensor logits = heads_[0](ctx, rows.slice(0, 1));
     if (heads_.size() == 2) {
-      logits = add(ctx, logits, heads_[1](ctx, rows.slice(1, 2)));
-      for (std::int64_t i = 0; i < logits.numel(); ++i) logits.data()[i] *= 0.5f;
+      logits = scaled(ctx, add(ctx, logits, heads_[1](ctx, rows.slice(1, 2))), 0.5f);
     }
     return logits.reshape({logits.dim(1)});
   }
@@ -124,41 +123,35 @@ class Vit : public VisionTower {
  private:
   void load_embeddings(const Weights& w) {
     patches_ = Conv2d(w.at("patch_embeddings.projection"), c_.channels, c_.width, c_.patch);
-    const bool distilled = w.has("distillation_token");
-    first_ = Tensor::empty({distilled ? 2 : 1, c_.width});
-    std::copy_n(w.get_f32("cls_token", {1, 1, c_.width}).data(), c_.width, first_.data());
-    if (distilled) {
-      std::copy_n(w.get_f32("distillation_token", {1, 1, c_.width}).data(), c_.width,
-                  first_.data() + c_.width);
+    for (const char* name : {"cls_token", "distillation_token"}) {
+      if (w.has(name) || first_.empty())
+        first_.push_back(w.get_f32(name, {1, 1, c_.width}).reshape({1, c_.width}));
     }
     const Tensor all = w.get("position_embeddings");
     const std::int64_t count = all.rank() == 3 ? all.dim(1) : 0;
-    side_ = static_cast<std::int64_t>(std::sqrt(static_cast<double>(count - first_.dim(0))) + 0.5);
-    positions_ = w.get_f32("position_embeddings", {1, first_.dim(0) + side_ * side_, c_.width})
-                     .reshape({first_.dim(0) + side_ * side_, c_.width});
+    const std::int64_t extra = class_tokens();
+    side_ = static_cast<std::int64_t>(std::sqrt(static_cast<double>(count - extra)) + 0.5);
+    positions_ = w.get_f32("position_embeddings", {1, extra + side_ * side_, c_.width})
+                     .reshape({extra + side_ * side_, c_.width});
   }
 
   /// [class token; distillation token; patches] + positions
   Tensor embed(Context& ctx, const Tensor& pixels) const {
-    const Tensor patches = patches_(ctx, pixels);
     const std::int64_t high = pixels.dim(1) / c_.patch, wide = pixels.dim(2) / c_.patch,
-                       extra = first_.dim(0);
-    Tensor x = ctx.empty({extra + high * wide, c_.width});
-    std::copy_n(first_.data(), first_.numel(), x.data());
-    std::copy_n(patches.data(), patches.numel(), x.data() + first_.numel());
+                       extra = class_tokens();
+    std::vector<Tensor> parts = first_;
+    parts.push_back(patches_(ctx, pixels));
+    const Tensor x = join_rows(ctx, parts);
     if (high == side_ && wide == side_) return add(ctx, x, positions_);
-    Tensor positions = ctx.empty(x.shape());
-    std::copy_n(positions_.data(), first_.numel(), positions.data());
     const Tensor grid =
-        resize_positions(positions_.slice(extra, positions_.dim(0)), side_, side_, high, wide);
-    std::copy_n(grid.data(), grid.numel(), positions.data() + first_.numel());
-    return add(ctx, x, positions);
+        resize_positions(ctx, positions_.slice(extra, positions_.dim(0)), side_, side_, high, wide);
+    return add(ctx, x, join_rows(ctx, {positions_.slice(0, extra), grid}));
   }
 
   VitConfig c_;
   Conv2d patches_;
-  Tensor first_;      // [1 or 2, D]: class token, distillation token
-  Tensor positions_;  // [first + side*side, D]
+  std::vector<Tensor> first_;  // [1, D] each: class token, distillation token
+  Tensor positions_;           // [first + side*side, D]
   std::int64_t side_ = 0;
   std::vector<Block> blocks_;
   LayerNorm norm_;
