@@ -59,13 +59,17 @@ Example read_line(const Config& line, ExampleKind kind, const fs::path& folder) 
 
 }  // namespace
 
+std::string where(const Examples& examples, const Example& example) {
+  return concat(examples.file.string(), ":", example.line);
+}
+
 Examples read_examples(const fs::path& file) {
   std::error_code ignored;
   if (fs::is_directory(file, ignored))
     throw IoError(concat(file.string(), ": is a directory; give a file of JSON Lines"));
   std::ifstream in(file, std::ios::binary);
   if (!in) throw IoError(concat(file.string(), ": can't be read"));
-  Examples examples{};
+  Examples examples{.file = file, .kind = {}, .list = {}};
   std::string text;
   for (std::int64_t number = 1; std::getline(in, text); ++number) {
     if (text.find_first_not_of(" \t\r") == text.npos) continue;

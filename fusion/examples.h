@@ -29,9 +29,13 @@ enum class ExampleKind {
 };
 
 struct Examples {
+  std::filesystem::path file;
   ExampleKind kind;
   std::vector<Example> list;  ///< at least one
 };
+
+/// "list.jsonl:3", for messages.
+std::string where(const Examples& examples, const Example& example);
 
 /// Reads a file of one JSON object a line. "text" may be a list of texts; "image" and "audio" are
 /// files, relative to the folder of the list; other keys are left alone. Throws IoError, and

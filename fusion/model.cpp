@@ -26,7 +26,7 @@ bool has_tokenizer(const fs::path& directory) {
          fs::exists(directory / "vocab.json", ignored);
 }
 
-CheckpointFiles read_files(const fs::path& directory) {
+CheckpointFiles read_files(const fs::path& directory, const OpenOptions& options) {
   std::error_code error;
   if (!fs::is_directory(directory, error)) {
     throw IoError(
@@ -37,10 +37,11 @@ CheckpointFiles read_files(const fs::path& directory) {
     throw IoError(concat(directory.string(),
                          ": has no config.json; give the directory of a published checkpoint"));
   }
-  CheckpointFiles files{directory, Config::read(directory / "config.json"),
-                        read_if_present(directory / "generation_config.json"),
-                        read_if_present(directory / "preprocessor_config.json"),
-                        Weights::open(directory)};
+  CheckpointFiles files{
+      directory, options.config ? *options.config : Config::read(directory / "config.json"),
+      read_if_present(directory / "generation_config.json"),
+      read_if_present(directory / "preprocessor_config.json"),
+      options.weights ? *options.weights : Weights::open(directory).with(options.precision)};
   // Old checkpoints have their generation options in config.json.
   if (!fs::exists(directory / "generation_config.json", error))
     files.generation_config = files.config;
@@ -71,8 +72,7 @@ void load_single(const CheckpointFiles& files, Model& model) {
 }  // namespace
 
 std::shared_ptr<const Model> Model::open(const fs::path& directory, const OpenOptions& options) {
-  CheckpointFiles files = read_files(directory);
-  files.weights = files.weights.with(options.precision);
+  const CheckpointFiles files = read_files(directory, options);
   auto model = std::make_shared<Model>();
   model->path = directory;
   model->config = files.config;

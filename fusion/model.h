@@ -35,6 +35,10 @@ struct Task {
 
 struct OpenOptions {
   Precision precision = Precision::as_stored;  ///< of matrix products; int4: towers stay at int8
+  /// In memory, instead of the numbers in the files: of a model that is trained. Their precision
+  /// counts.
+  std::optional<Weights> weights = {};
+  std::optional<Config> config = {};  ///< instead of config.json
   bool needs_tokenizer = true;  ///< false: a decoder may come without (to look at, not to generate)
 };
 

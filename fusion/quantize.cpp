@@ -1,7 +1,6 @@
 #include "fusion/quantize.h"
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "core/error.h"
 #include "core/output_file.h"
 #include "core/quantize.h"
+#include "fusion/description.h"
 #include "fusion/model.h"
 
 namespace tessera::fusion {
@@ -17,15 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-/// Whether this file holds weights, in whatever format: what is replaced.
-bool is_weights(const fs::path& file) {
-  static constexpr std::array<std::string_view, 9> kEndings = {
-      ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".index.json"};
-  const std::string name = file.filename().string();
-  return std::ranges::any_of(kEndings,
-                             [&](std::string_view ending) { return name.ends_with(ending); });
-}
-
 void make_folder(const fs::path& folder) {
   std::error_code error;
   if (fs::exists(folder, error) &&
@@ -33,16 +24,6 @@ void make_folder(const fs::path& folder) {
     throw ArgumentError(concat(folder.string(), ": is there already; name a new folder"));
   fs::create_directories(folder, error);
   if (error) throw IoError(concat(folder.string(), ": can't be made: ", error.message()));
-}
-
-void copy_other_files(const fs::path& from, const fs::path& to) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
-    const fs::path name = entry.path().filename();
-    if (!entry.is_regular_file() || is_weights(name) || name == "config.json") continue;
-    std::error_code error;
-    fs::copy_file(entry.path(), to / name, error);
-    if (error) throw IoError(concat((to / name).string(), ": can't be written: ", error.message()));
-  }
 }
 
 /// What was rounded, by layer.
@@ -119,7 +100,7 @@ QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to, Pre
     report.bytes_after += static_cast<std::int64_t>(t.tensor.nbytes());
 
   make_folder(to);
-  copy_other_files(from, to);
+  copy_description(from, to);
   save_safetensors(to / "model.safetensors", tensors);
   write_file(to / "config.json", with_quantization(model->config, layers));
   return report;

@@ -7,49 +7,12 @@
 
 #include "core/error.h"
 #include "core/profile.h"
+#include "fusion/sequence.h"
 
 namespace tessera::fusion {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-/// What a prompt becomes: ids with placeholders, their rows, and the memory.
-class Sequence {
- public:
-  Sequence(Context& ctx, const Model& model) : ctx_(ctx), model_(model) {}
-
-  void add_ids(const std::vector<std::int32_t>& ids) {
-    if (ids.empty()) return;
-    ids_.insert(ids_.end(), ids.begin(), ids.end());
-    rows_.push_back(model_.decoder->embed(ctx_, ids));
-  }
-  void add(const Text& text) {
-    // A plain language model gets what its tokenizer's template adds (BOS); checkpoints with tasks
-    // say it themselves.
-    const bool plain = model_.tasks.empty() && model_.consume == Consume::splice;
-    add_ids(model_.tokenizer->encode(text.text, {.add_special_tokens = plain && ids_.empty()}));
-  }
-  void add(const Image& image) { add_rows(model_.encode(ctx_, image), model_.image_token); }
-  void add(const Sound& sound) { add_rows(model_.encode(ctx_, sound), model_.audio_token); }
-
-  const std::vector<std::int32_t>& ids() const { return ids_; }
-  Tensor rows() const { return join_rows(ctx_, rows_); }
-  Tensor memory() const { return memory_.empty() ? Tensor() : join_rows(ctx_, memory_); }
-
- private:
-  void add_rows(const Tensor& rows, std::int32_t placeholder) {
-    if (model_.consume == Consume::memory) {
-      memory_.push_back(rows);
-    } else {
-      ids_.insert(ids_.end(), static_cast<std::size_t>(rows.dim(0)), placeholder);
-      rows_.push_back(rows);
-    }
-  }
-  Context& ctx_;
-  const Model& model_;
-  std::vector<std::int32_t> ids_;
-  std::vector<Tensor> rows_, memory_;
-};
 
 Sequence embed(Context& ctx, const Model& model, const Prompt& prompt, const Task& task) {
   const PhaseScope phase(ctx, "encode");
@@ -57,12 +20,7 @@ Sequence embed(Context& ctx, const Model& model, const Prompt& prompt, const Tas
   sequence.add_ids(task.start);
   for (const auto& part : prompt) std::visit([&](const auto& p) { sequence.add(p); }, part);
   sequence.add_ids(task.end);
-  if (sequence.ids().empty()) {
-    const auto bos = model.tokenizer->special("bos_token");
-    if (!bos)
-      throw ArgumentError("the prompt is empty, and this model has no token to begin a text with");
-    sequence.add_ids({*bos});
-  }
+  sequence.demand_start();
   return sequence;
 }
 

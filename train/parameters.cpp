@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <random>
 
 #include "core/error.h"
@@ -46,6 +47,20 @@ Parameters chosen(const Parameters& parameters, const std::vector<std::string>& 
   return out;
 }
 
+/// Whether a head is stored beside the token embedding that it is tied to.
+bool repeats_embedding(const Weights& weights, const std::string& name) {
+  if (!name.ends_with("lm_head.weight") && !name.ends_with("proj_out.weight")) return false;
+  const Tensor head = weights.get(name);
+  for (const std::string& other : weights.names()) {
+    if (!other.ends_with("embed_tokens.weight") && !other.ends_with("wte.weight")) continue;
+    const Tensor table = weights.get(other);
+    if (table.shape() == head.shape() && table.dtype() == head.dtype() &&
+        std::memcmp(table.raw(), head.raw(), head.nbytes()) == 0)
+      return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 Parameters copy_of(const Weights& weights) {
@@ -53,6 +68,14 @@ Parameters copy_of(const Weights& weights) {
   for (const std::string& name : weights.names()) {
     const Tensor stored = weights.get(name);
     const DType type = stored.dtype();
+    if (type == DType::i8 && weights.has(name + "_scale")) {
+      out.push_back({name, weights.get_f32(name, stored.shape())});
+      continue;
+    }
+    constexpr std::string_view kScale = "_scale";
+    const bool scale =
+        name.ends_with(kScale) && weights.has(name.substr(0, name.size() - kScale.size()));
+    if (scale || repeats_embedding(weights, name)) continue;
     if (type != DType::f32 && type != DType::f16 && type != DType::bf16) {
       throw UnsupportedError(concat(weights.where(name), ": numbers of type ", name_of(type),
                                     " can't be trained; open a checkpoint of floats"));

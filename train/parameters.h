@@ -13,7 +13,8 @@ namespace tessera::train {
 /// it, an optimiser changes it.
 using Parameters = std::vector<NamedTensor>;
 
-/// Copies of all tensors of floats of a checkpoint. Throws UnsupportedError for quantised ones.
+/// Copies of all tensors of floats of a checkpoint, int8 matrices multiplied out. A head that is
+/// the token embedding once more is left out. Throws UnsupportedError for other number formats.
 Parameters copy_of(const Weights& weights);
 
 /// Those whose names match one of the patterns, in which * stands for any characters. Throws

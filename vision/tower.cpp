@@ -9,9 +9,15 @@ Tensor VisionTower::pool(Context&, const Tensor&) const {
   throw UnsupportedError("this checkpoint has no head that makes one vector of an image");
 }
 
-Tensor VisionTower::classify(Context&, const Tensor&) const {
+Tensor VisionTower::class_logits(Context&, const Tensor&) const {
   throw UnsupportedError(
       "this checkpoint has no classification head; open one that was fine-tuned to classify");
+}
+
+Tensor VisionTower::classify(Context& ctx, const Tensor& pixels) const {
+  if (labels().empty()) return class_logits(ctx, Tensor());  // which throws
+  const Tensor logits = class_logits(ctx, encode(ctx, pixels));
+  return logits.reshape({logits.dim(1)});
 }
 
 std::unique_ptr<VisionTower> load_tower(const Config& config, const Weights& weights) {

@@ -24,9 +24,12 @@ class VisionTower {
   /// Rows of encode() [T, D] -> one vector [D] for the whole image. Throws UnsupportedError where
   /// the checkpoint has no pooling head.
   virtual Tensor pool(Context& ctx, const Tensor& rows) const;
+  /// Rows of encode() [T, D] -> class logits [1, classes]. Throws UnsupportedError where the
+  /// checkpoint has no head.
+  virtual Tensor class_logits(Context& ctx, const Tensor& rows) const;
   /// pixels [3, H, W] -> class logits [classes]. Throws UnsupportedError where the checkpoint has
   /// no head.
-  virtual Tensor classify(Context& ctx, const Tensor& pixels) const;
+  Tensor classify(Context& ctx, const Tensor& pixels) const;
   /// Class names by index; empty without a head.
   virtual std::vector<std::string> labels() const { return {}; }
 };

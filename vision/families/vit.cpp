@@ -110,14 +110,13 @@ class Vit : public VisionTower {
     return norm_(ctx, x);
   }
 
-  Tensor classify(Context& ctx, const Tensor& pixels) const override {
-    if (heads_.empty()) return VisionTower::classify(ctx, pixels);
-    const Tensor rows = encode(ctx, pixels);
+  Tensor class_logits(Context& ctx, const Tensor& rows) const override {
+    if (heads_.empty()) return VisionTower::class_logits(ctx, rows);
     Tensor logits = heads_[0](ctx, rows.slice(0, 1));
     if (heads_.size() == 2) {
       logits = scaled(ctx, add(ctx, logits, heads_[1](ctx, rows.slice(1, 2))), 0.5f);
     }
-    return logits.reshape({logits.dim(1)});
+    return logits;
   }
 
  private:

@@ -1,0 +1,36 @@
+#include "fusion/description.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "core/error.h"
+
+namespace tessera::fusion {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Whether this file holds weights, in whatever format: what is replaced.
+bool is_weights(const fs::path& file) {
+  static constexpr std::array<std::string_view, 9> kEndings = {
+      ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".index.json"};
+  const std::string name = file.filename().string();
+  return std::ranges::any_of(kEndings,
+                             [&](std::string_view ending) { return name.ends_with(ending); });
+}
+
+}  // namespace
+
+void copy_description(const fs::path& from, const fs::path& to) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
+    const fs::path name = entry.path().filename();
+    if (!entry.is_regular_file() || is_weights(name) || name == "config.json") continue;
+    std::error_code error;
+    fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing, error);
+    if (error) throw IoError(concat((to / name).string(), ": can't be written: ", error.message()));
+  }
+}
+
+}  // namespace tessera::fusion

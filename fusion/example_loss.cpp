@@ -1,0 +1,290 @@
+#include "fusion/example_loss.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "core/error.h"
+#include "core/loss.h"
+#include "core/output_file.h"
+#include "core/profile.h"
+#include "core/tape.h"
+#include "fusion/sequence.h"
+#include "fusion/speech.h"
+
+namespace tessera::fusion {
+namespace {
+
+namespace fs = std::filesystem;
+using Ids = std::vector<std::int32_t>;
+
+const char* task_of(ExampleKind kind) {
+  switch (kind) {
+    case ExampleKind::transcription:
+      return "transcribe";
+    case ExampleKind::caption:
+      return "caption";
+    default:
+      return "prompt";
+  }
+}
+
+/// A name for the rows of a file that changes when the file does.
+std::string feature_name(const Model& model, const fs::path& file) {
+  std::error_code ignored;
+  const auto time = fs::last_write_time(file, ignored).time_since_epoch().count();
+  const std::string key =
+      concat(fs::absolute(model.path, ignored).string(), "|", fs::absolute(file, ignored).string(),
+             "|", fs::file_size(file, ignored), "|", time);
+  std::uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a
+  for (const char c : key) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+  char name[40];
+  std::snprintf(name, sizeof name, "%016llx.safetensors", static_cast<unsigned long long>(hash));
+  return name;
+}
+
+/// While it lives, nothing is recorded.
+class Unrecorded {
+ public:
+  explicit Unrecorded(Context& ctx) : ctx_(ctx), tape_(ctx.tape) { ctx.tape = nullptr; }
+  ~Unrecorded() { ctx_.tape = tape_; }
+  Unrecorded(const Unrecorded&) = delete;
+  Unrecorded& operator=(const Unrecorded&) = delete;
+
+ private:
+  Context& ctx_;
+  Tape* tape_;
+};
+
+std::int64_t count_right(const Tensor& logits, std::span<const std::int32_t> targets) {
+  std::int64_t right = 0;
+  for (std::int64_t i = 0; i < logits.dim(0); ++i) {
+    const float* row = logits.data() + i * logits.stride(0);
+    right +=
+        std::max_element(row, row + logits.dim(1)) - row == targets[static_cast<std::size_t>(i)];
+  }
+  return right;
+}
+
+}  // namespace
+
+/// What a tower makes of an image or a sound, before the projector.
+struct ExampleLoss::Rows {
+  Tensor rows;
+  RowLayout layout;
+};
+
+ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
+                         const ExampleLossOptions& options)
+    : model_(std::move(model)), examples_(std::move(examples)), options_(options) {
+  const Model& m = *model_;
+  const auto lacks = [&](const char* what) {
+    return UnsupportedError(concat(m.path.string(), ": this checkpoint has no ", what,
+                                   " to learn the examples of ", examples_.file.string()));
+  };
+  switch (examples_.kind) {
+    case ExampleKind::prediction:
+      throw ArgumentError(concat(examples_.file.string(),
+                                 ": predictions are to be scored (tessera evaluate), not learnt"));
+    case ExampleKind::transcription:
+      if (!m.audio || !m.log_mel) throw lacks("sound tower");
+      break;
+    case ExampleKind::caption:
+    case ExampleKind::classification:
+      if (!m.vision || !m.image_processor) throw lacks("image tower");
+      break;
+    default:
+      break;
+  }
+  if (examples_.kind == ExampleKind::classification) {
+    labels_ = m.vision->labels();
+    if (labels_.empty()) throw lacks("classification head");
+  } else {
+    if (!m.decoder || !m.tokenizer) throw lacks("text decoder");
+    const std::string name =
+        options_.task.empty() || m.speech ? task_of(examples_.kind) : options_.task;
+    task_ = m.task(name);
+    const std::vector<std::int32_t> ends = m.sampling(name).stop_tokens;
+    const auto end = ends.empty() ? m.tokenizer->special("eos_token") : std::optional(ends.front());
+    if (!end) throw lacks("end token");
+    end_ = *end;
+    if (m.speech) task_.start = start_ids();
+  }
+  if (!options_.answer_prefix) options_.answer_prefix = m.speech || m.audio ? " " : "";
+  for (const Example& example : examples_.list) check(example);
+}
+
+Ids ExampleLoss::start_ids() const {
+  const SpeechTokens& tokens = *model_->speech;
+  const bool named = !options_.language.empty();
+  std::optional<std::int32_t> language;
+  if (named) language = tokens.language_id(options_.language);
+  if (!named && !tokens.languages.empty())
+    throw ArgumentError("a multilingual checkpoint has to be told the language of the examples");
+  return tokens.start_sequence(language, named, options_.task, false);
+}
+
+Ids ExampleLoss::answer_ids(const std::string& text) const {
+  const bool media =
+      examples_.kind == ExampleKind::transcription || examples_.kind == ExampleKind::caption;
+  Ids ids = model_->tokenizer->encode(media ? *options_.answer_prefix + text : text);
+  ids.push_back(end_);
+  return ids;
+}
+
+void ExampleLoss::check_label(const Example& example) const {
+  if (class_of(example) >= 0) return;
+  throw FormatError(concat(where(examples_, example), ": \"", example.label, "\" is none of the ",
+                           labels_.size(), " classes of ", model_->path.string()));
+}
+
+std::int32_t ExampleLoss::class_of(const Example& example) const {
+  if (example.label_is_index) {
+    const bool known = example.label.size() < 10 && example.label.front() != '-' &&
+                       std::stoll(example.label) < std::ssize(labels_);
+    return known ? std::stoi(example.label) : -1;
+  }
+  const auto found = std::ranges::find(labels_, example.label);
+  return found == labels_.end() ? -1 : static_cast<std::int32_t>(found - labels_.begin());
+}
+
+void ExampleLoss::check(const Example& example) {
+  if (examples_.kind == ExampleKind::classification) {
+    ++targets_;
+    return check_label(example);
+  }
+  const auto before = static_cast<std::int64_t>(task_.start.size() + task_.end.size() +
+                                                model_->tokenizer->encode(example.prompt).size());
+  for (const std::string& text : example.texts) {
+    const auto answer = static_cast<std::int64_t>(answer_ids(text).size());
+    if (&text == &example.texts.front()) targets_ += answer;
+    longest_ = std::max(longest_, before + answer);
+    if (before + answer > model_->decoder->max_positions()) {
+      throw FormatError(concat(where(examples_, example), ": ", before + answer,
+                               " tokens, but the model's context ends at ",
+                               model_->decoder->max_positions(), "; shorten it"));
+    }
+  }
+}
+
+ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example) const {
+  try {
+    if (!example.audio.empty()) {
+      const audio::Sound sound = audio::load_sound(example.audio);
+      const std::span<const float> samples(sound.samples);
+      const auto window = static_cast<std::size_t>(model_->log_mel->samples_per_window());
+      if (samples.size() > window) {
+        throw ArgumentError(concat(example.audio.string(), ": longer than ",
+                                   static_cast<double>(window) / audio::kSampleRate,
+                                   " s; cut it into shorter recordings"));
+      }
+      const Tensor rows = model_->audio->encode(ctx, (*model_->log_mel)(ctx, samples));
+      return {rows, {0, 1, rows.dim(0)}};
+    }
+    const Tensor pixels = model_->preprocess(ctx, vision::load_image(example.image));
+    const std::int64_t patch = model_->vision->patch_size();
+    return {model_->vision->encode(ctx, pixels),
+            {model_->vision->class_tokens(), pixels.dim(1) / patch, pixels.dim(2) / patch}};
+  } catch (const Error& error) {
+    throw FormatError(concat(where(examples_, example), ": ", error.what()));
+  }
+}
+
+ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example) const {
+  const StageScope scope(ctx, "towers");
+  if (options_.features.empty()) return compute_rows(ctx, example);
+  const Unrecorded unrecorded(ctx);
+  const fs::path& media = example.audio.empty() ? example.image : example.audio;
+  const fs::path file = options_.features / feature_name(*model_, media);
+  std::error_code ignored;
+  if (!fs::exists(file, ignored)) {
+    const Rows made = compute_rows(ctx, example);
+    const Tensor layout = Tensor::from(std::vector<float>{static_cast<float>(made.layout.extra),
+                                                          static_cast<float>(made.layout.rows),
+                                                          static_cast<float>(made.layout.columns)},
+                                       {3});
+    make_folders(options_.features);
+    save_safetensors(file, {{"layout", layout}, {"rows", made.rows}});
+    return made;
+  }
+  const Weights kept = Weights::open(file);
+  const std::vector<float> layout = kept.get_f32("layout", {3}).to_vector();
+  return {kept.get("rows").to_f32(),
+          {static_cast<std::int64_t>(layout[0]), static_cast<std::int64_t>(layout[1]),
+           static_cast<std::int64_t>(layout[2])}};
+}
+
+bool ExampleLoss::trains_tower(Context& ctx) const {
+  const Example& first = examples_.list.front();
+  if (first.audio.empty() && first.image.empty()) return false;
+  const bool wanted = ctx.tape && ctx.tape->wants(compute_rows(ctx, first).rows);
+  if (ctx.tape) ctx.tape->clear();
+  return wanted;
+}
+
+ExampleLoss::Sum ExampleLoss::operator()(Context& ctx, std::span<const std::int64_t> which,
+                                         std::int64_t turn) const {
+  return examples_.kind == ExampleKind::classification ? class_loss(ctx, which)
+                                                       : text_loss(ctx, which, turn);
+}
+
+ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int64_t> which) const {
+  std::vector<Tensor> rows;
+  Ids targets;
+  for (const std::int64_t i : which) {
+    const Example& example = examples_.list[static_cast<std::size_t>(i)];
+    rows.push_back(model_->vision->class_logits(ctx, tower_rows(ctx, example).rows));
+    targets.push_back(class_of(example));
+  }
+  const Tensor logits = join_rows(ctx, rows);
+  return {cross_entropy(ctx, logits, targets, options_.label_smoothing), std::ssize(targets),
+          count_right(logits, targets)};
+}
+
+ExampleLoss::Sum ExampleLoss::text_loss(Context& ctx, std::span<const std::int64_t> which,
+                                        std::int64_t turn) const {
+  const text::LanguageModel& decoder = *model_->decoder;
+  std::vector<KvCache> caches(which.size(), decoder.new_cache());
+  std::vector<text::Sequence> sequences;
+  std::vector<Tensor> rows;
+  Ids targets, places;  // what is learnt, and behind which rows
+  std::int32_t at = 0;
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
+    const std::string& text = example.texts[static_cast<std::size_t>(turn) % example.texts.size()];
+    Ids answer = answer_ids(text);
+    Sequence before(ctx, *model_);
+    before.add_ids(task_.start);
+    if (!example.image.empty()) {
+      const Rows tower = tower_rows(ctx, example);
+      before.add_image_rows(model_->vision_projector(ctx, tower.rows, tower.layout));
+    } else if (!example.audio.empty()) {
+      const Rows tower = tower_rows(ctx, example);
+      before.add_sound_rows(model_->audio_projector(ctx, tower.rows, tower.layout));
+    }
+    if (!example.prompt.empty()) before.add(Text{example.prompt});
+    before.add_ids(task_.end);
+    before.demand_start();
+    if (const Tensor memory = before.memory()) decoder.set_memory(ctx, memory, caches[i]);
+    const auto first = static_cast<std::int32_t>(before.ids().size()) - 1;
+    targets.insert(targets.end(), answer.begin(), answer.end());
+    for (std::int32_t j = 0; j < std::ssize(answer); ++j) places.push_back(at + first + j);
+    answer.pop_back();
+    rows.push_back(before.rows());
+    if (!answer.empty()) rows.push_back(decoder.embed(ctx, answer));
+    const std::int64_t length = first + 1 + std::ssize(answer);
+    if (length > decoder.max_positions()) {
+      throw FormatError(
+          concat(where(examples_, example), ": ", length,
+                 " tokens with its images and sounds, but the model's context ends at ",
+                 decoder.max_positions()));
+    }
+    sequences.push_back({&caches[i], length});
+    at += static_cast<std::int32_t>(length);
+  }
+  const Tensor hidden = decoder.forward(ctx, join_rows(ctx, rows), sequences);
+  const Tensor logits = decoder.logits(ctx, gather_rows(ctx, hidden, places));
+  return {cross_entropy(ctx, logits, targets, options_.label_smoothing), std::ssize(targets),
+          count_right(logits, targets)};
+}
+
+}  // namespace tessera::fusion

@@ -1,0 +1,79 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/context.h"
+#include "fusion/examples.h"
+#include "fusion/model.h"
+
+namespace tessera::fusion {
+
+struct ExampleLossOptions {
+  std::string language;  ///< multilingual Whisper: the language of the transcripts
+  std::string task;      ///< Whisper: "transcribe" or "translate"; else a task of the checkpoint
+  /// Stands before every answer to an image or a sound. Empty: a space where the checkpoint's texts
+  /// begin with one (Whisper's vocabulary).
+  std::optional<std::string> answer_prefix;
+  float label_smoothing = 0;
+  /// Where the rows of towers are kept, which are then computed once; only for towers that stay as
+  /// they are. Empty: computed every time.
+  std::filesystem::path features;
+};
+
+/// What a model is to learn from examples: the loss of their answers, given what stands before
+/// them. Images, sounds and prompts are seen, not learnt.
+class ExampleLoss {
+ public:
+  /// Throws FormatError or ArgumentError naming file and line: an example that this model can't
+  /// take, a label it does not have, a text longer than its context. Media are not read yet.
+  ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
+              const ExampleLossOptions& options);
+
+  std::int64_t size() const { return static_cast<std::int64_t>(examples_.list.size()); }
+  /// Most tokens of an example, rows of images and sounds not counted; 0 for classes.
+  std::int64_t longest() const { return longest_; }
+  /// Tokens or classes to be learnt over all examples (of each, its first text).
+  std::int64_t targets() const { return targets_; }
+  const Examples& examples() const { return examples_; }
+
+  struct Sum {
+    Tensor loss;             ///< [1]: -log p summed over all targets
+    std::int64_t count = 0;  ///< of targets
+    std::int64_t right = 0;  ///< of them the likeliest ones
+  };
+  /// Of several examples together; `turn` chooses among the texts of each. Throws Error naming file
+  /// and line for media that can't be read.
+  Sum operator()(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
+
+  /// Whether what is trained (as the context's tape has it) is in a tower or below it.
+  bool trains_tower(Context& ctx) const;
+  void keep_features(const std::filesystem::path& folder) { options_.features = folder; }
+
+ private:
+  struct Rows;
+  Sum class_loss(Context& ctx, std::span<const std::int64_t> which) const;
+  Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
+  void check(const Example& example);
+  void check_label(const Example& example) const;
+  std::int32_t class_of(const Example& example) const;
+  std::vector<std::int32_t> start_ids() const;
+  std::vector<std::int32_t> answer_ids(const std::string& text) const;
+  Rows tower_rows(Context& ctx, const Example& example) const;
+  Rows compute_rows(Context& ctx, const Example& example) const;
+
+  std::shared_ptr<const Model> model_;
+  Examples examples_;
+  ExampleLossOptions options_;
+  Task task_;
+  std::int32_t end_ = 0;
+  std::vector<std::string> labels_;
+  std::int64_t longest_ = 0, targets_ = 0;
+};
+
+}  // namespace tessera::fusion

@@ -1,0 +1,37 @@
+#include "fusion/sequence.h"
+
+#include "core/error.h"
+
+namespace tessera::fusion {
+
+void Sequence::add_ids(const std::vector<std::int32_t>& ids) {
+  if (ids.empty()) return;
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  rows_.push_back(model_.decoder->embed(ctx_, ids));
+}
+
+void Sequence::add(const Text& text) {
+  // A plain language model gets what its tokenizer's template adds (BOS); checkpoints with tasks
+  // say it themselves.
+  const bool plain = model_.tasks.empty() && model_.consume == Consume::splice;
+  add_ids(model_.tokenizer->encode(text.text, {.add_special_tokens = plain && ids_.empty()}));
+}
+
+void Sequence::demand_start() {
+  if (!ids_.empty()) return;
+  const auto bos = model_.tokenizer->special("bos_token");
+  if (!bos)
+    throw ArgumentError("the prompt is empty, and this model has no token to begin a text with");
+  add_ids({*bos});
+}
+
+void Sequence::add_rows(const Tensor& rows, std::int32_t placeholder) {
+  if (model_.consume == Consume::memory) {
+    memory_.push_back(rows);
+  } else {
+    ids_.insert(ids_.end(), static_cast<std::size_t>(rows.dim(0)), placeholder);
+    rows_.push_back(rows);
+  }
+}
+
+}  // namespace tessera::fusion

@@ -1,0 +1,39 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "fusion/model.h"
+#include "fusion/prompt.h"
+
+namespace tessera::fusion {
+
+/// What a prompt becomes: ids with placeholders, their rows, and the memory.
+class Sequence {
+ public:
+  Sequence(Context& ctx, const Model& model) : ctx_(ctx), model_(model) {}
+
+  void add_ids(const std::vector<std::int32_t>& ids);
+  void add(const Text& text);
+  void add(const Image& image) { add_image_rows(model_.encode(ctx_, image)); }
+  void add(const Sound& sound) { add_sound_rows(model_.encode(ctx_, sound)); }
+  /// Rows of the decoder's width.
+  void add_image_rows(const Tensor& rows) { add_rows(rows, model_.image_token); }
+  void add_sound_rows(const Tensor& rows) { add_rows(rows, model_.audio_token); }
+  /// Throws ArgumentError where nothing was added and the model has no token to begin with.
+  void demand_start();
+
+  const std::vector<std::int32_t>& ids() const { return ids_; }
+  Tensor rows() const { return join_rows(ctx_, rows_); }
+  /// Empty where the prompt has neither image nor sound, or where they were spliced in.
+  Tensor memory() const { return memory_.empty() ? Tensor() : join_rows(ctx_, memory_); }
+
+ private:
+  void add_rows(const Tensor& rows, std::int32_t placeholder);
+
+  Context& ctx_;
+  const Model& model_;
+  std::vector<std::int32_t> ids_;
+  std::vector<Tensor> rows_, memory_;
+};
+
+}  // namespace tessera::fusion

@@ -1,0 +1,157 @@
+// Gradients through whole checkpoints of every family, beside finite differences.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <functional>
+#include <random>
+
+#include "core/loss.h"
+#include "core/tape.h"
+#include "fusion/model.h"
+#include "golden/fixture.h"
+#include "golden/stages.h"
+#include "train/autograd.h"
+#include "train/parameters.h"
+
+namespace tessera::train {
+namespace {
+
+using fusion::Consume;
+using fusion::Model;
+using golden::Case;
+
+Tensor time_first(const Tensor& mel) {
+  Tensor turned = Tensor::empty({mel.dim(1), mel.dim(0)});
+  for (std::int64_t m = 0; m < mel.dim(0); ++m) {
+    for (std::int64_t t = 0; t < mel.dim(1); ++t)
+      turned.data()[t * mel.dim(0) + m] = mel.data()[m * mel.dim(1) + t];
+  }
+  return turned;
+}
+
+/// The config with shares of 0.0 in place of GPT-2's 0.1.
+Config without_dropout(const Config& config) {
+  std::string text = config.dump();
+  for (const char* key : {"\"embd_pdrop\"", "\"resid_pdrop\""}) {
+    for (std::size_t at = 0; (at = text.find(key, at)) != text.npos;) {
+      at = text.find("0.1", at);
+      text.replace(at, 3, "0.0");
+    }
+  }
+  return Config::parse(text, "config.json");
+}
+
+/// A checkpoint made of parameters, and a loss that all of its parts lead to.
+class WholeModel {
+ public:
+  explicit WholeModel(const std::string& name)
+      : case_(name),
+        parameters(copy_of(case_.weights())),
+        model_(Model::open(case_.dir(), {.weights = Weights::of(parameters),
+                                         .config = without_dropout(case_.config()),
+                                         .needs_tokenizer = false})) {}
+
+  Tensor loss(Context& ctx) const {
+    std::vector<Tensor> seen;
+    if (model_->vision) {
+      const Tensor pixels = case_.get(case_.has("pixels") ? "pixels" : "pixels.0");
+      if (!model_->decoder) return class_loss(ctx, pixels);
+      seen.push_back(model_->encode_pixels(ctx, pixels));
+    }
+    if (model_->audio) {
+      const Tensor mel = case_.get(case_.has("mel") ? "mel" : "mel.0");
+      seen.push_back(model_->encode_frames(ctx, time_first(mel)));
+    }
+    const std::vector<std::int32_t> ids = {1, 5, 2, 7, 3};
+    std::vector<Tensor> rows;
+    KvCache cache = model_->decoder->new_cache();
+    if (model_->consume == Consume::memory && !seen.empty()) {
+      model_->decoder->set_memory(ctx, join_rows(ctx, seen), cache);
+    } else {
+      rows = seen;
+    }
+    rows.push_back(model_->decoder->embed(ctx, ids));
+    const Tensor all = join_rows(ctx, rows);
+    const text::Sequence sequence{&cache, all.dim(0)};
+    const Tensor hidden = model_->decoder->forward(ctx, all, std::span(&sequence, 1));
+    const std::int64_t last = hidden.dim(0);
+    const std::vector<std::int32_t> targets = {4, 9, 0, 6};
+    return cross_entropy(ctx, model_->decoder->logits(ctx, hidden.slice(last - 4, last)), targets);
+  }
+
+ private:
+  Tensor class_loss(Context& ctx, const Tensor& pixels) const {
+    const Tensor rows = model_->vision->encode(ctx, pixels);
+    const bool pools = model_->vision->labels().empty();
+    const Tensor logits = pools ? model_->vision->pool(ctx, rows).reshape({1, rows.dim(1)})
+                                : model_->vision->class_logits(ctx, rows);
+    const std::vector<std::int32_t> target = {1};
+    return cross_entropy(ctx, logits, target);
+  }
+
+  Case case_;
+
+ public:
+  Parameters parameters;
+
+ private:
+  std::shared_ptr<const Model> model_;
+};
+
+/// Parts of names of what is stored but not used, or not learnt.
+constexpr std::array kUntrained = {"pooler", ".attn.bias", ".attn.masked_bias", "mask_token",
+                                   "rotary_emb"};
+
+class WholeModels : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(WholeModels, EveryParameterHasItsGradient) {
+  const WholeModel model(GetParam());
+  Context ctx({.threads = 2});
+  Tape tape;
+  for (const NamedTensor& p : model.parameters) tape.watch(p.tensor);
+  ctx.tape = &tape;
+  Gradients gradients;
+  backward(ctx, tape, model.loss(ctx), 1.0f, gradients);
+  ctx.tape = nullptr;
+  std::mt19937 generator(7);
+  const auto loss = [&] { return static_cast<double>(model.loss(ctx).data()[0]); };
+  for (const NamedTensor& p : model.parameters) {
+    const Tensor found = gradients.find(p.tensor);
+    if (!found) {
+      EXPECT_TRUE(std::ranges::any_of(
+          kUntrained, [&](const char* part) { return p.name.find(part) != p.name.npos; }))
+          << p.name << " has no gradient";
+      continue;
+    }
+    double largest = 1;
+    for (const float g : found.to_vector())
+      largest = std::max(largest, std::abs(static_cast<double>(g)));
+    for (int k = 0; k < 2; ++k) {
+      const auto j =
+          static_cast<std::int64_t>(generator() % static_cast<std::uint32_t>(p.tensor.numel()));
+      float& x = Tensor(p.tensor).data()[j];
+      const float before = x, step = 0.002f;
+      const auto at = [&](float d) {
+        x = before + d;
+        return loss();
+      };
+      const double expected =
+          (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
+      x = before;
+      EXPECT_NEAR(static_cast<double>(found.data()[j]), expected, 1e-2 * largest)
+          << p.name << ", number " << j;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Golden, WholeModels,
+    ::testing::Values("vit-classify", "vit-no-bias", "deit-classify", "siglip-head",
+                      "whisper-english", "whisper-128-mels", "ved-projected", "tessera-memory",
+                      "tessera-memory-gpt2", "tessera-memory-int8", "tessera-memory-reduced",
+                      "tessera-splice", "tessera-splice-deit", "tessera-splice-siglip-llama",
+                      "gpt2-base", "gpt2-gelu-untied", "llama-published", "llama-tied-grouped"),
+    golden::case_name);
+
+}  // namespace
+}  // namespace tessera::train
