@@ -24,8 +24,8 @@ class GptRun {
         tokenizer_(text::Tokenizer::open(o.tokenizer)),
         text_(read_gpt_text(o, tokenizer_)),
         gpt_(make_gpt(o, tokenizer_)),
-        trainer_(gpt_.parameters, gpt_.parameters, o.trainer),
-        progress_("train", "steps", !o.json) {}
+        trainer_(gpt_.parameters, gpt_.parameters, o.options()),
+        progress_(o) {}
 
   int run();
 
@@ -43,10 +43,8 @@ class GptRun {
   GptText text_;
   NewGpt gpt_;
   train::Trainer trainer_;
-  Progress progress_;
+  TrainProgress progress_;
   Context* ctx_ = nullptr;
-  double seconds_ = 0, loss_ = 0, perplexity_ = 0;
-  std::int64_t tokens_ = 0;
 };
 
 void GptRun::set_hooks(Context& ctx) {
@@ -103,20 +101,10 @@ std::string GptRun::sample(Context& ctx) const {
 }
 
 void GptRun::on_step(const train::StepReport& r) {
-  seconds_ += r.seconds;
-  tokens_ += r.tokens;
-  loss_ = r.loss;
-  const double speed = static_cast<double>(r.tokens) / r.seconds;
-  const double left = seconds_ / static_cast<double>(tokens_) * static_cast<double>(r.tokens) *
-                      static_cast<double>(r.steps - r.step);
-  char more[96];
-  std::snprintf(more, sizeof more, "  loss %.4f  %.0f tokens/s  %s left", r.loss, speed,
-                clock_time(left).substr(0, clock_time(left).find('.')).c_str());
-  progress_.show(static_cast<double>(r.step), static_cast<double>(r.steps), more);
+  progress_.on_step(r);
   if (r.evaluation) {
-    perplexity_ = *r.evaluation;
     progress_.clear();
-    report(concat("step ", r.step, ": loss ", r.loss, ", held-out perplexity ", perplexity_));
+    report(concat("step ", r.step, ": loss ", r.loss, ", held-out perplexity ", *r.evaluation));
   }
   if (o_.sample_every > 0 && r.step % o_.sample_every == 0) {
     progress_.clear();
@@ -160,20 +148,20 @@ void GptRun::print_plan() const {
 
 void GptRun::print_result() {
   progress_.clear();
-  const double speed = seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0;
   if (o_.json) {
     Json line = {{"run", o_.run},
                  {"step", trainer_.step()},
-                 {"loss", loss_},
+                 {"loss", progress_.loss()},
                  {"perplexity", nullptr},
-                 {"tokens_per_second", speed}};
-    if (perplexity_ > 0) line["perplexity"] = perplexity_;
+                 {"tokens_per_second", progress_.tokens_per_second()}};
+    if (progress_.evaluation() > 0) line["perplexity"] = progress_.evaluation();
     print_json(line);
     return;
   }
   char text[160];
   std::snprintf(text, sizeof text, "step %lld: loss %.4f, %.0f tokens/s",
-                static_cast<long long>(trainer_.step()), loss_, speed);
+                static_cast<long long>(trainer_.step()), progress_.loss(),
+                progress_.tokens_per_second());
   print_line(concat(o_.run, ": ", text));
 }
 
@@ -186,11 +174,7 @@ int GptRun::run() {
   Profile profile;
   if (o_.timings) ctx.profile = &profile;
   set_hooks(ctx);
-  const bool found = train::newest_checkpoint(o_.run).has_value();
-  if (found && !o_.resume)
-    throw ArgumentError(concat(o_.run,
-                               ": has checkpoints of a run already; --resume goes on with "
-                               "it, or choose another folder"));
+  o_.check_folder();
   if (o_.resume && trainer_.resume()) report(concat("going on from step ", trainer_.step()));
   const InterruptGuard guard;
   const bool finished = [&] {
@@ -216,53 +200,20 @@ void add_model_options(Command& command, GptOptions& o) {
       .range(0.0, 0.99);
 }
 
-void add_optimizer_options(Command& command, GptOptions& o) {
-  const auto add = [&](const char* name, auto& value, const char* help) {
-    return command.add_option(name, value, help).show_default().group("Learning");
-  };
-  train::TrainerOptions& t = o.trainer;
-  add("--steps", t.schedule.steps, "Steps of the run").positive();
-  add("--batch", o.batch, "Sequences of a batch").range(1, 1 << 16);
-  add("--accumulate", t.accumulation, "Batches of a step").range(1, 1 << 16);
-  add("--rate", t.schedule.peak, "Highest learning rate").positive();
-  add("--warmup", t.schedule.warmup, "Steps until it is reached").non_negative();
-  add("--schedule", o.schedule, "How the rate goes on").one_of({"cosine", "linear", "constant"});
-  add("--floor", t.schedule.floor, "Share of the rate at the end").range(0.0, 1.0);
-  add("--weight-decay", t.adamw.weight_decay, "AdamW: of matrices").non_negative();
-  add("--beta1", t.adamw.beta1, "AdamW: of the mean").range(0.0, 0.9999);
-  add("--beta2", t.adamw.beta2, "AdamW: of the squares").range(0.0, 0.99999);
-  add("--clip", t.clip, "Largest norm of the gradient (0: any)").non_negative();
-  add("-s,--seed", t.seed, "Same seed, same run");
-}
-
 void add_run_options(Command& command, GptOptions& o) {
   const auto add = [&](const char* name, auto& value, const char* help) {
     return command.add_option(name, value, help).show_default().group("The run");
   };
-  train::TrainerOptions& t = o.trainer;
-  add("--checkpoint-every", t.checkpoint_every, "Steps (0: only at the end)").non_negative();
-  add("--keep", t.checkpoints_kept, "Checkpoints kept").positive();
+  add("--steps", o.trainer.schedule.steps, "Steps of the run").positive();
   add("--validation", o.validation, "Text files held out (else the end of the others)")
       .type_name("FILE")
       .one_each();
   add("--held-out", o.held_out, "Share of the text held out").range(0.0, 0.9);
-  add("--evaluate-every", t.evaluate_every, "Steps between perplexities on it (0: never)")
+  add("--evaluate-every", o.trainer.evaluate_every, "Steps between perplexities on it (0: never)")
       .non_negative();
   add("--sample-every", o.sample_every, "Steps between texts written by the model (0: never)")
       .non_negative();
   command.add_option("--prompt", o.prompt, "How they begin (default: a new line)").group("The run");
-  command.add_flag("--resume", o.resume, "Go on from the newest checkpoint").group("The run");
-  command.add_flag("--dry-run", o.dry_run, "Check everything and say what would be done")
-      .group("The run");
-}
-
-int run(GptOptions o) {
-  using Kind = train::Schedule::Kind;
-  o.trainer.run = o.run;
-  o.trainer.schedule.kind = o.schedule == "cosine"   ? Kind::cosine
-                            : o.schedule == "linear" ? Kind::linear
-                                                     : Kind::constant;
-  return GptRun(o).run();
 }
 
 }  // namespace
@@ -278,21 +229,13 @@ Run add_train_gpt(Command& train) {
   command.add_option("--tokenizer", o->tokenizer, "Folder with tokenizer.json")
       .type_name("DIR")
       .required();
-  command.add_option("-o,--out", o->run, "Folder of the run: log, checkpoints and the model")
-      .type_name("DIR")
-      .required();
-  command.add_option("-t,--threads", o->threads, "Threads (0: one for each physical core)")
-      .range(0, 1024)
-      .show_default();
-  command.add_flag("--json", o->json, "Print one JSON object a line");
-  command.add_flag("--timings", o->timings, "Say on standard error where the time went");
+  o->add_to(command, "Sequences of a batch");
   add_model_options(command, *o);
-  add_optimizer_options(command, *o);
   add_run_options(command, *o);
   command.footer(
       "Example:\n  tessera train gpt --tokenizer tokenizer -o runs/first text.txt\n"
       "  tessera generate --model runs/first \"Once\"");
-  return [o] { return run(*o); };
+  return [o] { return GptRun(*o).run(); };
 }
 
 }  // namespace tessera::cli

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/options.h"
+#include "cli/train_options.h"
 #include "text/language_model.h"
 #include "text/loss.h"
 #include "text/tokenizer.h"
@@ -12,15 +12,12 @@
 
 namespace tessera::cli {
 
-struct GptOptions {
+struct GptOptions : TrainFlags {
   std::vector<std::string> files, validation;
-  std::string tokenizer, run, schedule = "cosine", prompt = "\n";
-  std::int64_t layers = 6, width = 384, heads = 6, context = 256, batch = 16, sample_every = 0,
+  std::string tokenizer, prompt = "\n";
+  std::int64_t layers = 6, width = 384, heads = 6, context = 256, sample_every = 0,
                evaluate_tokens = 16384;
   double held_out = 0.05, dropout = 0.0;
-  train::TrainerOptions trainer;
-  int threads = 0;
-  bool resume = false, dry_run = false, json = false, timings = false;
 };
 
 /// A GPT-2 with first numbers, and what its folder needs besides weights.
