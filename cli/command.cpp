@@ -144,6 +144,7 @@ template Option Command::add_option(const string&, std::uint64_t&, const string&
 template Option Command::add_option(const string&, std::optional<std::int64_t>&, const string&);
 template Option Command::add_option(const string&, std::optional<std::uint64_t>&, const string&);
 template Option Command::add_option(const string&, std::optional<double>&, const string&);
+template Option Command::add_option(const string&, std::optional<std::string>&, const string&);
 template Option Command::add_option(const string&, std::vector<string>&, const string&);
 
 }  // namespace tessera::cli

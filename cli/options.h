@@ -78,6 +78,7 @@ Run add_bench(Command& program);
 Run add_perplexity(Command& program);
 Run add_quantize(Command& program);
 Run add_evaluate(Command& program);
+Run add_finetune(Command& program);
 Run add_train(Command& program);
 /// Those of `train`.
 Run add_train_tokenizer(Command& train);

@@ -147,15 +147,29 @@ std::int32_t ExampleLoss::class_of(const Example& example) const {
   return found == labels_.end() ? -1 : static_cast<std::int32_t>(found - labels_.begin());
 }
 
+void ExampleLoss::check_ids(const Example& example, const Ids& ids) const {
+  for (const std::int32_t id : ids) {
+    if (id < model_->decoder->vocab_size()) continue;
+    throw FormatError(concat(where(examples_, example), ": token ", id, " (\"",
+                             model_->tokenizer->token(id), "\") is outside the decoder's ",
+                             model_->decoder->vocab_size(),
+                             " tokens; tokenizer and weights do not belong together"));
+  }
+}
+
 void ExampleLoss::check(const Example& example) {
   if (examples_.kind == ExampleKind::classification) {
     ++targets_;
     return check_label(example);
   }
-  const auto before = static_cast<std::int64_t>(task_.start.size() + task_.end.size() +
-                                                model_->tokenizer->encode(example.prompt).size());
+  const Ids prompt = model_->tokenizer->encode(example.prompt);
+  check_ids(example, prompt);
+  const auto before =
+      static_cast<std::int64_t>(task_.start.size() + task_.end.size() + prompt.size());
   for (const std::string& text : example.texts) {
-    const auto answer = static_cast<std::int64_t>(answer_ids(text).size());
+    const Ids ids = answer_ids(text);
+    check_ids(example, ids);
+    const auto answer = static_cast<std::int64_t>(ids.size());
     if (&text == &example.texts.front()) targets_ += answer;
     longest_ = std::max(longest_, before + answer);
     if (before + answer > model_->decoder->max_positions()) {
@@ -166,27 +180,37 @@ void ExampleLoss::check(const Example& example) {
   }
 }
 
-ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example) const {
+audio::Sound ExampleLoss::load_sound(const Example& example) const {
+  audio::Sound sound = audio::load_sound(example.audio);
+  const std::int64_t window = model_->log_mel->samples_per_window();
+  if (std::ssize(sound.samples) > window) {
+    throw ArgumentError(concat(example.audio.string(), ": longer than ",
+                               static_cast<double>(window) / audio::kSampleRate,
+                               " s; cut it into shorter recordings"));
+  }
+  return sound;
+}
+
+void ExampleLoss::check_media(std::int64_t index) const {
+  const Example& example = examples_.list[static_cast<std::size_t>(index)];
   try {
-    if (!example.audio.empty()) {
-      const audio::Sound sound = audio::load_sound(example.audio);
-      const std::span<const float> samples(sound.samples);
-      const auto window = static_cast<std::size_t>(model_->log_mel->samples_per_window());
-      if (samples.size() > window) {
-        throw ArgumentError(concat(example.audio.string(), ": longer than ",
-                                   static_cast<double>(window) / audio::kSampleRate,
-                                   " s; cut it into shorter recordings"));
-      }
-      const Tensor rows = model_->audio->encode(ctx, (*model_->log_mel)(ctx, samples));
-      return {rows, {0, 1, rows.dim(0)}};
-    }
-    const Tensor pixels = model_->preprocess(ctx, vision::load_image(example.image));
-    const std::int64_t patch = model_->vision->patch_size();
-    return {model_->vision->encode(ctx, pixels),
-            {model_->vision->class_tokens(), pixels.dim(1) / patch, pixels.dim(2) / patch}};
+    if (!example.audio.empty()) load_sound(example);
+    if (!example.image.empty()) vision::load_image(example.image);
   } catch (const Error& error) {
     throw FormatError(concat(where(examples_, example), ": ", error.what()));
   }
+}
+
+ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example) const {
+  if (!example.audio.empty()) {
+    const Tensor frames = (*model_->log_mel)(ctx, load_sound(example).samples);
+    const Tensor rows = model_->audio->encode(ctx, frames);
+    return {rows, {0, 1, rows.dim(0)}};
+  }
+  const Tensor pixels = model_->preprocess(ctx, vision::load_image(example.image));
+  const std::int64_t patch = model_->vision->patch_size();
+  return {model_->vision->encode(ctx, pixels),
+          {model_->vision->class_tokens(), pixels.dim(1) / patch, pixels.dim(2) / patch}};
 }
 
 ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example) const {

@@ -42,13 +42,17 @@ class ExampleLoss {
   std::int64_t targets() const { return targets_; }
   const Examples& examples() const { return examples_; }
 
+  /// Reads the image or sound of an example. Throws FormatError naming file and line where it can't
+  /// be read or is longer than the model's window.
+  void check_media(std::int64_t index) const;
+
   struct Sum {
     Tensor loss;             ///< [1]: -log p summed over all targets
     std::int64_t count = 0;  ///< of targets
     std::int64_t right = 0;  ///< of them the likeliest ones
   };
-  /// Of several examples together; `turn` chooses among the texts of each. Throws Error naming file
-  /// and line for media that can't be read.
+  /// Of several examples together; `turn` chooses among the texts of each. Throws Error for media
+  /// that can't be read.
   Sum operator()(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
 
   /// Whether what is trained (as the context's tape has it) is in a tower or below it.
@@ -61,9 +65,11 @@ class ExampleLoss {
   Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   void check(const Example& example);
   void check_label(const Example& example) const;
+  void check_ids(const Example& example, const std::vector<std::int32_t>& ids) const;
   std::int32_t class_of(const Example& example) const;
   std::vector<std::int32_t> start_ids() const;
   std::vector<std::int32_t> answer_ids(const std::string& text) const;
+  audio::Sound load_sound(const Example& example) const;
   Rows tower_rows(Context& ctx, const Example& example) const;
   Rows compute_rows(Context& ctx, const Example& example) const;
 

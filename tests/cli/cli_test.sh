@@ -90,6 +90,25 @@ lines "{\"image\": \"$photo\", \"label\": \"unheard of\"}"
 check 'no such class' 1 '' 'tessera: [^|]*list.jsonl:1: "unheard of" is none of[^|]*\|' \
   "$program" evaluate -m "$2/tests/data/families/vit-classify" "$work/list.jsonl"
 
+# A tiny image tower learns two classes; what it becomes is a checkpoint like any other.
+tiny=$2/tests/data/families/vit-classify
+mkdir -p "$work/data/man" "$work/data/wave"
+cp "$photo" "$work/data/man/a.jpg"
+cp "$2/docs/media/weather.png" "$work/data/wave/b.png"
+learn() { "$program" finetune --json --batch 2 "$@"; }
+check 'what would be learnt' 0 '.*"examples":2,"targets":2,.*"new_head":true,"steps":3,.*' '' learn --dry-run -m "$tiny" -o "$work/no" "$work/data"
+check 'fine-tuning' 0 '\{"run":"[^|]*/tuned","loss":.*"held_out_right":.*' 'tessera: head, step 1: held-out loss .*tessera: all, step 2: .*' \
+  learn -m "$tiny" --recipe last-layer --rate 0.01 --steps 4 --head-share 0.5 --evaluate-every 1 --validation "$work/data" -o "$work/tuned" "$work/data"
+check 'what was fine-tuned' 0 '[0-9.]+	(man|wave)\|[0-9.]+	(man|wave)\|' '' "$program" classify -m "$work/tuned" "$photo"
+check 'fine-tuned twice' 2 '' 'tessera: [^|]*/tuned: has checkpoints[^|]*\|' learn -m "$tiny" -o "$work/tuned" "$work/data"
+check 'fine-tuning goes on' 0 '\{"run".*' 'tessera: all: going on from step 2\|' learn -m "$tiny" --resume --steps 2 -o "$work/tuned" "$work/data"
+check 'nothing to train' 2 '' 'tessera: no parameter.s name matches "nose\*"[^|]*\|' learn -m "$tiny" --only 'nose*' -o "$work/no" "$work/data"
+lines "{\"audio\": \"$sound\", \"text\": \"weather\"}"
+check 'a recording that is too long' 1 '' 'tessera: [^|]*list.jsonl:1: [^|]*longer than 1 s[^|]*\|' learn -m "$2/tests/data/families/whisper-english" -o "$work/no" "$work/list.jsonl"
+check 'a model without ears' 1 '' 'tessera: [^|]*no sound tower[^|]*\|' learn -m "$tiny" -o "$work/no" "$work/list.jsonl"
+lines "{\"image\": \"$photo\", \"label\": 99}"
+check 'a class that is not there' 1 '' 'tessera: [^|]*list.jsonl:1: "99" is none of the[^|]*\|' learn -m "$tiny" -o "$work/no" "$work/list.jsonl"
+
 # A tokenizer, a tiny GPT, and what the model writes after it was trained.
 corpus=$2/tests/data/training/corpus.txt
 gpt_of() { "$program" train gpt --tokenizer "$work/tok" --layers 1 --heads 2 --context 16 --batch 2 --warmup 2 --width "$@"; }

@@ -1,0 +1,152 @@
+// The loss of examples: what counts, what is kept, what is refused.
+#include "fusion/example_loss.h"
+
+#include <fstream>
+
+#include "core/error.h"
+#include "core/tape.h"
+#include "golden/fixture.h"
+
+namespace tessera::fusion {
+namespace {
+
+using golden::Case;
+
+class ExampleLossTest : public ::testing::Test {
+ protected:
+  std::filesystem::path folder_ = std::filesystem::path(::testing::TempDir()) /
+                                  (std::string("example_loss_") +
+                                   ::testing::UnitTest::GetInstance()->current_test_info()->name());
+  Context ctx_{{.threads = 2}};
+
+  void SetUp() override { std::filesystem::create_directories(folder_); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  std::shared_ptr<const Model> model(const std::string& name) {
+    return Model::open(Case(name).dir(), {.precision = Precision::in_place});
+  }
+  ExampleLoss loss(const std::string& name, const std::string& lines,
+                   const ExampleLossOptions& options = {}) {
+    std::ofstream(folder_ / "list.jsonl") << lines;
+    return {model(name), read_examples(folder_ / "list.jsonl"), options};
+  }
+  /// A second of a tone, as 16-bit wav.
+  void write_sound(const std::string& name, int hertz) {
+    std::ofstream out(folder_ / name, std::ios::binary);
+    const auto put = [&](std::uint32_t value, int bytes) {
+      for (int i = 0; i < bytes; ++i) out.put(static_cast<char>(value >> (8 * i)));
+    };
+    constexpr std::uint32_t kBytes = 2 * 12000;
+    out << "RIFF";
+    put(36 + kBytes, 4);
+    out << "WAVEfmt ";
+    put(16, 4), put(1, 2), put(1, 2), put(16000, 4), put(32000, 4), put(2, 2), put(16, 2);
+    out << "data";
+    put(kBytes, 4);
+    for (std::uint32_t i = 0; i < kBytes / 2; ++i)
+      put(static_cast<std::uint32_t>(8000 * std::sin(i * hertz * 6.2831853 / 16000)) & 0xFFFF, 2);
+  }
+  double mean(const ExampleLoss& l, const std::vector<std::int64_t>& which, std::int64_t turn = 0) {
+    const auto sum = l(ctx_, which, turn);
+    return static_cast<double>(sum.loss.data()[0]) / static_cast<double>(sum.count);
+  }
+};
+
+constexpr const char* kTwoSounds =
+    "{\"audio\": \"a.wav\", \"text\": [\"a b\", \"c\"]}\n{\"audio\": \"b.wav\", \"text\": \"d\"}";
+
+TEST_F(ExampleLossTest, ABatchIsTheSumOfItsExamples) {
+  write_sound("a.wav", 440), write_sound("b.wav", 900);
+  const ExampleLoss l = loss("whisper-english", kTwoSounds);
+  const std::vector<std::int64_t> both = {0, 1}, first = {0}, second = {1};
+  const auto sum = l(ctx_, both, 0), a = l(ctx_, first, 0), b = l(ctx_, second, 0);
+  EXPECT_EQ(sum.count, a.count + b.count);
+  EXPECT_EQ(sum.right, a.right + b.right);
+  EXPECT_NEAR(static_cast<double>(sum.loss.data()[0]),
+              static_cast<double>(a.loss.data()[0] + b.loss.data()[0]), 1e-4);
+  EXPECT_EQ(l.targets(), sum.count);
+}
+
+TEST_F(ExampleLossTest, TurnsChooseAmongTheTexts) {
+  write_sound("a.wav", 440), write_sound("b.wav", 900);
+  const ExampleLoss l = loss("whisper-english", kTwoSounds);
+  EXPECT_NE(mean(l, {0}, 0), mean(l, {0}, 1));
+  EXPECT_EQ(mean(l, {0}, 0), mean(l, {0}, 2));
+  EXPECT_EQ(mean(l, {1}, 0), mean(l, {1}, 1));
+}
+
+TEST_F(ExampleLossTest, FeaturesAreKeptUntilTheFileChanges) {
+  write_sound("a.wav", 440), write_sound("b.wav", 900);
+  ExampleLoss l = loss("whisper-english", kTwoSounds);
+  const double plain = mean(l, {0, 1});
+  l.keep_features(folder_ / "features");
+  EXPECT_EQ(mean(l, {0, 1}), plain);
+  EXPECT_EQ(mean(l, {0, 1}), plain);  // from the files
+  const auto count = [&] {
+    return std::distance(std::filesystem::directory_iterator(folder_ / "features"), {});
+  };
+  EXPECT_EQ(count(), 2);
+  write_sound("a.wav", 200);
+  std::filesystem::last_write_time(folder_ / "a.wav", std::filesystem::file_time_type::min() +
+                                                          std::chrono::hours(24 * 365 * 300));
+  EXPECT_NE(mean(l, {0, 1}), plain);
+  EXPECT_EQ(count(), 3);
+}
+
+TEST_F(ExampleLossTest, KnowsWhetherATowerIsTrained) {
+  write_sound("a.wav", 440), write_sound("b.wav", 900);
+  const Case c("whisper-english");
+  const Weights all = c.weights();
+  std::vector<NamedTensor> parameters;
+  for (const std::string& name : all.names())
+    parameters.push_back({name, all.get(name).to_f32().clone()});
+  const auto trained = Model::open(c.dir(), {.weights = Weights::of(parameters)});
+  std::ofstream(folder_ / "list.jsonl") << kTwoSounds;
+  const ExampleLoss l(trained, read_examples(folder_ / "list.jsonl"), {});
+  for (const bool tower : {true, false}) {
+    Tape tape;
+    for (const NamedTensor& p : parameters)
+      if ((p.name.find("encoder.layers") != p.name.npos) == tower) tape.watch(p.tensor);
+    if (!tower) {
+      tape = Tape();
+      for (const NamedTensor& p : parameters)
+        if (p.name.starts_with("model.decoder.")) tape.watch(p.tensor);
+    }
+    ctx_.tape = &tape;
+    EXPECT_EQ(l.trains_tower(ctx_), tower);
+    ctx_.tape = nullptr;
+  }
+}
+
+TEST_F(ExampleLossTest, RefusesWhatTheModelCannotTake) {
+  write_sound("a.wav", 440), write_sound("b.wav", 900);
+  const auto refusal = [&](const std::string& name, const std::string& lines,
+                           const ExampleLossOptions& options = {}) {
+    try {
+      loss(name, lines, options);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("nothing");
+  };
+  EXPECT_NE(refusal("vit-classify", kTwoSounds).find("no sound tower"), std::string::npos);
+  EXPECT_NE(
+      refusal("whisper-english", "{\"image\": \"a.wav\", \"text\": \"a\"}").find("no image tower"),
+      std::string::npos);
+  EXPECT_NE(refusal("vit-classify", "{\"text\": \"a\"}").find("no text decoder"),
+            std::string::npos);
+  EXPECT_NE(refusal("whisper-multilingual", kTwoSounds).find("the language"), std::string::npos);
+  EXPECT_EQ(refusal("whisper-multilingual", kTwoSounds, {.language = "de", .task = ""}), "nothing");
+  const std::string words(400, 'a');
+  EXPECT_NE(refusal("whisper-english",
+                    "{\"audio\": \"a.wav\", \"text\": \"b\"}\n{\"audio\": \"a.wav\", \"text\": \"" +
+                        words + "\"}")
+                .find("list.jsonl:2: "),
+            std::string::npos);
+  EXPECT_NE(refusal("whisper-english", "{\"prediction\": \"a\", \"text\": \"a\"}")
+                .find("tessera evaluate"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace tessera::fusion
