@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/output_file.h"
 #include "core/profile.h"
+#include "fusion/adapter.h"
 #include "fusion/description.h"
 #include "fusion/example_loss.h"
 
@@ -28,6 +29,7 @@ struct Options : TrainFlags {
   std::vector<std::string> freeze, only;
   std::int64_t steps = 0, limit = 0;
   double epochs = 3, head_share = 0.3, later_rate = 0.1, smoothing = 0;
+  fusion::LoraOptions lora{.rank = 0};
 };
 
 /// One part of a run: what is trained, and where it is written.
@@ -67,8 +69,11 @@ struct Student {
   fs::path directory;
   Json config;  // what the result's config.json says
   train::Parameters parameters;
+  std::optional<fusion::NewLora> lora;  // then this is what is trained and saved
   std::shared_ptr<const fusion::Model> model;
   bool new_head = false;
+
+  const train::Parameters& saved() const { return lora ? lora->parameters : parameters; }
 };
 
 std::vector<std::string> labels_in(const Json& config) {
@@ -137,8 +142,17 @@ Student open_student(const Options& o, const fusion::Examples& examples) {
     if (student.config.contains(key)) student.config[key] = "float32";
   student.parameters = train::copy_of(Weights::open(student.directory));
   if (examples.kind == ExampleKind::classification) fit_head(student, examples);
+  train::Parameters all = student.parameters;
+  if (o.lora.rank > 0) {
+    if (student.new_head)
+      throw ArgumentError(
+          "a new head for other classes is no part of an adapter: fine-tune "
+          "without --lora first");
+    student.lora = fusion::new_lora(all, o.lora, student.directory.string(), o.trainer.seed);
+    all.insert(all.end(), student.lora->layers.begin(), student.lora->layers.end());
+  }
   student.model = fusion::Model::open(
-      student.directory, {.weights = Weights::of(student.parameters),
+      student.directory, {.weights = Weights::of(all),
                           .config = Config::parse(student.config.dump(), "config.json"),
                           .needs_tokenizer = examples.kind != ExampleKind::classification});
   return student;
@@ -242,7 +256,7 @@ class FinetuneRun {
 };
 
 train::Parameters FinetuneRun::chosen() const {
-  train::Parameters trained = student_.parameters;
+  train::Parameters trained = student_.saved();
   if (!o_.only.empty()) trained = train::matching(trained, o_.only);
   if (!o_.freeze.empty()) trained = train::not_matching(trained, o_.freeze);
   if (trained.empty()) throw ArgumentError("nothing is left to train: everything is frozen");
@@ -251,6 +265,7 @@ train::Parameters FinetuneRun::chosen() const {
 
 void FinetuneRun::plan_phases() {
   train::TrainerOptions options = o_.options();
+  if (student_.lora) options.weights_file = "adapter_model.safetensors";
   const auto batches = [&](double epochs) {
     return std::max<std::int64_t>(
         1,
@@ -263,6 +278,8 @@ void FinetuneRun::plan_phases() {
   const train::Parameters trained = chosen();
   options.schedule.steps = steps;
   options.schedule.warmup = std::min(options.schedule.warmup, steps / 10);
+  if (student_.lora && o_.recipe != "all")
+    throw ArgumentError("--lora and --recipe last-layer are two ways; choose one");
   if (o_.recipe == "all") {
     phases_ = {{"all", trained, options}};
     return;
@@ -320,6 +337,7 @@ std::pair<double, double> FinetuneRun::score(Context& ctx) const {
 }
 
 void FinetuneRun::describe(const fs::path& folder) const {
+  if (student_.lora) return write_file(folder / "adapter_config.json", student_.lora->config);
   fusion::copy_description(student_.directory, folder);
   write_file(folder / "config.json", student_.config.dump(2) + "\n");
 }
@@ -337,7 +355,7 @@ void FinetuneRun::keep_features(Context& ctx, const train::Parameters& trained) 
 }
 
 bool FinetuneRun::train(Context& ctx, const Phase& phase) {
-  train::Trainer trainer(student_.parameters, phase.trained, phase.options);
+  train::Trainer trainer(student_.saved(), phase.trained, phase.options);
   trainer.batch_loss = [this](Context& c, std::int64_t step, std::int64_t batch) {
     return batch_loss(c, step, batch);
   };
@@ -388,8 +406,8 @@ void FinetuneRun::print_plan(Context& ctx) {
     if (seen.insert(r.output.memory()).second) kept += static_cast<double>(r.output.nbytes());
   constexpr double kWayBack = 3;  // it takes about twice as long as the way there
   const double seconds = seconds_since(start) * kWayBack;
-  const std::int64_t all = train::count(student_.parameters),
-                     trained = train::count(phases_.back().trained);
+  const std::int64_t trained = train::count(phases_.back().trained);
+  const std::int64_t all = train::count(student_.parameters) + (student_.lora ? trained : 0);
   std::int64_t steps = 0;
   for (const Phase& phase : phases_) steps += phase.options.schedule.steps;
   const double memory =
@@ -522,6 +540,22 @@ Run add_finetune(Command& program) {
   add("--later-rate", o->later_rate, "last-layer: what the rate is multiplied by after that")
       .positive()
       .group(parts);
+  const std::string lora = "LoRA: train and save low-rank additions only";
+  command.add_option("--lora", o->lora.rank, "Rank of what is added to each layer")
+      .range(1, 4096)
+      .group(lora);
+  add("--lora-alpha", o->lora.alpha, "It is multiplied by this over the rank")
+      .positive()
+      .group(lora);
+  add("--lora-dropout", o->lora.dropout, "Share of its inputs dropped")
+      .range(0.0, 0.99)
+      .group(lora);
+  command
+      .add_option("--lora-target", o->lora.targets,
+                  "Layers of such names, as q_proj (default: queries and values, GPT-2's c_attn)")
+      .type_name("NAME")
+      .one_each()
+      .group(lora);
   command.add_option("-l,--language", o->language, "Multilingual Whisper: language of the texts");
   command.add_option("--task", o->task, "Whisper: transcribe or translate; else a start sequence");
   command.add_option("--answer-prefix", o->answer_prefix,
@@ -534,7 +568,9 @@ Run add_finetune(Command& program) {
       "flowers/\n"
       "  tessera finetune --model whisper-tiny.en -o runs/mine --validation dev.jsonl "
       "speech.jsonl\n"
-      "  tessera finetune --freeze '*tower*' -o runs/captions captions.jsonl");
+      "  tessera finetune --freeze '*tower*' -o runs/captions captions.jsonl\n"
+      "  tessera finetune --model gpt2 --lora 8 -o runs/style texts.jsonl\n"
+      "  tessera generate --model gpt2 --adapter runs/style \"Once\"");
   return [o] { return FinetuneRun(*o).run(); };
 }
 

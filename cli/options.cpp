@@ -35,6 +35,10 @@ void CommonOptions::add_to(Command& command, bool default_model) {
                                          default_model ? " (default: the default model)" : ""))
                       .type_name("DIR");
   if (!default_model) option.required();
+  command
+      .add_option("--adapter", adapters, "LoRA adapter to add to it (may be given several times)")
+      .type_name("DIR")
+      .one_each();
   command.add_option("-t,--threads", threads, "Threads (0: one for each physical core)")
       .range(0, 1024)
       .show_default();
@@ -65,7 +69,7 @@ std::shared_ptr<const fusion::Model> CommonOptions::open() const {
                                                 : Precision::as_stored;
   const auto opened =
       fusion::Model::open(model.empty() ? fusion::default_model() : std::filesystem::path(model),
-                          {.precision = precision});
+                          {.precision = precision, .adapters = {adapters.begin(), adapters.end()}});
   if (verbose && !opened->unread.empty()) {
     report(concat(opened->path.string(), ": ", opened->unread.size(),
                   " tensors were not used, the first of them ", opened->unread.front()));

@@ -14,6 +14,7 @@ namespace tessera::cli {
 /// Options that every command with a model has.
 struct CommonOptions {
   std::string model;  ///< empty: the default model
+  std::vector<std::string> adapters;
   int threads = 0;
   std::string dtype = "auto";  ///< "auto" is what the checkpoint has
   bool json = false, timings = false, verbose = false;
@@ -79,6 +80,7 @@ Run add_perplexity(Command& program);
 Run add_quantize(Command& program);
 Run add_evaluate(Command& program);
 Run add_finetune(Command& program);
+Run add_merge(Command& program);
 Run add_train(Command& program);
 /// Those of `train`.
 Run add_train_tokenizer(Command& train);

@@ -144,8 +144,8 @@ Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
   const Tensor bias = w.get_f32("bias", {out});
   if (w.precision() == Precision::in_place) {
     Linear linear;
-    linear.impl_ =
-        std::make_shared<Impl>(InPlaceMatrix{{{w.get_f32("weight", {in, out}), true, bias}}});
+    linear.impl_ = std::make_shared<Impl>(InPlaceMatrix{
+        {{w.get_f32("weight", {in, out}), true, bias, InPlaceMatrix::Lora::read(w, in, out)}}});
     return linear;
   }
   if (w.has("weight_packed") || w.get("weight").dtype() == DType::i8) {
@@ -169,7 +169,8 @@ Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
     InPlaceMatrix matrix;
     for (const Part& part : parts) {
       matrix.parts.push_back({part.weights.get_f32("weight", {part.out, in}), false,
-                              read_bias(part.weights, part.out, part.bias)});
+                              read_bias(part.weights, part.out, part.bias),
+                              InPlaceMatrix::Lora::read(part.weights, in, part.out)});
     }
     linear.impl_ = std::make_shared<Impl>(std::move(matrix));
     return linear;

@@ -8,28 +8,56 @@
 namespace tessera {
 namespace {
 
+struct Matrix {
+  const Tensor& weight;
+  bool inputs_first = false;
+  Tensor bias = {};
+};
+
 /// y = x W^T + bias + residual, for columns y of the output.
-void multiply_part(Context& ctx, const InPlaceMatrix::Part& part, const Tensor& x,
-                   const Tensor& residual, Tensor y) {
+void multiply(Context& ctx, const Matrix& matrix, const Tensor& x, const Tensor& residual,
+              Tensor y) {
+  const auto& [weight, inputs_first, bias] = matrix;
   kernels::product(ctx, {.m = x.dim(0),
-                         .n = part.out(),
-                         .k = part.in(),
+                         .n = y.dim(1),
+                         .k = x.dim(1),
                          .a = {x.data(), x.stride(0), false},
-                         .b = {part.weight.data(), part.weight.stride(0), !part.inputs_first},
-                         .bias = part.bias ? part.bias.data() : nullptr,
+                         .b = {weight.data(), weight.stride(0), !inputs_first},
+                         .bias = bias ? bias.data() : nullptr,
                          .initial = residual ? residual.data() : nullptr,
                          .ld_initial = residual ? residual.stride(0) : 0,
                          .c = y.data(),
                          .ldc = y.stride(0)});
   if (ctx.tape) {
     ctx.tape->record({.op = Op::linear,
-                      .inputs = {x, part.weight, part.bias, residual},
+                      .inputs = {x, weight, bias, residual},
                       .output = y,
-                      .inputs_first = part.inputs_first});
+                      .inputs_first = inputs_first});
   }
 }
 
+void multiply_part(Context& ctx, const InPlaceMatrix::Part& part, const Tensor& x,
+                   const Tensor& residual, const Tensor& y) {
+  const Matrix own{part.weight, part.inputs_first, part.bias};
+  if (!part.lora) return multiply(ctx, own, x, residual, y);
+  const InPlaceMatrix::Lora& lora = *part.lora;
+  const Tensor base = ctx.empty({x.dim(0), part.out()});
+  multiply(ctx, own, x, residual, base);
+  const Tensor low = ctx.empty({x.dim(0), lora.a.dim(0)});
+  multiply(ctx, {lora.a}, dropout(ctx, x, lora.dropout), {}, low);
+  multiply(ctx, {lora.b}, scaled(ctx, low, lora.scale), base, y);
+}
+
 }  // namespace
+
+std::optional<InPlaceMatrix::Lora> InPlaceMatrix::Lora::read(const Weights& layer, std::int64_t in,
+                                                             std::int64_t out) {
+  if (!layer.has("lora_A.weight")) return std::nullopt;
+  const std::int64_t rank = layer.get("lora_A.weight").dim(0);
+  return Lora{
+      layer.get_f32("lora_A.weight", {rank, in}), layer.get_f32("lora_B.weight", {out, rank}),
+      layer.get_f32("lora_scale", {1}).data()[0], layer.get_f32("lora_dropout", {1}).data()[0]};
+}
 
 std::int64_t InPlaceMatrix::out() const {
   std::int64_t sum = 0;

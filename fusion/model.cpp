@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/family.h"
 #include "core/profile.h"
+#include "fusion/adapter.h"
 
 namespace tessera::fusion {
 namespace {
@@ -41,7 +42,9 @@ CheckpointFiles read_files(const fs::path& directory, const OpenOptions& options
       directory, options.config ? *options.config : Config::read(directory / "config.json"),
       read_if_present(directory / "generation_config.json"),
       read_if_present(directory / "preprocessor_config.json"),
-      options.weights ? *options.weights : Weights::open(directory).with(options.precision)};
+      options.weights
+          ? *options.weights
+          : with_adapters(Weights::open(directory), options.adapters).with(options.precision)};
   // Old checkpoints have their generation options in config.json.
   if (!fs::exists(directory / "generation_config.json", error))
     files.generation_config = files.config;

@@ -38,7 +38,8 @@ struct OpenOptions {
   /// In memory, instead of the numbers in the files: of a model that is trained. Their precision
   /// counts.
   std::optional<Weights> weights = {};
-  std::optional<Config> config = {};  ///< instead of config.json
+  std::optional<Config> config = {};                 ///< instead of config.json
+  std::vector<std::filesystem::path> adapters = {};  ///< LoRA, merged one on top of the other
   bool needs_tokenizer = true;  ///< false: a decoder may come without (to look at, not to generate)
 };
 

@@ -39,7 +39,8 @@ std::optional<fs::path> newest_checkpoint(const fs::path& run) {
   return all.rbegin()->second;
 }
 
-void save_checkpoint(const fs::path& run, const Parameters& parameters, const AdamW& optimizer,
+void save_checkpoint(const fs::path& run, const std::string& weights_file,
+                     const Parameters& parameters, const AdamW& optimizer,
                      const TrainerState& state, const SaveDescription& describe,
                      std::int64_t kept) {
   const fs::path folder = run / concat(kPrefix, state.step);
@@ -48,7 +49,7 @@ void save_checkpoint(const fs::path& run, const Parameters& parameters, const Ad
   std::error_code error;
   fs::remove_all(partial, error);
   try {
-    save_model(partial, parameters, describe);
+    save_model(partial / weights_file, parameters, describe);
     save_safetensors(partial / "optimizer.safetensors", optimizer.state());
     const nlohmann::ordered_json json = {{"global_step", state.step}, {"seed", state.seed}};
     write_file(partial / "trainer_state.json", json.dump(2) + "\n");
@@ -67,10 +68,10 @@ void save_checkpoint(const fs::path& run, const Parameters& parameters, const Ad
   }
 }
 
-TrainerState load_checkpoint(const fs::path& checkpoint, const Parameters& parameters,
-                             AdamW& optimizer) {
+TrainerState load_checkpoint(const fs::path& checkpoint, const std::string& weights_file,
+                             const Parameters& parameters, AdamW& optimizer) {
   const Config state = Config::read(checkpoint / "trainer_state.json");
-  const Weights weights = Weights::open(checkpoint / "model.safetensors");
+  const Weights weights = Weights::open(checkpoint / weights_file);
   for (const NamedTensor& p : parameters) {
     const Tensor saved = weights.get_f32(p.name, p.tensor.shape());
     Tensor to = p.tensor;
@@ -80,11 +81,11 @@ TrainerState load_checkpoint(const fs::path& checkpoint, const Parameters& param
   return {state.integer("global_step"), static_cast<std::uint64_t>(state.integer("seed", 0))};
 }
 
-void save_model(const fs::path& folder, const Parameters& parameters,
+void save_model(const fs::path& file, const Parameters& parameters,
                 const SaveDescription& describe) {
-  make_folders(folder);
-  if (describe) describe(folder);
-  save_safetensors(folder / "model.safetensors", parameters);
+  make_folders(file.parent_path());
+  if (describe) describe(file.parent_path());
+  save_safetensors(file, parameters);
 }
 
 }  // namespace tessera::train

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <string>
 
 #include "train/optimizer.h"
 #include "train/parameters.h"
@@ -25,16 +26,17 @@ std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::pa
 
 /// Writes checkpoint-<step> under another name first, renames it when its bytes are on the disk,
 /// and then removes all but the newest `kept`. Throws IoError and leaves older ones alone.
-void save_checkpoint(const std::filesystem::path& run, const Parameters& parameters,
-                     const AdamW& optimizer, const TrainerState& state,
-                     const SaveDescription& describe, std::int64_t kept);
+void save_checkpoint(const std::filesystem::path& run, const std::string& weights_file,
+                     const Parameters& parameters, const AdamW& optimizer,
+                     const TrainerState& state, const SaveDescription& describe, std::int64_t kept);
 
 /// Puts a checkpoint's numbers into the parameters and the optimiser. Throws IoError, FormatError.
-TrainerState load_checkpoint(const std::filesystem::path& checkpoint, const Parameters& parameters,
+TrainerState load_checkpoint(const std::filesystem::path& checkpoint,
+                             const std::string& weights_file, const Parameters& parameters,
                              AdamW& optimizer);
 
-/// Writes the model alone.
-void save_model(const std::filesystem::path& folder, const Parameters& parameters,
+/// Writes the model alone: `file` and what belongs into its folder.
+void save_model(const std::filesystem::path& file, const Parameters& parameters,
                 const SaveDescription& describe);
 
 }  // namespace tessera::train

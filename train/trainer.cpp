@@ -58,7 +58,7 @@ Trainer::Trainer(Parameters all, const Parameters& trained, TrainerOptions optio
 bool Trainer::resume() {
   const auto newest = newest_checkpoint(options_.run);
   if (!newest) return false;
-  state_ = load_checkpoint(*newest, all_, optimizer_);
+  state_ = load_checkpoint(*newest, options_.weights_file, all_, optimizer_);
   saved_ = state_.step;
   return true;
 }
@@ -79,7 +79,7 @@ bool Trainer::run(Context& ctx) {
     if (due(options_.checkpoint_every) || last || stopped) checkpoint();
   }
   if (stopped && state_.step < steps) return false;
-  save_model(options_.run, all_, describe);
+  save_model(options_.run / options_.weights_file, all_, describe);
   return true;
 }
 
@@ -150,7 +150,8 @@ void Trainer::log(const StepReport& r) const {
 }
 
 void Trainer::checkpoint() {
-  save_checkpoint(options_.run, all_, optimizer_, state_, describe, options_.checkpoints_kept);
+  save_checkpoint(options_.run, options_.weights_file, all_, optimizer_, state_, describe,
+                  options_.checkpoints_kept);
   saved_ = state_.step;
 }
 

@@ -14,9 +14,10 @@
 namespace tessera::train {
 
 struct TrainerOptions {
-  std::filesystem::path run;      ///< folder of the log, the checkpoints and the result
-  std::int64_t accumulation = 1;  ///< batches a step
-  Schedule schedule;              ///< its steps are those of the run
+  std::filesystem::path run;  ///< folder of the log, the checkpoints and the result
+  std::string weights_file = "model.safetensors";  ///< what the parameters are saved as
+  std::int64_t accumulation = 1;                   ///< batches a step
+  Schedule schedule;                               ///< its steps are those of the run
   AdamWOptions adamw;
   double clip = 1.0;                  ///< largest norm of the gradient; 0: any
   std::int64_t checkpoint_every = 0;  ///< steps; 0: only at the end

@@ -109,6 +109,15 @@ check 'a model without ears' 1 '' 'tessera: [^|]*no sound tower[^|]*\|' learn -m
 lines "{\"image\": \"$photo\", \"label\": 99}"
 check 'a class that is not there' 1 '' 'tessera: [^|]*list.jsonl:1: "99" is none of the[^|]*\|' learn -m "$tiny" -o "$work/no" "$work/list.jsonl"
 
+# An adapter beside a checkpoint, and in it.
+printf '{"image": "%s", "label": 1}\n' "$photo" > "$work/index.jsonl"
+gpt=$2/tests/data/families/gpt2-base
+check 'an adapter is merged' 0 '' '' "$program" merge "$gpt" "$work/merged" --adapter "$2/tests/data/adapters/gpt2-base"
+check 'what was merged' 0 '.*family +gpt2\|.*unused +nothing\|' '' "$program" info "$work/merged"
+check 'an adapter of another model' 1 '' 'tessera: [^|]*it is an adapter for another model\|' "$program" merge "$gpt" "$work/no" --adapter "$2/tests/data/adapters/whisper-english"
+check 'LoRA' 0 '\{"run":"[^|]*/lora",.*' '' learn -m "$tiny" --lora 2 --lora-target query --steps 2 -o "$work/lora" "$work/index.jsonl"
+check 'with its adapter' 0 '[0-9.]+	[^|]*\|' '' "$program" classify -m "$tiny" --adapter "$work/lora" --top 1 "$photo"
+
 # A tokenizer, a tiny GPT, and what the model writes after it was trained.
 corpus=$2/tests/data/training/corpus.txt
 gpt_of() { "$program" train gpt --tokenizer "$work/tok" --layers 1 --heads 2 --context 16 --batch 2 --warmup 2 --width "$@"; }

@@ -111,6 +111,26 @@ TEST(Gradients, LinearOfSeveralPartsAndItself) {
         "its input is its residual");
 }
 
+TEST(Gradients, LowRankAdditions) {
+  const Tensor x = random_tensor({7, 5}, 1), q = random_tensor({6, 5}, 2),
+               k = random_tensor({3, 5}, 3), bias = random_tensor({6}, 4),
+               a = random_tensor({2, 5}, 5), b = random_tensor({6, 2}, 6),
+               residual = random_tensor({7, 9}, 7), one = Tensor::from(std::vector{0.7f}, {1}),
+               none = Tensor::zeros({1});
+  const Weights w = weights_of({{"q.weight", q},
+                                {"q.bias", bias},
+                                {"q.lora_A.weight", a},
+                                {"q.lora_B.weight", b},
+                                {"q.lora_scale", one},
+                                {"q.lora_dropout", none},
+                                {"k.weight", k}});
+  const Linear both = Linear::concat({{w.at("q"), 6}, {w.at("k"), 3, Linear::Bias::none}}, 5);
+  check([&](Context& ctx) { return both(ctx, x, {.residual = residual}); },
+        {x, q, k, bias, a, b, residual}, "one part with an addition");
+  check([&](Context& ctx) { return both(ctx, x, {.activation = Activation::gelu}); }, {x, a, b},
+        "frozen weights");
+}
+
 TEST(Gradients, Norms) {
   for (const std::int64_t width : {2, 7, 16, 33}) {
     const Tensor x = random_tensor({67, width}, 1), w = random_tensor({width}, 2),

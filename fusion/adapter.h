@@ -1,0 +1,43 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/weights.h"
+
+// Low-rank adapters (LoRA, Hu et al. 2021) in the form of PEFT: adapter_config.json and
+// adapter_model.safetensors.
+namespace tessera::fusion {
+
+struct LoraOptions {
+  std::int64_t rank = 8;
+  double alpha = 16;  ///< what is added is multiplied by alpha / rank
+  double dropout = 0;
+  /// Linear layers whose names end with one of these. Empty: those that PEFT takes by default
+  /// (queries and values of attention, c_attn of GPT-2).
+  std::vector<std::string> targets;
+};
+
+/// A new adapter for a checkpoint's layers.
+struct NewLora {
+  /// `lora_A.weight` and `lora_B.weight` (zeros at first) of every target, by PEFT's names: what is
+  /// trained and saved.
+  std::vector<NamedTensor> parameters;
+  /// The same numbers and what else the layers read, by the names of the checkpoint: to be given to
+  /// Weights::of() with its own tensors.
+  std::vector<NamedTensor> layers;
+  std::string config;  ///< adapter_config.json
+};
+
+/// Throws ArgumentError where no layer is a target, or options are out of range.
+NewLora new_lora(const std::vector<NamedTensor>& checkpoint, LoraOptions options,
+                 const std::string& base, std::uint64_t seed);
+
+/// The checkpoint's tensors with adapters added to them, one on top of the other; what no adapter
+/// changes is shared. Throws IoError, FormatError where an adapter is one for another model,
+/// UnsupportedError for kinds of adapters other than plain LoRA of linear layers.
+Weights with_adapters(const Weights& checkpoint,
+                      const std::vector<std::filesystem::path>& adapters);
+
+}  // namespace tessera::fusion
