@@ -221,7 +221,7 @@ void add_run_options(Command& command, GptOptions& o) {
 Run add_train_gpt(Command& train) {
   auto o = std::make_shared<GptOptions>();
   o->trainer.schedule = {.peak = 1e-3, .floor = 0.1, .warmup = 100, .steps = 1000};
-  o->trainer.adamw = {.beta2 = 0.95, .weight_decay = 0.1};
+  o->trainer.optimizer = {.beta2 = 0.95, .weight_decay = 0.1};
   o->trainer.checkpoint_every = 250;
   o->trainer.evaluate_every = 250;
   Command command = train.add_command("gpt", "Train a GPT-2 from text files");

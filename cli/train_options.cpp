@@ -18,9 +18,15 @@ void add_learning(Command& command, TrainFlags& o, const char* what_a_batch_has)
   add("--warmup", t.schedule.warmup, "Steps until it is reached").non_negative();
   add("--schedule", o.schedule, "How the rate goes on").one_of({"cosine", "linear", "constant"});
   add("--floor", t.schedule.floor, "Share of the rate at the end").range(0.0, 1.0);
-  add("--weight-decay", t.adamw.weight_decay, "AdamW: of matrices").non_negative();
-  add("--beta1", t.adamw.beta1, "AdamW: of the mean").range(0.0, 0.9999);
-  add("--beta2", t.adamw.beta2, "AdamW: of the squares").range(0.0, 0.99999);
+  add("--optimizer", o.optimizer, "AdamW, or gradient descent with momentum")
+      .one_of({"adamw", "sgd"});
+  add("--weight-decay", t.optimizer.weight_decay, "Of matrices").non_negative();
+  add("--momentum", t.optimizer.momentum, "SGD: share of the last change kept").range(0.0, 0.9999);
+  add("--average", t.optimizer.average,
+      "Keep a mean of the parameters: this share of the old each step (EMA; 0: none)")
+      .range(0.0, 0.99999);
+  add("--beta1", t.optimizer.beta1, "AdamW: of the mean").range(0.0, 0.9999);
+  add("--beta2", t.optimizer.beta2, "AdamW: of the squares").range(0.0, 0.99999);
   add("--clip", t.clip, "Largest norm of the gradient (0: any)").non_negative();
   add("-s,--seed", t.seed, "Same seed, same run");
 }
@@ -59,6 +65,8 @@ train::TrainerOptions TrainFlags::options() const {
   out.schedule.kind = schedule == "cosine"   ? Kind::cosine
                       : schedule == "linear" ? Kind::linear
                                              : Kind::constant;
+  out.optimizer.kind = optimizer == "sgd" ? train::OptimizerOptions::Kind::sgd
+                                          : train::OptimizerOptions::Kind::adamw;
   return out;
 }
 

@@ -10,7 +10,7 @@ namespace tessera::cli {
 /// Options that every training command has.
 struct TrainFlags {
   train::TrainerOptions trainer;
-  std::string run, schedule = "cosine";
+  std::string run, schedule = "cosine", optimizer = "adamw";
   std::int64_t batch = 16;
   int threads = 0;
   bool resume = false, dry_run = false, json = false, timings = false;

@@ -30,7 +30,10 @@ class Curve {
                   .floor = o.number("floor"),
                   .warmup = o.integer("warmup"),
                   .steps = o.integer("steps")};
-    t.adamw = {o.number("beta1"), o.number("beta2"), o.number("epsilon"), o.number("weight_decay")};
+    t.optimizer = {.beta1 = o.number("beta1"),
+                   .beta2 = o.number("beta2"),
+                   .epsilon = o.number("epsilon"),
+                   .weight_decay = o.number("weight_decay")};
     t.clip = o.number("clip");
     return t;
   }

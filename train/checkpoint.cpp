@@ -40,7 +40,7 @@ std::optional<fs::path> newest_checkpoint(const fs::path& run) {
 }
 
 void save_checkpoint(const fs::path& run, const std::string& weights_file,
-                     const Parameters& parameters, const AdamW& optimizer,
+                     const Parameters& parameters, const Optimizer& optimizer,
                      const TrainerState& state, const SaveDescription& describe,
                      std::int64_t kept) {
   const fs::path folder = run / concat(kPrefix, state.step);
@@ -69,7 +69,7 @@ void save_checkpoint(const fs::path& run, const std::string& weights_file,
 }
 
 TrainerState load_checkpoint(const fs::path& checkpoint, const std::string& weights_file,
-                             const Parameters& parameters, AdamW& optimizer) {
+                             const Parameters& parameters, Optimizer& optimizer) {
   const Config state = Config::read(checkpoint / "trainer_state.json");
   const Weights weights = Weights::open(checkpoint / weights_file);
   for (const NamedTensor& p : parameters) {

@@ -27,13 +27,13 @@ std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::pa
 /// Writes checkpoint-<step> under another name first, renames it when its bytes are on the disk,
 /// and then removes all but the newest `kept`. Throws IoError and leaves older ones alone.
 void save_checkpoint(const std::filesystem::path& run, const std::string& weights_file,
-                     const Parameters& parameters, const AdamW& optimizer,
+                     const Parameters& parameters, const Optimizer& optimizer,
                      const TrainerState& state, const SaveDescription& describe, std::int64_t kept);
 
 /// Puts a checkpoint's numbers into the parameters and the optimiser. Throws IoError, FormatError.
 TrainerState load_checkpoint(const std::filesystem::path& checkpoint,
                              const std::string& weights_file, const Parameters& parameters,
-                             AdamW& optimizer);
+                             Optimizer& optimizer);
 
 /// Writes the model alone: `file` and what belongs into its folder.
 void save_model(const std::filesystem::path& file, const Parameters& parameters,

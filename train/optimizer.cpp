@@ -15,18 +15,39 @@ constexpr std::int64_t kNumbersPerPiece = 1 << 16;
 
 }  // namespace
 
-AdamW::AdamW(Parameters parameters, const AdamWOptions& options)
+Optimizer::Optimizer(Parameters parameters, const OptimizerOptions& options)
     : parameters_(std::move(parameters)), options_(options) {
+  const auto share = [](double x) { return x >= 0 && x < 1; };
+  if (!share(options.beta1) || !share(options.beta2) || !share(options.momentum) ||
+      !share(options.average))
+    throw ArgumentError("betas, momentum and average are shares from 0 to below 1");
   for (const NamedTensor& p : parameters_) {
-    first_.push_back(Tensor::zeros(p.tensor.shape()));
-    second_.push_back(Tensor::zeros(p.tensor.shape()));
+    if (has_first()) first_.push_back(Tensor::zeros(p.tensor.shape()));
+    if (options_.kind == OptimizerOptions::Kind::adamw)
+      second_.push_back(Tensor::zeros(p.tensor.shape()));
+    if (averages()) averages_.push_back(p.tensor.clone());
   }
 }
 
-void AdamW::step(Context& ctx, const Gradients& gradients, double rate, double factor) {
+void Optimizer::step(Context& ctx, const Gradients& gradients, double rate, double factor) {
   const StageScope scope(ctx, "optimiser");
   ++steps_;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const Tensor gradient = gradients.find(parameters_[i].tensor);
+    if (!gradient) continue;
+    if (options_.kind == OptimizerOptions::Kind::adamw) {
+      adamw(ctx, i, gradient, rate, factor);
+    } else {
+      sgd(ctx, i, gradient, rate, factor);
+    }
+  }
+  average(ctx);
+}
+
+void Optimizer::adamw(Context& ctx, std::size_t i, const Tensor& gradient, double rate,
+                      double factor) {
   const auto t = static_cast<double>(steps_);
+  Tensor weight = parameters_[i].tensor;
   kernels::AdamWStep s{};
   s.factor = static_cast<float>(factor);
   s.beta1 = static_cast<float>(options_.beta1);
@@ -34,28 +55,62 @@ void AdamW::step(Context& ctx, const Gradients& gradients, double rate, double f
   s.step = static_cast<float>(rate / (1 - std::pow(options_.beta1, t)));
   s.second_scale = static_cast<float>(1 / (1 - std::pow(options_.beta2, t)));
   s.eps = static_cast<float>(options_.epsilon);
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    Tensor weight = parameters_[i].tensor;
-    const Tensor gradient = gradients.find(weight);
-    if (!gradient) continue;
-    s.decay = static_cast<float>(weight.rank() < 2 ? 1 : 1 - rate * options_.weight_decay);
-    in_pieces(ctx, weight.numel(), kNumbersPerPiece, [&](std::int64_t begin, std::int64_t end) {
-      kernels::AdamWStep piece = s;
-      piece.weight = weight.data() + begin;
-      piece.first = first_[i].data() + begin;
-      piece.second = second_[i].data() + begin;
-      piece.gradient = gradient.data() + begin;
-      piece.n = end - begin;
-      kernels::vector_kernels().training.adamw(piece);
-    });
+  s.decay = static_cast<float>(weight.rank() < 2 ? 1 : 1 - rate * options_.weight_decay);
+  in_pieces(ctx, weight.numel(), kNumbersPerPiece, [&](std::int64_t begin, std::int64_t end) {
+    kernels::AdamWStep piece = s;
+    piece.weight = weight.data() + begin;
+    piece.first = first_[i].data() + begin;
+    piece.second = second_[i].data() + begin;
+    piece.gradient = gradient.data() + begin;
+    piece.n = end - begin;
+    kernels::vector_kernels().training.adamw(piece);
+  });
+}
+
+/// g = factor gradient + decay w;  v = momentum v + g (the first: g);  w = w - rate v
+void Optimizer::sgd(Context& ctx, std::size_t i, const Tensor& gradient, double rate,
+                    double factor) {
+  Tensor weight = parameters_[i].tensor;
+  const auto scale = static_cast<float>(factor), momentum = static_cast<float>(options_.momentum),
+             down = static_cast<float>(rate),
+             decay = static_cast<float>(weight.rank() < 2 ? 0 : options_.weight_decay);
+  in_pieces(ctx, weight.numel(), kNumbersPerPiece, [&](std::int64_t begin, std::int64_t end) {
+    float *w = weight.data(), *v = has_first() ? first_[i].data() : nullptr;
+    for (std::int64_t j = begin; j < end; ++j) {
+      float change = scale * gradient.data()[j] + decay * w[j];
+      if (v) change = v[j] = momentum * v[j] + change;  // zero before the first step
+      w[j] -= down * change;
+    }
+  });
+}
+
+void Optimizer::average(Context& ctx) {
+  const auto kept = static_cast<float>(options_.average);
+  for (std::size_t i = 0; i < averages_.size(); ++i) {
+    const float* w = parameters_[i].tensor.data();
+    float* mean = averages_[i].data();
+    in_pieces(ctx, averages_[i].numel(), kNumbersPerPiece,
+              [&](std::int64_t begin, std::int64_t end) {
+                for (std::int64_t j = begin; j < end; ++j) mean[j] += (1 - kept) * (w[j] - mean[j]);
+              });
   }
 }
 
-std::vector<NamedTensor> AdamW::state() const {
+void Optimizer::swap_averages() {
+  for (std::size_t i = 0; i < averages_.size(); ++i) {
+    Tensor weight = parameters_[i].tensor;
+    std::swap_ranges(weight.data(), weight.data() + weight.numel(), averages_[i].data());
+  }
+}
+
+std::vector<NamedTensor> Optimizer::state() const {
+  const bool adam = options_.kind == OptimizerOptions::Kind::adamw;
   std::vector<NamedTensor> out;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    out.push_back({parameters_[i].name + ".exp_avg", first_[i]});
-    out.push_back({parameters_[i].name + ".exp_avg_sq", second_[i]});
+    const std::string& name = parameters_[i].name;
+    if (has_first()) out.push_back({name + (adam ? ".exp_avg" : ".momentum_buffer"), first_[i]});
+    if (adam) out.push_back({name + ".exp_avg_sq", second_[i]});
+    if (averages()) out.push_back({name + ".average", averages_[i]});
   }
   Tensor steps = Tensor::empty({1}, DType::i64);
   steps.data<std::int64_t>()[0] = steps_;
@@ -63,11 +118,16 @@ std::vector<NamedTensor> AdamW::state() const {
   return out;
 }
 
-void AdamW::restore(const Weights& state) {
+void Optimizer::restore(const Weights& state) {
+  const bool adam = options_.kind == OptimizerOptions::Kind::adamw;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const auto& [name, tensor] = parameters_[i];
-    first_[i] = state.get_f32(name + ".exp_avg", tensor.shape()).clone();
-    second_[i] = state.get_f32(name + ".exp_avg_sq", tensor.shape()).clone();
+    const auto read = [&](const char* what) {
+      return state.get_f32(name + what, tensor.shape()).clone();
+    };
+    if (has_first()) first_[i] = read(adam ? ".exp_avg" : ".momentum_buffer");
+    if (adam) second_[i] = read(".exp_avg_sq");
+    if (averages()) averages_[i] = read(".average");
   }
   const Tensor steps = state.get("step", {1});
   if (steps.dtype() != DType::i64)

@@ -8,15 +8,23 @@
 
 namespace tessera::train {
 
-struct AdamWOptions {
-  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+struct OptimizerOptions {
+  /// AdamW (Loshchilov and Hutter 2019), or gradient descent with momentum; both in f32, as
+  /// PyTorch's.
+  enum class Kind { adamw, sgd };
+  Kind kind = Kind::adamw;
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  ///< AdamW
+  double momentum = 0.9;                              ///< SGD; 0: none
   double weight_decay = 0.01;  ///< of matrices; vectors (biases, norms) do not decay
+  /// A second set of parameters goes after the first, each step this share of the old: a mean over
+  /// about 1 / (1 - average) steps (EMA). 0: none.
+  double average = 0;
 };
 
-/// AdamW (Loshchilov and Hutter 2019) in f32, as PyTorch's.
-class AdamW {
+class Optimizer {
  public:
-  AdamW(Parameters parameters, const AdamWOptions& options);
+  /// Throws ArgumentError for options out of range.
+  Optimizer(Parameters parameters, const OptimizerOptions& options);
 
   /// One step with `factor` times the gradients; a parameter without one stays. The numbers do not
   /// depend on the number of threads.
@@ -24,15 +32,26 @@ class AdamW {
   std::int64_t steps() const { return steps_; }
   const Parameters& parameters() const { return parameters_; }
 
-  /// Moments and number of steps, to be saved and taken up again. Throws FormatError, ShapeError
-  /// for a state of other parameters.
+  bool averages() const { return options_.average > 0; }
+  /// Puts the averages in place of the parameters, and these in place of those.
+  void swap_averages();
+
+  /// Moments, averages and number of steps, to be saved and taken up again. Throws FormatError,
+  /// ShapeError for a state of other parameters or of another kind.
   std::vector<NamedTensor> state() const;
   void restore(const Weights& state);
 
  private:
+  void adamw(Context& ctx, std::size_t i, const Tensor& gradient, double rate, double factor);
+  void sgd(Context& ctx, std::size_t i, const Tensor& gradient, double rate, double factor);
+  void average(Context& ctx);
+  bool has_first() const {
+    return options_.kind == OptimizerOptions::Kind::adamw || options_.momentum > 0;
+  }
+
   Parameters parameters_;
-  std::vector<Tensor> first_, second_;
-  AdamWOptions options_;
+  std::vector<Tensor> first_, second_, averages_;  // first_: of SGD, the momentum
+  OptimizerOptions options_;
   std::int64_t steps_ = 0;
 };
 

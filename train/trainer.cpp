@@ -49,7 +49,7 @@ std::string log_until(const fs::path& file, std::int64_t step) {
 }  // namespace
 
 Trainer::Trainer(Parameters all, const Parameters& trained, TrainerOptions options)
-    : all_(std::move(all)), optimizer_(trained, options.adamw), options_(std::move(options)) {
+    : all_(std::move(all)), optimizer_(trained, options.optimizer), options_(std::move(options)) {
   if (trained.empty()) throw ArgumentError("nothing to train: every parameter is frozen");
   for (const NamedTensor& p : trained) tape_.watch(p.tensor);
   state_.seed = options_.seed;
@@ -71,14 +71,18 @@ bool Trainer::run(Context& ctx) {
     StepReport report = one_step(ctx);
     const bool last = state_.step == steps;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
-    if (evaluate && (due(options_.evaluate_every) || (last && options_.evaluate_every > 0)))
+    if (evaluate && (due(options_.evaluate_every) || (last && options_.evaluate_every > 0))) {
+      optimizer_.swap_averages();
       report.evaluation = evaluate(ctx);
+      optimizer_.swap_averages();
+    }
     log(report);
     if (on_step) on_step(report);
     stopped = stop && stop();
     if (due(options_.checkpoint_every) || last || stopped) checkpoint();
   }
   if (stopped && state_.step < steps) return false;
+  optimizer_.swap_averages();
   save_model(options_.run / options_.weights_file, all_, describe);
   return true;
 }

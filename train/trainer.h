@@ -18,7 +18,7 @@ struct TrainerOptions {
   std::string weights_file = "model.safetensors";  ///< what the parameters are saved as
   std::int64_t accumulation = 1;                   ///< batches a step
   Schedule schedule;                               ///< its steps are those of the run
-  AdamWOptions adamw;
+  OptimizerOptions optimizer;
   double clip = 1.0;                  ///< largest norm of the gradient; 0: any
   std::int64_t checkpoint_every = 0;  ///< steps; 0: only at the end
   std::int64_t checkpoints_kept = 2;
@@ -40,9 +40,9 @@ struct StepReport {
   std::optional<double> evaluation;
 };
 
-/// The loop of training: batches, gradients, clipping, AdamW, checkpoints, log. What happens in a
-/// step follows from its number alone, so a run taken up again goes on as if it had never stopped,
-/// to the bit.
+/// The loop of training: batches, gradients, clipping, optimiser, checkpoints, log. What happens in
+/// a step follows from its number alone, so a run taken up again goes on as if it had never
+/// stopped, to the bit.
 class Trainer {
  public:
   /// `all` is saved, `trained` (some of them) is changed.
@@ -52,7 +52,7 @@ class Trainer {
   std::function<BatchLoss(Context& ctx, std::int64_t step, std::int64_t batch)> batch_loss;
   /// Writes what belongs to the model besides its weights.
   SaveDescription describe;
-  /// A score on data held out, without a tape.
+  /// A score on data held out, without a tape; of the averages, where there are such.
   std::function<double(Context& ctx)> evaluate;
   std::function<void(const StepReport&)> on_step;
   /// Asked after every step; true ends the run with a checkpoint.
@@ -60,8 +60,9 @@ class Trainer {
 
   /// Takes up the newest checkpoint in the run's folder; false where there is none.
   bool resume();
-  /// Trains to the last step and saves the model; false where it was stopped before. Throws Error
-  /// where the loss or a gradient is not finite (naming step and parameter); what was saved stays.
+  /// Trains to the last step and saves the model (the averages, where there are such); false where
+  /// it was stopped before. Throws Error where the loss or a gradient is not finite (naming step
+  /// and parameter); what was saved stays.
   bool run(Context& ctx);
   std::int64_t step() const { return state_.step; }
 
@@ -73,7 +74,7 @@ class Trainer {
   void checkpoint();
 
   Parameters all_;
-  AdamW optimizer_;
+  Optimizer optimizer_;
   TrainerOptions options_;
   TrainerState state_;
   std::optional<std::int64_t> saved_;

@@ -33,13 +33,12 @@ std::string bytes_of(const fs::path& file) {
 TEST(Optimizer, IsAdamW) {
   Tensor matrix = random_tensor({7, 11}, 1), vector = random_tensor({13}, 2);
   const Parameters parameters = {{"matrix", matrix}, {"vector", vector}};
-  const AdamWOptions o{.beta1 = 0.8, .beta2 = 0.9, .epsilon = 1e-3, .weight_decay = 0.1};
-  AdamW optimizer(parameters, o);
+  const OptimizerOptions o{.beta1 = 0.8, .beta2 = 0.9, .epsilon = 1e-3, .weight_decay = 0.1};
   Context ctx;
   for (const auto& [name, start] : parameters) {
     std::vector<double> w, m(static_cast<std::size_t>(start.numel())), v(m.size());
     for (const float x : start.to_vector()) w.push_back(static_cast<double>(x));
-    AdamW alone({{name, start}}, o);
+    Optimizer alone({{name, start}}, o);
     for (int t = 1; t <= 3; ++t) {
       const Tensor g = random_tensor(start.shape(), 10 + static_cast<std::uint32_t>(t));
       Gradients gradients;
@@ -57,6 +56,77 @@ TEST(Optimizer, IsAdamW) {
       }
     }
   }
+}
+
+/// Steps of an optimiser with gradients of random numbers.
+void steps_of(Optimizer& optimizer, const Tensor& weight, int first, int count) {
+  Context ctx;
+  for (int t = first; t < first + count; ++t) {
+    const Tensor g = random_tensor(weight.shape(), 10 + static_cast<std::uint32_t>(t));
+    Gradients gradients;
+    Tensor to = gradients.sum(ctx, weight);
+    std::copy_n(g.data(), g.numel(), to.data());
+    optimizer.step(ctx, gradients, 0.05, 0.5);
+  }
+}
+
+TEST(Optimizer, IsGradientDescentWithMomentum) {
+  for (const double momentum : {0.0, 0.7}) {
+    const Tensor weight = random_tensor({7, 11}, 1);
+    std::vector<double> w, v(77);
+    for (const float x : weight.to_vector()) w.push_back(static_cast<double>(x));
+    Optimizer optimizer(
+        {{"w", weight}},
+        {.kind = OptimizerOptions::Kind::sgd, .momentum = momentum, .weight_decay = 0.1});
+    for (int t = 0; t < 3; ++t) {
+      const auto g = random_tensor(weight.shape(), 10 + static_cast<std::uint32_t>(t)).to_vector();
+      for (std::size_t i = 0; i < w.size(); ++i) {
+        v[i] = momentum * v[i] + 0.5 * static_cast<double>(g[i]) + 0.1 * w[i];
+        w[i] -= 0.05 * v[i];
+      }
+    }
+    steps_of(optimizer, weight, 0, 3);
+    for (std::size_t i = 0; i < w.size(); ++i)
+      EXPECT_NEAR(static_cast<double>(weight.to_vector()[i]), w[i], 1e-5) << momentum;
+  }
+}
+
+TEST(Optimizer, AveragesGoAfterTheParameters) {
+  const Tensor weight = random_tensor({5}, 1);
+  Optimizer optimizer({{"w", weight}}, {.average = 0.75});
+  std::vector<float> expected = weight.to_vector();
+  for (int t = 0; t < 4; ++t) {
+    steps_of(optimizer, weight, t, 1);
+    for (std::size_t i = 0; i < 5; ++i)
+      expected[i] = 0.75f * expected[i] + 0.25f * weight.to_vector()[i];
+  }
+  const std::vector<float> last = weight.to_vector();
+  optimizer.swap_averages();
+  for (std::size_t i = 0; i < 5; ++i) EXPECT_NEAR(weight.to_vector()[i], expected[i], 1e-6);
+  optimizer.swap_averages();
+  EXPECT_EQ(weight.to_vector(), last);
+}
+
+TEST(Optimizer, GoesOnFromItsState) {
+  using Kind = OptimizerOptions::Kind;
+  for (const OptimizerOptions& o :
+       {OptimizerOptions{.average = 0.9}, OptimizerOptions{.kind = Kind::sgd},
+        OptimizerOptions{.kind = Kind::sgd, .momentum = 0, .average = 0.5}}) {
+    const Tensor once = random_tensor({6, 3}, 1), again = once.clone();
+    Optimizer whole({{"w", once}}, o), before({{"w", again}}, o), after({{"w", again}}, o);
+    steps_of(whole, once, 0, 5);
+    steps_of(before, again, 0, 2);
+    after.restore(Weights::of(before.state()));
+    steps_of(after, again, 2, 3);
+    EXPECT_EQ(once.to_vector(), again.to_vector());
+    whole.swap_averages(), after.swap_averages();
+    EXPECT_EQ(once.to_vector(), again.to_vector());
+  }
+  const Tensor w = random_tensor({2}, 1);
+  Optimizer adam({{"w", w}}, {});
+  EXPECT_THROW(adam.restore(Weights::of(Optimizer({{"w", w}}, {.kind = Kind::sgd}).state())),
+               FormatError);
+  EXPECT_THROW(Optimizer({{"w", w}}, {.average = 1}), ArgumentError);
 }
 
 TEST(Optimizer, NormOfAllGradients) {
