@@ -25,6 +25,21 @@ function(tessera_compile_quickly target)
   target_compile_options(${target} PRIVATE "$<$<CONFIG:Release>:-O1>")
 endfunction()
 
+# tessera_precompile(target headers... | REUSE_FROM other): headers that take longer to read than the code that includes
+# them, read once. Every file still includes what it uses.
+function(tessera_precompile target)
+  if(ARGV1 STREQUAL "REUSE_FROM")
+    target_precompile_headers(${target} ${ARGN})
+  else()
+    target_precompile_headers(${target} PRIVATE ${ARGN})
+  endif()
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # what ccache needs
+    target_compile_options(${target} PRIVATE -fpch-preprocess)
+  else()
+    target_compile_options(${target} PRIVATE "SHELL:-Xclang -fno-pch-timestamp")
+  endif()
+endfunction()
+
 # tessera_library(name HEADERS public... [DEPENDS ours...] [PRIVATE foreign...] [HEADER_ONLY foreign...]): the static
 # library of this folder, from every .cpp file of it, its families/ and its kernels/. HEADERS are installed and free of
 # foreign includes; all other headers are the library's own business. PRIVATE libraries are linked by whoever links
