@@ -121,9 +121,9 @@ std::vector<NamedTensor> Optimizer::state() const {
 void Optimizer::restore(const Weights& state) {
   const bool adam = options_.kind == OptimizerOptions::Kind::adamw;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const auto& [name, tensor] = parameters_[i];
+    const NamedTensor& p = parameters_[i];
     const auto read = [&](const char* what) {
-      return state.get_f32(name + what, tensor.shape()).clone();
+      return state.get_f32(p.name + what, p.tensor.shape()).clone();
     };
     if (has_first()) first_[i] = read(adam ? ".exp_avg" : ".momentum_buffer");
     if (adam) second_[i] = read(".exp_avg_sq");
