@@ -26,7 +26,7 @@ int run(int argc, char** argv) {
       argc, argv,
       {cli::add_caption, cli::add_transcribe, cli::add_prompt, cli::add_generate, cli::add_classify,
        cli::add_tokenize, cli::add_info, cli::add_bench, cli::add_perplexity, cli::add_evaluate,
-       cli::add_quantize, cli::add_train, cli::add_finetune, cli::add_merge});
+       cli::add_quantize, cli::add_train, cli::add_finetune, cli::add_merge, cli::add_plot});
 }
 
 }  // namespace

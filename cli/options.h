@@ -81,6 +81,7 @@ Run add_quantize(Command& program);
 Run add_evaluate(Command& program);
 Run add_finetune(Command& program);
 Run add_merge(Command& program);
+Run add_plot(Command& program);
 Run add_train(Command& program);
 /// Those of `train`.
 Run add_train_tokenizer(Command& train);

@@ -1,6 +1,7 @@
 #include "cli/train_gpt.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 
@@ -32,7 +33,7 @@ class GptRun {
  private:
   void set_hooks(Context& ctx);
   void describe(const fs::path& folder) const;
-  double perplexity(Context& ctx) const;
+  double held_out_loss(Context& ctx) const;
   void on_step(const train::StepReport& r);
   std::string sample(Context& ctx) const;
   void print_plan() const;
@@ -55,7 +56,7 @@ void GptRun::set_hooks(Context& ctx) {
                             static_cast<std::int64_t>(rows.targets.size())};
   };
   trainer_.describe = [this](const fs::path& folder) { describe(folder); };
-  if (!text_.held_out.empty()) trainer_.evaluate = [this](Context& c) { return perplexity(c); };
+  if (!text_.held_out.empty()) trainer_.evaluate = [this](Context& c) { return held_out_loss(c); };
   trainer_.on_step = [this](const train::StepReport& r) { on_step(r); };
   trainer_.stop = [] { return InterruptGuard::interrupted(); };
 }
@@ -78,11 +79,11 @@ void GptRun::describe(const fs::path& folder) const {
   }
 }
 
-double GptRun::perplexity(Context& ctx) const {
+double GptRun::held_out_loss(Context& ctx) const {
   const auto most = static_cast<std::size_t>(o_.evaluate_tokens);
   const std::span<const std::int32_t> ids(text_.held_out);
-  return text::perplexity(
-      text::log_probabilities(ctx, *gpt_.model, ids.first(std::min(ids.size(), most + 1))));
+  return std::log(text::perplexity(
+      text::log_probabilities(ctx, *gpt_.model, ids.first(std::min(ids.size(), most + 1)))));
 }
 
 std::string GptRun::sample(Context& ctx) const {
@@ -104,7 +105,8 @@ void GptRun::on_step(const train::StepReport& r) {
   progress_.on_step(r);
   if (r.evaluation) {
     progress_.clear();
-    report(concat("step ", r.step, ": loss ", r.loss, ", held-out perplexity ", *r.evaluation));
+    report(concat("step ", r.step, ": loss ", r.loss, ", held-out perplexity ",
+                  std::exp(*r.evaluation)));
   }
   if (o_.sample_every > 0 && r.step % o_.sample_every == 0) {
     progress_.clear();
@@ -154,7 +156,7 @@ void GptRun::print_result() {
                  {"loss", progress_.loss()},
                  {"perplexity", nullptr},
                  {"tokens_per_second", progress_.tokens_per_second()}};
-    if (progress_.evaluation() > 0) line["perplexity"] = progress_.evaluation();
+    if (progress_.evaluation() >= 0) line["perplexity"] = std::exp(progress_.evaluation());
     print_json(line);
     return;
   }

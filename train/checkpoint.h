@@ -8,9 +8,9 @@
 #include "train/optimizer.h"
 #include "train/parameters.h"
 
-// A run's folder: log.jsonl, checkpoint-<step>/ while it goes on, and at the end the model itself.
-// A checkpoint is a model in Hugging Face's layout with optimizer.safetensors and
-// trainer_state.json beside it.
+// A run's folder: log.jsonl, event files for TensorBoard, checkpoint-<step>/ while it goes on, and
+// at the end the model itself. A checkpoint is a model in Hugging Face's layout with
+// optimizer.safetensors and trainer_state.json beside it.
 namespace tessera::train {
 
 /// Writes config.json, tokenizer.json and the like to a folder.

@@ -140,9 +140,10 @@ void Trainer::open_log() {
   make_folders(options_.run);
   const fs::path file = options_.run / "log.jsonl";
   write_file(file, log_until(file, state_.step));
+  if (state_.step < options_.schedule.steps) events_.emplace(options_.run, state_.step + 1);
 }
 
-void Trainer::log(const StepReport& r) const {
+void Trainer::log(const StepReport& r) {
   Json entry = {{"step", r.step},          {"loss", r.loss},
                 {"learning_rate", r.rate}, {"grad_norm", r.gradient_norm},
                 {"tokens", r.tokens},      {"seconds", r.seconds}};
@@ -151,6 +152,13 @@ void Trainer::log(const StepReport& r) const {
   std::ofstream out(file, std::ios::app);
   out << entry.dump() << "\n" << std::flush;
   if (!out) throw IoError(concat(file.string(), ": can't be written"));
+  EventFile::Scalars scalars = {
+      {"train/loss", r.loss},
+      {"train/learning_rate", r.rate},
+      {"train/grad_norm", r.gradient_norm},
+      {"train/tokens_per_second", static_cast<double>(r.tokens) / std::max(r.seconds, 1e-9)}};
+  if (r.evaluation) scalars.emplace_back("evaluation", *r.evaluation);
+  events_->append(r.step, scalars);
 }
 
 void Trainer::checkpoint() {

@@ -7,6 +7,7 @@
 #include "core/context.h"
 #include "core/tape.h"
 #include "train/checkpoint.h"
+#include "train/event_file.h"
 #include "train/gradients.h"
 #include "train/optimizer.h"
 #include "train/parameters.h"
@@ -70,7 +71,7 @@ class Trainer {
   StepReport one_step(Context& ctx);
   [[noreturn]] void not_finite(double loss) const;
   void open_log();
-  void log(const StepReport& report) const;
+  void log(const StepReport& report);
   void checkpoint();
 
   Parameters all_;
@@ -78,6 +79,7 @@ class Trainer {
   TrainerOptions options_;
   TrainerState state_;
   std::optional<std::int64_t> saved_;
+  std::optional<EventFile> events_;
   Tape tape_;
   Gradients gradients_;
 };
