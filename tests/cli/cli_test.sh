@@ -103,7 +103,7 @@ check 'what was fine-tuned' 0 '[0-9.]+	(man|wave)\|[0-9.]+	(man|wave)\|' '' "$pr
 check 'fine-tuned twice' 2 '' 'tessera: [^|]*/tuned: has checkpoints[^|]*\|' learn -m "$tiny" -o "$work/tuned" "$work/data"
 check 'fine-tuning goes on' 0 '\{"run".*' 'tessera: all: going on from step 2\|' learn -m "$tiny" --resume --steps 2 -o "$work/tuned" "$work/data"
 check 'a picture of runs' 0 '[^|]*/tuned/plot.png\|' '' "$program" plot "$work/tuned" "$work/tuned/head"
-check 'it is one' 0 '.PNG.*' '' bash -c "head -c 4 '$work/tuned/plot.png'; echo"
+check 'it is one' 0 '1\|' '' grep -c PNG "$work/tuned/plot.png"
 check 'no run' 1 '' 'tessera: [^|]*photos/log.jsonl: can.t be read[^|]*\|' "$program" plot "$work/photos"
 check 'nothing to train' 2 '' 'tessera: no parameter.s name matches "nose\*"[^|]*\|' learn -m "$tiny" --only 'nose*' -o "$work/no" "$work/data"
 lines "{\"audio\": \"$sound\", \"text\": \"weather\"}"
