@@ -429,6 +429,8 @@ void print_scores(const Options& o, const Answers& answers, const std::string& n
 
 int run(const Options& o) {
   fusion::Examples examples = fusion::read_examples(o.file);
+  if (examples.mixed)
+    throw ArgumentError(concat(o.file, ": examples of several kinds; score one kind at a time"));
   const std::vector<std::string> names = chosen_metrics(o, examples);
   if (o.confusion && names.front() != "accuracy" && names.front() != "macro-f1")
     throw ArgumentError("--confusion is for examples with labels");

@@ -46,13 +46,15 @@ struct Phase {
 fusion::Examples read_data(const std::string& file) {
   std::error_code ignored;
   if (!fs::is_directory(file, ignored)) return fusion::read_examples(file);
-  fusion::Examples out{.file = file, .kind = ExampleKind::classification, .list = {}};
+  fusion::Examples out{
+      .file = file, .kind = ExampleKind::classification, .mixed = false, .list = {}};
   std::set<fs::path> folders;
   for (const fs::directory_entry& entry : fs::directory_iterator(file))
     if (entry.is_directory()) folders.insert(entry.path());
   for (const fs::path& folder : folders) {
     for (const std::string& image : expand_folders({folder.string()})) {
       fusion::Example example;
+      example.kind = ExampleKind::classification;
       example.line = std::ssize(out.list) + 1;
       example.image = image;
       example.label = folder.filename().string();
@@ -208,7 +210,8 @@ class FinetuneRun {
         progress_(o) {
     if (!o.validation.empty()) {
       held_out_.emplace(student_.model, read_data(o.validation), loss_options());
-      if (held_out_->examples().kind != examples_.kind)
+      const bool classes = examples_.kind == ExampleKind::classification;
+      if (classes != (held_out_->examples().kind == ExampleKind::classification))
         throw ArgumentError(concat(o.validation, ": another kind of examples than ", o.file));
     }
     plan_phases();

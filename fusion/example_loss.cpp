@@ -81,36 +81,45 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
     return UnsupportedError(concat(m.path.string(), ": this checkpoint has no ", what,
                                    " to learn the examples of ", examples_.file.string()));
   };
-  switch (examples_.kind) {
-    case ExampleKind::prediction:
-      throw ArgumentError(concat(examples_.file.string(),
-                                 ": predictions are to be scored (tessera evaluate), not learnt"));
-    case ExampleKind::transcription:
-      if (!m.audio || !m.log_mel) throw lacks("sound tower");
-      break;
-    case ExampleKind::caption:
-    case ExampleKind::classification:
-      if (!m.vision || !m.image_processor) throw lacks("image tower");
-      break;
-    default:
-      break;
-  }
+  if (examples_.kind == ExampleKind::prediction)
+    throw ArgumentError(concat(examples_.file.string(),
+                               ": predictions are to be scored (tessera evaluate), not learnt"));
+  const auto any = [&](auto has) { return std::ranges::any_of(examples_.list, has); };
+  if (any([](const Example& e) { return !e.audio.empty(); }) && (!m.audio || !m.log_mel))
+    throw lacks("sound tower");
+  if (any([](const Example& e) { return !e.image.empty(); }) && (!m.vision || !m.image_processor))
+    throw lacks("image tower");
   if (examples_.kind == ExampleKind::classification) {
     labels_ = m.vision->labels();
     if (labels_.empty()) throw lacks("classification head");
-  } else {
-    if (!m.decoder || !m.tokenizer) throw lacks("text decoder");
-    const std::string name =
-        options_.task.empty() || m.speech ? task_of(examples_.kind) : options_.task;
-    task_ = m.task(name);
-    const std::vector<std::int32_t> ends = m.sampling(name).stop_tokens;
-    const auto end = ends.empty() ? m.tokenizer->special("eos_token") : std::optional(ends.front());
-    if (!end) throw lacks("end token");
-    end_ = *end;
-    if (m.speech) task_.start = start_ids();
+  } else if (!m.decoder || !m.tokenizer) {
+    throw lacks("text decoder");
   }
   if (!options_.answer_prefix) options_.answer_prefix = m.speech || m.audio ? " " : "";
   for (const Example& example : examples_.list) check(example);
+}
+
+std::string ExampleLoss::task_name(const Example& example) const {
+  if (!example.task.empty()) return example.task;
+  // Whisper's tasks differ in their start sequence only, which start_ids() makes.
+  return options_.task.empty() || model_->speech ? task_of(example.kind) : options_.task;
+}
+
+Task ExampleLoss::task(const Example& example) const {
+  Task task = model_->task(task_name(example));
+  if (model_->speech) task.start = start_ids();
+  return task;
+}
+
+std::int32_t ExampleLoss::end_of(const Example& example) const {
+  const std::vector<std::int32_t> ends = model_->sampling(task_name(example)).stop_tokens;
+  const auto end =
+      ends.empty() ? model_->tokenizer->special("eos_token") : std::optional(ends.front());
+  if (!end) {
+    throw UnsupportedError(concat(model_->path.string(),
+                                  ": neither the checkpoint nor its tokenizer has an end token"));
+  }
+  return *end;
 }
 
 Ids ExampleLoss::start_ids() const {
@@ -123,11 +132,10 @@ Ids ExampleLoss::start_ids() const {
   return tokens.start_sequence(language, named, options_.task, false);
 }
 
-Ids ExampleLoss::answer_ids(const std::string& text) const {
-  const bool media =
-      examples_.kind == ExampleKind::transcription || examples_.kind == ExampleKind::caption;
+Ids ExampleLoss::answer_ids(const Example& example, const std::string& text) const {
+  const bool media = !example.image.empty() || !example.audio.empty();
   Ids ids = model_->tokenizer->encode(media ? *options_.answer_prefix + text : text);
-  ids.push_back(end_);
+  ids.push_back(end_of(example));
   return ids;
 }
 
@@ -164,10 +172,10 @@ void ExampleLoss::check(const Example& example) {
   }
   const Ids prompt = model_->tokenizer->encode(example.prompt);
   check_ids(example, prompt);
-  const auto before =
-      static_cast<std::int64_t>(task_.start.size() + task_.end.size() + prompt.size());
+  const Task own = task(example);
+  const auto before = static_cast<std::int64_t>(own.start.size() + own.end.size() + prompt.size());
   for (const std::string& text : example.texts) {
-    const Ids ids = answer_ids(text);
+    const Ids ids = answer_ids(example, text);
     check_ids(example, ids);
     const auto answer = static_cast<std::int64_t>(ids.size());
     if (&text == &example.texts.front()) targets_ += answer;
@@ -201,8 +209,9 @@ void ExampleLoss::check_media(std::int64_t index) const {
   }
 }
 
-ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example) const {
-  if (!example.audio.empty()) {
+ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example,
+                                            Medium medium) const {
+  if (medium == Medium::sound) {
     const Tensor frames = (*model_->log_mel)(ctx, load_sound(example).samples);
     const Tensor rows = model_->audio->encode(ctx, frames);
     return {rows, {0, 1, rows.dim(0)}};
@@ -213,15 +222,16 @@ ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example
           {model_->vision->class_tokens(), pixels.dim(1) / patch, pixels.dim(2) / patch}};
 }
 
-ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example) const {
+ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example,
+                                          Medium medium) const {
   const StageScope scope(ctx, "towers");
-  if (options_.features.empty()) return compute_rows(ctx, example);
+  if (options_.features.empty()) return compute_rows(ctx, example, medium);
   const Unrecorded unrecorded(ctx);
-  const fs::path& media = example.audio.empty() ? example.image : example.audio;
+  const fs::path& media = medium == Medium::sound ? example.audio : example.image;
   const fs::path file = options_.features / feature_name(*model_, media);
   std::error_code ignored;
   if (!fs::exists(file, ignored)) {
-    const Rows made = compute_rows(ctx, example);
+    const Rows made = compute_rows(ctx, example, medium);
     const Tensor layout = Tensor::from(std::vector<float>{static_cast<float>(made.layout.extra),
                                                           static_cast<float>(made.layout.rows),
                                                           static_cast<float>(made.layout.columns)},
@@ -238,10 +248,19 @@ ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example) 
 }
 
 bool ExampleLoss::trains_tower(Context& ctx) const {
-  const Example& first = examples_.list.front();
-  if (first.audio.empty() && first.image.empty()) return false;
-  const bool wanted = ctx.tape && ctx.tape->wants(compute_rows(ctx, first).rows);
-  if (ctx.tape) ctx.tape->clear();
+  if (!ctx.tape) return false;
+  bool wanted = false, image = false, sound = false;  // of each, one example tells
+  for (const Example& example : examples_.list) {
+    if (!image && !example.image.empty()) {
+      wanted = wanted || ctx.tape->wants(compute_rows(ctx, example, Medium::image).rows);
+      image = true;
+    }
+    if (!sound && !example.audio.empty()) {
+      wanted = wanted || ctx.tape->wants(compute_rows(ctx, example, Medium::sound).rows);
+      sound = true;
+    }
+  }
+  ctx.tape->clear();
   return wanted;
 }
 
@@ -256,7 +275,7 @@ ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int6
   Ids targets;
   for (const std::int64_t i : which) {
     const Example& example = examples_.list[static_cast<std::size_t>(i)];
-    rows.push_back(model_->vision->class_logits(ctx, tower_rows(ctx, example).rows));
+    rows.push_back(model_->vision->class_logits(ctx, tower_rows(ctx, example, Medium::image).rows));
     targets.push_back(class_of(example));
   }
   const Tensor logits = join_rows(ctx, rows);
@@ -275,18 +294,20 @@ ExampleLoss::Sum ExampleLoss::text_loss(Context& ctx, std::span<const std::int64
   for (std::size_t i = 0; i < which.size(); ++i) {
     const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
     const std::string& text = example.texts[static_cast<std::size_t>(turn) % example.texts.size()];
-    Ids answer = answer_ids(text);
+    const Task own = task(example);
+    Ids answer = answer_ids(example, text);
     Sequence before(ctx, *model_);
-    before.add_ids(task_.start);
+    before.add_ids(own.start);
     if (!example.image.empty()) {
-      const Rows tower = tower_rows(ctx, example);
+      const Rows tower = tower_rows(ctx, example, Medium::image);
       before.add_image_rows(model_->vision_projector(ctx, tower.rows, tower.layout));
-    } else if (!example.audio.empty()) {
-      const Rows tower = tower_rows(ctx, example);
+    }
+    if (!example.audio.empty()) {
+      const Rows tower = tower_rows(ctx, example, Medium::sound);
       before.add_sound_rows(model_->audio_projector(ctx, tower.rows, tower.layout));
     }
     if (!example.prompt.empty()) before.add(Text{example.prompt});
-    before.add_ids(task_.end);
+    before.add_ids(own.end);
     before.demand_start();
     if (const Tensor memory = before.memory()) decoder.set_memory(ctx, memory, caches[i]);
     const auto first = static_cast<std::int32_t>(before.ids().size()) - 1;

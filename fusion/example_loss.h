@@ -16,7 +16,9 @@ namespace tessera::fusion {
 
 struct ExampleLossOptions {
   std::string language;  ///< multilingual Whisper: the language of the transcripts
-  std::string task;      ///< Whisper: "transcribe" or "translate"; else a task of the checkpoint
+  /// Whisper: "transcribe" or "translate"; else a task of the checkpoint, for examples that name
+  /// none themselves.
+  std::string task;
   /// Stands before every answer to an image or a sound. Empty: a space where the checkpoint's texts
   /// begin with one (Whisper's vocabulary).
   std::optional<std::string> answer_prefix;
@@ -61,6 +63,7 @@ class ExampleLoss {
 
  private:
   struct Rows;
+  enum class Medium { image, sound };
   Sum class_loss(Context& ctx, std::span<const std::int64_t> which) const;
   Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   void check(const Example& example);
@@ -68,16 +71,17 @@ class ExampleLoss {
   void check_ids(const Example& example, const std::vector<std::int32_t>& ids) const;
   std::int32_t class_of(const Example& example) const;
   std::vector<std::int32_t> start_ids() const;
-  std::vector<std::int32_t> answer_ids(const std::string& text) const;
+  std::string task_name(const Example& example) const;
+  Task task(const Example& example) const;
+  std::int32_t end_of(const Example& example) const;
+  std::vector<std::int32_t> answer_ids(const Example& example, const std::string& text) const;
   audio::Sound load_sound(const Example& example) const;
-  Rows tower_rows(Context& ctx, const Example& example) const;
-  Rows compute_rows(Context& ctx, const Example& example) const;
+  Rows tower_rows(Context& ctx, const Example& example, Medium medium) const;
+  Rows compute_rows(Context& ctx, const Example& example, Medium medium) const;
 
   std::shared_ptr<const Model> model_;
   Examples examples_;
   ExampleLossOptions options_;
-  Task task_;
-  std::int32_t end_ = 0;
   std::vector<std::string> labels_;
   std::int64_t longest_ = 0, targets_ = 0;
 };

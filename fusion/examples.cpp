@@ -34,8 +34,16 @@ fs::path media_file(const Config& line, const char* key, const fs::path& folder)
   return file;
 }
 
+/// Those whose answer is a text that the model writes: they may be mixed.
+bool is_written(ExampleKind kind) {
+  return kind == ExampleKind::transcription || kind == ExampleKind::caption ||
+         kind == ExampleKind::completion || kind == ExampleKind::text;
+}
+
 Example read_line(const Config& line, ExampleKind kind, const fs::path& folder) {
   Example example;
+  example.kind = kind;
+  example.task = line.string("task", "");
   if (line.has("prediction")) example.prediction = line.string("prediction");
   if (kind != ExampleKind::prediction) {
     example.image = media_file(line, "image", folder);
@@ -69,14 +77,15 @@ Examples read_examples(const fs::path& file) {
     throw IoError(concat(file.string(), ": is a directory; give a file of JSON Lines"));
   std::ifstream in(file, std::ios::binary);
   if (!in) throw IoError(concat(file.string(), ": can't be read"));
-  Examples examples{.file = file, .kind = {}, .list = {}};
+  Examples examples{.file = file, .kind = {}, .mixed = false, .list = {}};
   std::string text;
   for (std::int64_t number = 1; std::getline(in, text); ++number) {
     if (text.find_first_not_of(" \t\r") == text.npos) continue;
     const Config line = Config::parse(text, concat(file.string(), ":", number));
     const ExampleKind kind = kind_of(line);
     if (examples.list.empty()) examples.kind = kind;
-    if (kind != examples.kind) {
+    examples.mixed = examples.mixed || kind != examples.kind;
+    if (kind != examples.kind && !(is_written(kind) && is_written(examples.kind))) {
       throw FormatError(concat(line.where(), ": another kind of example than line ",
                                examples.list.front().line, "; all are to have the same keys"));
     }

@@ -7,30 +7,33 @@
 
 namespace tessera::fusion {
 
-/// One line of a JSON Lines file of examples.
-struct Example {
-  std::int64_t line = 0;                  ///< in the file, from 1
-  std::filesystem::path image, audio;     ///< empty: none
-  std::string prompt;                     ///< the text before the answer
-  std::vector<std::string> texts;         ///< what is to be written: references, or the one answer
-  std::string label;                      ///< the class: its name, or its index as digits
-  bool label_is_index = false;            ///< the file gives a number
-  std::optional<std::string> prediction;  ///< somebody's answer
-};
-
-/// What the examples of a file are, told by the keys of the first one; all others are the same.
+/// What an example is, told by its keys.
 enum class ExampleKind {
   prediction,      ///< {"prediction", "text" or "label"}
-  transcription,   ///< {"audio", "text"}
+  transcription,   ///< {"audio", "text"}, an image may be there as well
   caption,         ///< {"image", "text"}
   classification,  ///< {"image", "label"}
   completion,      ///< {"prompt", "completion"}
   text,            ///< {"text"}
 };
 
+/// One line of a JSON Lines file of examples.
+struct Example {
+  ExampleKind kind = ExampleKind::text;
+  std::int64_t line = 0;                  ///< in the file, from 1
+  std::filesystem::path image, audio;     ///< empty: none
+  std::string prompt;                     ///< the text before the answer
+  std::string task;                       ///< whose start sequence to take; empty: the kind's
+  std::vector<std::string> texts;         ///< what is to be written: references, or the one answer
+  std::string label;                      ///< the class: its name, or its index as digits
+  bool label_is_index = false;            ///< the file gives a number
+  std::optional<std::string> prediction;  ///< somebody's answer
+};
+
 struct Examples {
   std::filesystem::path file;
-  ExampleKind kind;
+  ExampleKind kind;           ///< of the first one
+  bool mixed = false;         ///< others are of other kinds
   std::vector<Example> list;  ///< at least one
 };
 
@@ -39,8 +42,8 @@ std::string where(const Examples& examples, const Example& example);
 
 /// Reads a file of one JSON object a line. "text" may be a list of texts; "image" and "audio" are
 /// files, relative to the folder of the list; other keys are left alone. Throws IoError, and
-/// FormatError naming the line: no JSON, a key missing or of another type, another kind than the
-/// first, a text without a character, a media file that is not there.
+/// FormatError naming the line: no JSON, a key missing or of another type, classes or predictions
+/// among other kinds, a text without a character, a media file that is not there.
 Examples read_examples(const std::filesystem::path& file);
 
 }  // namespace tessera::fusion

@@ -80,6 +80,8 @@ check 'captions' 0 'examples    1\|bleu-1 .*\|cider-d     0.00\|' '' "$program" 
 lines '{"prediction": "a", "label": "a"}' '{"prediction": "b", "label": "a"}'
 check 'classes' 0 'examples    2\|accuracy    50.00 %\|macro-f1    33.33 %\|\|truth	given	count\|a	a	1\|a	b	1\|' '' "$program" evaluate --confusion "$work/list.jsonl"
 check 'a metric that does not fit' 2 '' 'tessera: metric "wer" does not fit[^|]*accuracy, macro-f1\|' "$program" evaluate --metric wer "$work/list.jsonl"
+lines '{"prompt": "a", "completion": "a"}' '{"text": "b"}'
+check 'kinds are scored one at a time' 2 '' 'tessera: [^|]*list.jsonl: examples of several kinds[^|]*\|' "$program" evaluate "$work/list.jsonl"
 lines '{"prediction": "a", "label": "a"}' '' '{"text": "b"}'
 check 'two kinds of examples' 1 '' 'tessera: [^|]*list.jsonl:3: another kind[^|]*\|' "$program" evaluate "$work/list.jsonl"
 lines '{"prediction": "a", "label": '

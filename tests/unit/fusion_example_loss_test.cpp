@@ -118,6 +118,24 @@ TEST_F(ExampleLossTest, KnowsWhetherATowerIsTrained) {
   }
 }
 
+TEST_F(ExampleLossTest, KindsAreMixedInOneBatch) {
+  write_sound("a.wav", 440);
+  std::filesystem::copy_file(std::filesystem::path(TESSERA_SOURCE_DIR) / "docs/media/weather.png",
+                             folder_ / "a.png");
+  const ExampleLoss l =
+      loss("tessera-memory",
+           "{\"audio\": \"a.wav\", \"text\": \"a b\"}\n{\"image\": \"a.png\", \"text\": \"c\"}\n"
+           "{\"image\": \"a.png\", \"audio\": \"a.wav\", \"task\": \"caption\", \"text\": \"c\"}");
+  EXPECT_TRUE(l.examples().mixed);
+  const std::vector<std::int64_t> all = {0, 1, 2};
+  const auto sum = l(ctx_, all, 0);
+  double alone = 0;
+  for (const std::int64_t i : all)
+    alone += static_cast<double>(l(ctx_, std::vector{i}, 0).loss.data()[0]);
+  EXPECT_NEAR(static_cast<double>(sum.loss.data()[0]), alone, 1e-3);
+  EXPECT_NE(mean(l, {1}), mean(l, {2})) << "the sound is seen, too";
+}
+
 TEST_F(ExampleLossTest, RefusesWhatTheModelCannotTake) {
   write_sound("a.wav", 440), write_sound("b.wav", 900);
   const auto refusal = [&](const std::string& name, const std::string& lines,

@@ -57,6 +57,21 @@ TEST_F(ExamplesTest, LinesBecomeExamples) {
   EXPECT_EQ(e.list[1].texts, std::vector<std::string>{"three"});
 }
 
+TEST_F(ExamplesTest, TextsOfAllKindsMayBeMixed) {
+  std::ofstream(folder_ / "a.wav") << "x";
+  const std::string sound = R"({"audio": "a.wav", "text": "b"})",
+                    image = R"({"image": "a.wav", "text": "b"})";
+  const Examples e = read(sound + "\n" + image + "\n" + R"({"text": "a", "task": "prompt"})");
+  EXPECT_TRUE(e.mixed);
+  EXPECT_EQ(e.list[0].kind, ExampleKind::transcription);
+  EXPECT_EQ(e.list[1].kind, ExampleKind::caption);
+  EXPECT_EQ(e.list[2].kind, ExampleKind::text);
+  EXPECT_EQ(e.list[2].task, "prompt");
+  EXPECT_FALSE(read(sound + "\n" + sound).mixed);
+  EXPECT_NE(error(sound + "\n" + R"({"image": "a.wav", "label": "b"})").find("another kind"),
+            std::string::npos);
+}
+
 TEST_F(ExamplesTest, LabelsMayBeNumbers) {
   const Examples e = read(R"({"prediction": "3", "label": 3})");
   EXPECT_EQ(e.list[0].label, "3");
