@@ -51,12 +51,12 @@ class GptRun {
 void GptRun::set_hooks(Context& ctx) {
   ctx_ = &ctx;
   trainer_.batch_loss = [this](Context& c, std::int64_t step, std::int64_t batch) {
-    const text::TokenBatch rows = gpt_batch(o_, text_.training, step, batch);
+    const text::TokenBatch rows = gpt_batch(o_, text_, step, batch);
     return train::BatchLoss{text::next_token_loss(c, *gpt_.model, rows),
                             static_cast<std::int64_t>(rows.targets.size())};
   };
   trainer_.describe = [this](const fs::path& folder) { describe(folder); };
-  if (!text_.held_out.empty()) trainer_.evaluate = [this](Context& c) { return held_out_loss(c); };
+  if (text_.held_out > 0) trainer_.evaluate = [this](Context& c) { return held_out_loss(c); };
   trainer_.on_step = [this](const train::StepReport& r) { on_step(r); };
   trainer_.stop = [] { return InterruptGuard::interrupted(); };
 }
@@ -80,10 +80,7 @@ void GptRun::describe(const fs::path& folder) const {
 }
 
 double GptRun::held_out_loss(Context& ctx) const {
-  const auto most = static_cast<std::size_t>(o_.evaluate_tokens);
-  const std::span<const std::int32_t> ids(text_.held_out);
-  return std::log(text::perplexity(
-      text::log_probabilities(ctx, *gpt_.model, ids.first(std::min(ids.size(), most + 1)))));
+  return std::log(text::perplexity(text::log_probabilities(ctx, *gpt_.model, text_.evaluated)));
 }
 
 std::string GptRun::sample(Context& ctx) const {
@@ -126,8 +123,8 @@ void GptRun::print_plan() const {
   if (o_.json) {
     print_json({{"parameters", parameters},
                 {"vocabulary", tokenizer_.vocab_size()},
-                {"training_tokens", text_.training.size()},
-                {"held_out_tokens", text_.held_out.size()},
+                {"training_tokens", text_.training},
+                {"held_out_tokens", text_.held_out},
                 {"tokens_per_step", a_step},
                 {"steps", o_.trainer.schedule.steps},
                 {"memory_bytes", static_cast<std::int64_t>(bytes)}});
@@ -136,14 +133,13 @@ void GptRun::print_plan() const {
   char text[400];
   std::snprintf(
       text, sizeof text,
-      "parameters       %lld\nvocabulary       %lld tokens\ntraining text    %zu tokens\n"
-      "held-out text    %zu tokens\na step           %lld tokens\n"
+      "parameters       %lld\nvocabulary       %lld tokens\ntraining text    %lld tokens\n"
+      "held-out text    %lld tokens\na step           %lld tokens\n"
       "the run          %lld steps, %.1f times through the text\nmemory, about    %.0f MB",
       static_cast<long long>(parameters), static_cast<long long>(tokenizer_.vocab_size()),
-      text_.training.size(), text_.held_out.size(), static_cast<long long>(a_step),
-      static_cast<long long>(o_.trainer.schedule.steps),
-      static_cast<double>(a_step * o_.trainer.schedule.steps) /
-          static_cast<double>(text_.training.size()),
+      static_cast<long long>(text_.training), static_cast<long long>(text_.held_out),
+      static_cast<long long>(a_step), static_cast<long long>(o_.trainer.schedule.steps),
+      static_cast<double>(a_step * o_.trainer.schedule.steps) / static_cast<double>(text_.training),
       bytes / 1e6);
   print_line(text);
 }

@@ -7,6 +7,7 @@
 #include "cli/train_options.h"
 #include "text/language_model.h"
 #include "text/loss.h"
+#include "text/token_shards.h"
 #include "text/tokenizer.h"
 #include "train/trainer.h"
 
@@ -28,15 +29,19 @@ struct NewGpt {
 };
 NewGpt make_gpt(const GptOptions& options, const text::Tokenizer& tokenizer);
 
-/// Token ids to train on and those held out, documents divided by the end token.
+/// Tokens to train on and those held out, documents divided by the end token.
 struct GptText {
-  std::vector<std::int32_t> training, held_out;
+  text::TokenShards shards, validation;
+  std::int64_t training = 0;            ///< the first so many of `shards`
+  std::int64_t held_out = 0;            ///< how many are not trained on
+  std::vector<std::int32_t> evaluated;  ///< the first of them
 };
-/// Throws ArgumentError where a part is shorter than a sequence.
+/// Kept in the run's folder unless it is only looked at (--dry-run). Throws ArgumentError where a
+/// part is shorter than a sequence.
 GptText read_gpt_text(const GptOptions& options, const text::Tokenizer& tokenizer);
 
 /// Batch `batch` of a step: sequences from places that follow from (seed, step, batch) alone.
-text::TokenBatch gpt_batch(const GptOptions& options, const std::vector<std::int32_t>& ids,
-                           std::int64_t step, std::int64_t batch);
+text::TokenBatch gpt_batch(const GptOptions& options, const GptText& text, std::int64_t step,
+                           std::int64_t batch);
 
 }  // namespace tessera::cli

@@ -30,18 +30,9 @@ Json gpt_config(const GptOptions& o, const text::Tokenizer& tokenizer) {
           {"torch_dtype", "float32"}};
 }
 
-void append(const std::string& file, const text::Tokenizer& tokenizer,
-            std::vector<std::int32_t>& ids) {
-  const std::string text = read_text_file(file);
-  if (text.empty()) throw FormatError(concat(file, ": is empty"));
-  const auto more = tokenizer.encode(text);
-  ids.insert(ids.end(), more.begin(), more.end());
-  if (const auto end = tokenizer.special("eos_token")) ids.push_back(*end);
-}
-
-void check_length(const std::vector<std::int32_t>& ids, std::int64_t least, const char* what) {
-  if (static_cast<std::int64_t>(ids.size()) < least)
-    throw ArgumentError(concat("the ", what, " text has ", ids.size(), " tokens; at least ", least,
+void check_length(std::int64_t tokens, std::int64_t least, const char* what) {
+  if (tokens < least)
+    throw ArgumentError(concat("the ", what, " text has ", tokens, " tokens; at least ", least,
                                " are needed: give more text or a shorter --context"));
 }
 
@@ -70,32 +61,39 @@ NewGpt make_gpt(const GptOptions& o, const text::Tokenizer& tokenizer) {
 }
 
 GptText read_gpt_text(const GptOptions& o, const text::Tokenizer& tokenizer) {
+  const InterruptGuard guard;
+  const auto folder = o.dry_run ? std::filesystem::path() : std::filesystem::path(o.run) / "tokens";
+  const auto stop = [] { return InterruptGuard::interrupted(); };
   GptText text;
-  for (const std::string& file : o.files) append(file, tokenizer, text.training);
-  for (const std::string& file : o.validation) append(file, tokenizer, text.held_out);
+  text.shards = {{o.files.begin(), o.files.end()}, tokenizer, folder, stop};
+  text.validation = {{o.validation.begin(), o.validation.end()}, tokenizer, folder, stop};
+  text.training = text.shards.size();
+  text.held_out = text.validation.size();
   if (o.validation.empty() && o.held_out > 0) {
-    const auto kept =
-        static_cast<std::ptrdiff_t>(static_cast<double>(text.training.size()) * (1 - o.held_out));
-    text.held_out.assign(text.training.begin() + kept, text.training.end());
-    text.training.resize(static_cast<std::size_t>(kept));
+    text.training =
+        static_cast<std::int64_t>(static_cast<double>(text.training) * (1 - o.held_out));
+    text.held_out = text.shards.size() - text.training;
   }
   check_length(text.training, o.context + 1, "training");
-  if (!text.held_out.empty()) check_length(text.held_out, 2, "held-out");
+  if (text.held_out > 0) check_length(text.held_out, 2, "held-out");
+  const std::int64_t evaluated = std::min(text.held_out, o.evaluate_tokens + 1);
+  text.evaluated = o.validation.empty() ? text.shards.read(text.training, evaluated)
+                                        : text.validation.read(0, evaluated);
   return text;
 }
 
-text::TokenBatch gpt_batch(const GptOptions& o, const std::vector<std::int32_t>& ids,
-                           std::int64_t step, std::int64_t batch) {
+text::TokenBatch gpt_batch(const GptOptions& o, const GptText& text, std::int64_t step,
+                           std::int64_t batch) {
   const auto number = static_cast<std::uint64_t>(step * o.trainer.accumulation + batch);
   std::mt19937_64 generator(o.trainer.seed * 0x9E3779B97F4A7C15u + number);
   text::TokenBatch out;
   out.lengths.assign(static_cast<std::size_t>(o.batch), o.context);
-  const auto places =
-      static_cast<std::uint64_t>(ids.size()) - static_cast<std::uint64_t>(o.context);
+  const auto places = static_cast<std::uint64_t>(text.training - o.context);
   for (std::int64_t row = 0; row < o.batch; ++row) {
-    const auto start = ids.begin() + static_cast<std::ptrdiff_t>(generator() % places);
-    out.ids.insert(out.ids.end(), start, start + o.context);
-    out.targets.insert(out.targets.end(), start + 1, start + o.context + 1);
+    const auto ids =
+        text.shards.read(static_cast<std::int64_t>(generator() % places), o.context + 1);
+    out.ids.insert(out.ids.end(), ids.begin(), ids.end() - 1);
+    out.targets.insert(out.targets.end(), ids.begin() + 1, ids.end());
   }
   return out;
 }
