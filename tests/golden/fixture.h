@@ -63,6 +63,16 @@ inline ::testing::AssertionResult close_to(const Tensor& actual, const Tensor& e
          << largest << "), allowed " << tolerance;
 }
 
+/// HF's input_features [mels, frames] as the towers take them: [frames, mels].
+inline Tensor time_first(const Tensor& mel) {
+  Tensor turned = Tensor::empty({mel.dim(1), mel.dim(0)});
+  for (std::int64_t m = 0; m < mel.dim(0); ++m) {
+    for (std::int64_t t = 0; t < mel.dim(1); ++t)
+      turned.data()[t * mel.dim(0) + m] = mel.data()[m * mel.dim(1) + t];
+  }
+  return turned;
+}
+
 /// A golden case: a tiny random checkpoint, and what the reference makes of it.
 class Case {
  public:

@@ -19,20 +19,12 @@ fs::path adapter(const std::string& name) {
   return fs::path(TESSERA_SOURCE_DIR) / "tests/data/adapters" / name;
 }
 
-Tensor time_first(const Tensor& mel) {
-  Tensor turned = Tensor::empty({mel.dim(1), mel.dim(0)});
-  for (std::int64_t m = 0; m < mel.dim(0); ++m) {
-    for (std::int64_t t = 0; t < mel.dim(1); ++t)
-      turned.data()[t * mel.dim(0) + m] = mel.data()[m * mel.dim(1) + t];
-  }
-  return turned;
-}
-
 Tensor logits(const Model& model, const Case& c, const std::vector<std::int32_t>& ids) {
   Context ctx({.threads = 2});
   KvCache cache = model.decoder->new_cache();
   if (model.audio)
-    model.decoder->set_memory(ctx, model.encode_frames(ctx, time_first(c.get("mel"))), cache);
+    model.decoder->set_memory(ctx, model.encode_frames(ctx, golden::time_first(c.get("mel"))),
+                              cache);
   const text::Sequence sequence{&cache, static_cast<std::int64_t>(ids.size())};
   return model.decoder->logits(
       ctx, model.decoder->forward(ctx, model.decoder->embed(ctx, ids), std::span(&sequence, 1)));

@@ -16,16 +16,6 @@ Image image_of(const Tensor& raw) {
   return {raw.dim(1), raw.dim(0), {bytes, bytes + raw.numel()}};
 }
 
-Tensor time_first(const Tensor& mel) {
-  Tensor turned = Tensor::empty({mel.dim(1), mel.dim(0)});
-  for (std::int64_t m = 0; m < mel.dim(0); ++m) {
-    for (std::int64_t t = 0; t < mel.dim(1); ++t) {
-      turned.data()[t * mel.dim(0) + m] = mel.data()[m * mel.dim(1) + t];
-    }
-  }
-  return turned;
-}
-
 class WholeCheckpoint : public ::testing::TestWithParam<std::string> {
  protected:
   Case case_{GetParam()};
@@ -85,7 +75,7 @@ class WhisperCheckpoint : public WholeCheckpoint {};
 TEST_P(WhisperCheckpoint, DecoderMatchesTheReference) {
   if (!case_.has("logits")) GTEST_SKIP() << "this case is about windows";
   Context& ctx = session_.context();
-  const Tensor memory = model_->encode_frames(ctx, time_first(case_.get("mel")));
+  const Tensor memory = model_->encode_frames(ctx, golden::time_first(case_.get("mel")));
   EXPECT_TRUE(case_.matches("audio.last_hidden", memory));
   KvCache cache = model_->decoder->new_cache();
   model_->decoder->set_memory(ctx, memory, cache);
@@ -122,9 +112,10 @@ TEST_P(WhisperCheckpoint, TranscribesAsTheReference) {
     options.fallback = fallback(g.options);
     options.sampling = sampling("transcribe", g);
     options.prompt_ids = golden::to_ids(g.options.integers("prompt_ids"));
-    const Transcript got = case_.has("samples")
-                               ? transcribe(session_, case_.get("samples").to_vector(), options)
-                               : transcribe_frames(session_, time_first(case_.get("mel")), options);
+    const Transcript got =
+        case_.has("samples")
+            ? transcribe(session_, case_.get("samples").to_vector(), options)
+            : transcribe_frames(session_, golden::time_first(case_.get("mel")), options);
     EXPECT_EQ(got.ids, g.ids) << g.name;
     EXPECT_EQ(got.text,
               g.entry.string("text").substr(std::min(g.entry.string("text").find_first_not_of(' '),
@@ -199,8 +190,9 @@ TEST_P(TesseraCheckpoint, TowersAndProjectorsMatchTheReference) {
       ++compared;
     }
     if (case_.has("audio." + n + ".rows")) {
-      EXPECT_TRUE(case_.matches("audio." + n + ".rows",
-                                model_->encode_frames(ctx, time_first(case_.get("mel." + n)))));
+      EXPECT_TRUE(
+          case_.matches("audio." + n + ".rows",
+                        model_->encode_frames(ctx, golden::time_first(case_.get("mel." + n)))));
       ++compared;
     }
   }

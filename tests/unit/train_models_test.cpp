@@ -20,15 +20,6 @@ using fusion::Consume;
 using fusion::Model;
 using golden::Case;
 
-Tensor time_first(const Tensor& mel) {
-  Tensor turned = Tensor::empty({mel.dim(1), mel.dim(0)});
-  for (std::int64_t m = 0; m < mel.dim(0); ++m) {
-    for (std::int64_t t = 0; t < mel.dim(1); ++t)
-      turned.data()[t * mel.dim(0) + m] = mel.data()[m * mel.dim(1) + t];
-  }
-  return turned;
-}
-
 /// The config with shares of 0.0 in place of GPT-2's 0.1.
 Config without_dropout(const Config& config) {
   std::string text = config.dump();
@@ -60,7 +51,7 @@ class WholeModel {
     }
     if (model_->audio) {
       const Tensor mel = case_.get(case_.has("mel") ? "mel" : "mel.0");
-      seen.push_back(model_->encode_frames(ctx, time_first(mel)));
+      seen.push_back(model_->encode_frames(ctx, golden::time_first(mel)));
     }
     const std::vector<std::int32_t> ids = {1, 5, 2, 7, 3};
     std::vector<Tensor> rows;
