@@ -28,13 +28,19 @@ const char* task_of(ExampleKind kind) {
   }
 }
 
-/// A name for the rows of a file that changes when the file does.
-std::string feature_name(const Model& model, const fs::path& file) {
+/// "path|size|time".
+std::string state_of(const fs::path& file) {
   std::error_code ignored;
-  const auto time = fs::last_write_time(file, ignored).time_since_epoch().count();
-  const std::string key =
-      concat(fs::absolute(model.path, ignored).string(), "|", fs::absolute(file, ignored).string(),
-             "|", fs::file_size(file, ignored), "|", time);
+  return concat(fs::absolute(file, ignored).string(), "|", fs::file_size(file, ignored), "|",
+                fs::last_write_time(file, ignored).time_since_epoch().count());
+}
+
+/// A name for the rows of a file that changes when the file or the checkpoint does.
+std::string feature_name(const Model& model, const fs::path& file) {
+  std::string key = state_of(file);
+  for (const char* part : {"config.json", "preprocessor_config.json", "model.safetensors",
+                           "model.safetensors.index.json"})
+    key += "|" + state_of(model.path / part);
   std::uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a
   for (const char c : key) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
   char name[40];

@@ -9,17 +9,6 @@ namespace {
 
 using golden::Case;
 
-/// [mels, frames] -> [frames, mels]
-Tensor time_first(const Tensor& mel) {
-  Tensor turned = Tensor::empty({mel.dim(1), mel.dim(0)});
-  for (std::int64_t m = 0; m < mel.dim(0); ++m) {
-    for (std::int64_t t = 0; t < mel.dim(1); ++t) {
-      turned.data()[t * mel.dim(0) + m] = mel.data()[m * mel.dim(1) + t];
-    }
-  }
-  return turned;
-}
-
 std::vector<std::string> cases() {
   std::vector<std::string> names = Case::all("whisper-");
   std::erase_if(names,
@@ -34,7 +23,7 @@ TEST_P(WhisperEncoder, EveryStageMatchesTheReference) {
   Context ctx;
   const auto tower = load_tower(c.config(), c.weights().at("model.encoder"));
   golden::StageCheck stages(ctx, c, "audio.");
-  EXPECT_TRUE(c.matches("audio.last_hidden", tower->encode(ctx, time_first(c.get("mel")))));
+  EXPECT_TRUE(c.matches("audio.last_hidden", tower->encode(ctx, golden::time_first(c.get("mel")))));
   EXPECT_GE(stages.finish(), 2);
 }
 
