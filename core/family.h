@@ -18,6 +18,10 @@ const Family* find_family(const std::vector<Family>& families, const std::string
   return found == families.end() ? nullptr : &*found;
 }
 
+/// The answer would not outlive the list.
+template <class Family>
+const Family* find_family(std::vector<Family>&& families, const std::string& model_type) = delete;
+
 /// The same; where there is none, an UnsupportedError that names the known ones.
 template <class Family>
 const Family& family_of(const std::vector<Family>& families, const Config& config,

@@ -54,9 +54,11 @@ CheckpointFiles read_files(const fs::path& directory, const OpenOptions& options
 /// A checkpoint of one tower or of a decoder alone.
 void load_single(const CheckpointFiles& files, Model& model) {
   const std::string type = files.config.string("model_type");
-  if (const auto* text_family = find_family(text::families(), type)) {
+  const auto decoders = text::families();
+  const auto towers = vision::families();
+  if (const auto* text_family = find_family(decoders, type)) {
     model.decoder = text_family->load(files.config, files.weights);
-  } else if (find_family(vision::families(), type)) {
+  } else if (find_family(towers, type)) {
     model.vision = vision::load_tower(files.config, files.weights);
     model.image_processor.emplace(files.preprocessor_config);
   } else {
@@ -83,7 +85,8 @@ std::shared_ptr<const Model> Model::open(const fs::path& directory, const OpenOp
   model->family = files.config.string("model_type");
   // The tokenizer is read beside the weights. An image tower alone has no use for the one of the
   // text tower it was published with.
-  const bool tower_alone = find_family(vision::families(), model->family) != nullptr;
+  const auto towers = vision::families();
+  const bool tower_alone = find_family(towers, model->family) != nullptr;
   std::future<text::Tokenizer> tokenizer;
   if (!tower_alone && has_tokenizer(directory)) {
     tokenizer = std::async(std::launch::async | std::launch::deferred,
