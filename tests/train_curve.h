@@ -4,6 +4,7 @@
 
 #include "core/config.h"
 #include "golden/fixture.h"
+#include "temporary_folder.h"
 #include "text/loss.h"
 #include "train/trainer.h"
 
@@ -76,20 +77,6 @@ class Curve {
  public:
   train::Parameters parameters;
   std::unique_ptr<text::LanguageModel> model;
-};
-
-/// A folder that goes with the test.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "tessera-train-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw IoError("no temporary folder");
-    path = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  std::filesystem::path path;
 };
 
 }  // namespace tessera::testing

@@ -8,6 +8,7 @@
 #include "fusion/model.h"
 #include "golden/fixture.h"
 #include "golden/stages.h"
+#include "temporary_folder.h"
 
 namespace tessera::fusion {
 namespace {
@@ -107,8 +108,8 @@ TEST(Adapter, ThoseOfOtherModelsAreRefused) {
   EXPECT_THROW(with_adapters(llama, {adapter("llama-tied-grouped")}), ShapeError);
   EXPECT_THROW(with_adapters(gpt2, {adapter("nowhere")}), IoError);
   EXPECT_THROW(with_adapters(gpt2, {Case("gpt2-base").dir()}), IoError);
-  const fs::path folder = fs::path(::testing::TempDir()) / "refused_adapter";
-  fs::create_directories(folder);
+  const testing::TemporaryFolder temporary;
+  const fs::path& folder = temporary.path;
   fs::copy_file(adapter("gpt2-base") / "adapter_model.safetensors",
                 folder / "adapter_model.safetensors", fs::copy_options::overwrite_existing);
   for (const char* config :
@@ -116,7 +117,6 @@ TEST(Adapter, ThoseOfOtherModelsAreRefused) {
     std::ofstream(folder / "adapter_config.json") << config;
     EXPECT_THROW(with_adapters(gpt2, {folder}), UnsupportedError) << config;
   }
-  fs::remove_all(folder);
 }
 
 TEST(Adapter, NewOnesTakeTheUsualLayers) {

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/tape.h"
 #include "golden/fixture.h"
+#include "temporary_folder.h"
 
 namespace tessera::fusion {
 namespace {
@@ -14,13 +15,9 @@ using golden::Case;
 
 class ExampleLossTest : public ::testing::Test {
  protected:
-  std::filesystem::path folder_ = std::filesystem::path(::testing::TempDir()) /
-                                  (std::string("example_loss_") +
-                                   ::testing::UnitTest::GetInstance()->current_test_info()->name());
+  testing::TemporaryFolder temporary_;
+  const std::filesystem::path& folder_ = temporary_.path;
   Context ctx_{{.threads = 2}};
-
-  void SetUp() override { std::filesystem::create_directories(folder_); }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   std::shared_ptr<const Model> model(const std::string& name) {
     return Model::open(Case(name).dir(), {.precision = Precision::in_place});

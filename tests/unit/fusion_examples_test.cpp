@@ -6,18 +6,15 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "temporary_folder.h"
 
 namespace tessera::fusion {
 namespace {
 
 class ExamplesTest : public ::testing::Test {
  protected:
-  std::filesystem::path folder_ =
-      std::filesystem::path(::testing::TempDir()) /
-      (std::string("examples_") + ::testing::UnitTest::GetInstance()->current_test_info()->name());
-
-  void SetUp() override { std::filesystem::create_directories(folder_); }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
+  testing::TemporaryFolder temporary_;
+  const std::filesystem::path& folder_ = temporary_.path;
 
   Examples read(const std::string& lines) {
     std::ofstream(folder_ / "list.jsonl") << lines;

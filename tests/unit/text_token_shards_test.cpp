@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "golden/fixture.h"
+#include "temporary_folder.h"
 
 namespace tessera::text {
 namespace {
@@ -13,13 +14,10 @@ namespace fs = std::filesystem;
 
 class TokenShardsTest : public ::testing::Test {
  protected:
-  fs::path folder_ = fs::path(::testing::TempDir()) /
-                     (std::string("token_shards_") +
-                      ::testing::UnitTest::GetInstance()->current_test_info()->name());
+  testing::TemporaryFolder temporary_;
+  const fs::path& folder_ = temporary_.path;
   Tokenizer tokenizer_ = Tokenizer::open(golden::Case("whisper-english").dir());
 
-  void SetUp() override { fs::create_directories(folder_); }
-  void TearDown() override { fs::remove_all(folder_); }
   fs::path write(const std::string& name, const std::string& text) {
     std::ofstream(folder_ / name) << text;
     return folder_ / name;

@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "core/error.h"
+#include "temporary_folder.h"
 
 namespace tessera::train {
 namespace {
@@ -21,8 +22,8 @@ TEST(EventFile, Checksum) {
 }
 
 TEST(EventFile, RecordsHoldTheNumbers) {
-  const auto folder = std::filesystem::path(::testing::TempDir()) / "event_file_test";
-  std::filesystem::create_directories(folder);
+  const testing::TemporaryFolder temporary;
+  const std::filesystem::path& folder = temporary.path;
   const EventFile file(folder, 7), other(folder, 1);
   EXPECT_NE(file.path(), other.path());
   file.append(300, {{"train/loss", 2.5}, {"evaluation", -1}});
