@@ -359,8 +359,7 @@ std::pair<std::string, Normalizer> normalizer(const Options& o, ExampleKind kind
   return {name, text::EnglishNormalizer::of_checkpoint(answers.model)};
 }
 
-void write_items(const std::string& file, const Items& items) {
-  OutputFile out(file);
+void write_items(OutputFile& out, const Items& items) {
   for (const Item& item : items) {
     const Example& e = item.example;
     Json line = {{"line", e.line}};
@@ -436,6 +435,8 @@ int run(const Options& o) {
     throw ArgumentError("--confusion is for examples with labels");
   if (o.limit > 0 && o.limit < std::ssize(examples.list))
     examples.list.resize(static_cast<std::size_t>(o.limit));
+  std::optional<OutputFile> output;  // now, so that a wrong name is not said hours later
+  if (!o.output.empty()) output.emplace(o.output);
   const bool given = examples.kind == ExampleKind::prediction;
   Answers answers =
       given ? given_answers(o, examples.list) : model_answers(o, examples.kind, examples.list);
@@ -447,7 +448,7 @@ int run(const Options& o) {
   std::vector<std::pair<std::string, double>> scores;
   for (const std::string& name : names)
     scores.emplace_back(name, metrics().at(name).score(answers.items, normalize));
-  if (!o.output.empty()) write_items(o.output, answers.items);
+  if (output) write_items(*output, answers.items);
   if (answers.interrupted)
     report(concat("interrupted; scores of the first ", answers.items.size(), " examples:"));
   print_scores(o, answers, normalizer_name, scores);

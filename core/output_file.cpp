@@ -14,6 +14,11 @@
 namespace tessera {
 
 OutputFile::OutputFile(const std::filesystem::path& final_name) : final_(final_name) {
+  // A device, a pipe or a folder is nothing that a file could take the place of.
+  std::error_code ignored;
+  if (std::filesystem::exists(final_, ignored) &&
+      !std::filesystem::is_regular_file(final_, ignored))
+    throw IoError(concat(final_.string(), ": is not an ordinary file; name another"));
   constexpr int kAttempts = 1000;
   for (int i = 0; fd_ < 0 && i < kAttempts; ++i) {
     name_ = final_;

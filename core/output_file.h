@@ -6,7 +6,8 @@
 namespace tessera {
 
 /// A file that is written under a temporary name beside its final one and put in its place when
-/// complete: whoever opens the final name sees the old file or the whole new one. Throws IoError.
+/// complete: whoever opens the final name sees the old file or the whole new one. Throws IoError,
+/// also where that name is a device, a pipe or a folder.
 class OutputFile {
  public:
   explicit OutputFile(const std::filesystem::path& final_name);

@@ -72,6 +72,7 @@ lines "{\"audio\": \"$sound\", \"text\": \"the weather is FINE today and we're g
 check 'word errors' 0 'examples    1\|wer         8.33 %\|cer         1.82 %\|normalizer  english\|' '' "$program" evaluate "$work/list.jsonl" -o "$work/answers.jsonl"
 check 'answers again' 0 '\{"file":"[^|]*answers.jsonl","items":1,"failed":0,"scores":\{"wer":0.08333333333333333\},"normalizer":"english"\}\|' '' \
   "$program" evaluate --json --metric wer --normalizer english "$work/answers.jsonl"
+check 'answers to a device' 1 '' 'tessera: /dev/null: is not an ordinary file[^|]*\|' "$program" evaluate "$work/answers.jsonl" -o /dev/null
 echo noise > "$work/noise.mp3"
 lines "{\"audio\": \"$sound\", \"text\": \"the weather\"}" '{"audio": "noise.mp3", "text": "noise"}'
 check 'one of two recordings' 1 'examples    1\|failed      1\|wer .*' 'tessera: [^|]*list.jsonl:2: [^|]*noise.mp3[^|]*\|' "$program" evaluate "$work/list.jsonl"
