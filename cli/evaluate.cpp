@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <set>
 
 #include "audio/sound_stream.h"
 #include "cli/inputs.h"
@@ -42,8 +41,7 @@ using Items = std::vector<Item>;
 using Normalizer = std::function<std::string(const std::string&)>;
 using Split = text::Words (*)(const std::string&);
 
-// --- metrics
-// --------------------------------------------------------------------------------------
+// --- metrics ---
 
 std::vector<text::Scored> scored(const Items& items, Split split) {
   std::vector<text::Scored> all;
@@ -209,17 +207,17 @@ std::vector<std::string> chosen_metrics(const Options& o, const fusion::Examples
   return o.metrics;
 }
 
-// --- answers
-// --------------------------------------------------------------------------------------
+// --- answers ---
 
 /// Answers examples by a model.
 class Answerer {
  public:
   Answerer(const Options& o, ExampleKind kind)
       : o_(o), session_(o.common.open(), o.common.context()), guard_(session_) {
+    // Of sound, --task says whether it is translated.
     const bool sound = kind == ExampleKind::transcription;
-    task_ = !o.task.empty() ? o.task : kind == ExampleKind::caption ? "caption" : "prompt";
-    sampling_ = session_.defaults(sound ? "transcribe" : task_);
+    task_ = sound || o.task.empty() ? fusion::task_of(kind) : o.task;
+    sampling_ = session_.defaults(task_);
     o.sampling.apply(sampling_);
   }
 
@@ -254,20 +252,11 @@ class Answerer {
   }
 
   /// Throws FormatError where a label is none of the model's classes.
-  void check_labels(const std::string& file, const std::vector<Example>& examples) const {
+  void check_labels(const fusion::Examples& examples) const {
     if (!model().vision || model().vision->labels().empty())
       throw UnsupportedError(concat(model().path.string(), ": has no classes to choose from"));
     const std::vector<std::string> labels = model().vision->labels();
-    const std::set<std::string> names(labels.begin(), labels.end());
-    for (const Example& e : examples) {
-      const bool known = e.label_is_index
-                             ? std::stoll(e.label) < std::ssize(labels) && std::stoll(e.label) >= 0
-                             : names.count(e.label) > 0;
-      if (!known) {
-        throw FormatError(concat(file, ":", e.line, ": \"", e.label, "\" is none of the ",
-                                 labels.size(), " classes of ", model().path.string()));
-      }
-    }
+    for (const Example& e : examples.list) fusion::class_index(examples, e, labels, model().path);
   }
 
  private:
@@ -318,9 +307,11 @@ Answers given_answers(const Options& o, const std::vector<Example>& examples) {
   return out;
 }
 
-Answers model_answers(const Options& o, ExampleKind kind, const std::vector<Example>& examples) {
+Answers model_answers(const Options& o, const fusion::Examples& all) {
+  const ExampleKind kind = all.kind;
+  const std::vector<Example>& examples = all.list;
   Answerer answerer(o, kind);
-  if (kind == ExampleKind::classification) answerer.check_labels(o.file, examples);
+  if (kind == ExampleKind::classification) answerer.check_labels(all);
   Answers out;
   Progress progress("evaluate", "examples", examples.size() > 1);
   for (std::size_t i = 0; i < examples.size() && !out.interrupted; ++i) {
@@ -331,7 +322,7 @@ Answers model_answers(const Options& o, ExampleKind kind, const std::vector<Exam
       if (!out.interrupted) out.items.push_back(std::move(item));
     } catch (const Error& error) {
       progress.clear();
-      report(concat(o.file, ":", examples[i].line, ": ", error.what()));
+      report(concat(fusion::where(all, examples[i]), ": ", error.what()));
       ++out.failed;
     }
   }
@@ -341,8 +332,7 @@ Answers model_answers(const Options& o, ExampleKind kind, const std::vector<Exam
   return out;
 }
 
-// --- results
-// --------------------------------------------------------------------------------------
+// --- results ---
 
 /// The name of the normaliser in force, and the normaliser.
 std::pair<std::string, Normalizer> normalizer(const Options& o, ExampleKind kind,
@@ -383,22 +373,14 @@ std::string fixed(double value, int digits) {
 
 void print_confusion(const text::Confusion& c) {
   print_line("\ntruth\tgiven\tcount");
-  for (const std::string& truth : c.classes()) {
-    for (const std::string& given : c.classes()) {
-      if (const auto count = c.count(truth, given); count > 0)
-        print_line(concat(truth, "\t", given, "\t", count));
-    }
-  }
+  for (const auto& [classes, count] : c.counts())
+    print_line(concat(classes.first, "\t", classes.second, "\t", count));
 }
 
 Json to_json(const text::Confusion& c) {
   Json out = Json::array();
-  for (const std::string& truth : c.classes()) {
-    for (const std::string& given : c.classes()) {
-      if (const auto count = c.count(truth, given); count > 0)
-        out.push_back({{"truth", truth}, {"given", given}, {"count", count}});
-    }
-  }
+  for (const auto& [classes, count] : c.counts())
+    out.push_back({{"truth", classes.first}, {"given", classes.second}, {"count", count}});
   return out;
 }
 
@@ -414,7 +396,7 @@ void print_scores(const Options& o, const Answers& answers, const std::string& n
     return;
   }
   const auto row = [](const std::string& name, const std::string& value) {
-    print_line(concat(name, std::string(name.size() < 12 ? 12 - name.size() : 1, ' '), value));
+    print_row(name, value, 12);
   };
   row("examples", std::to_string(answers.items.size()));
   if (answers.failed > 0) row("failed", std::to_string(answers.failed));
@@ -438,8 +420,7 @@ int run(const Options& o) {
   std::optional<OutputFile> output;  // now, so that a wrong name is not said hours later
   if (!o.output.empty()) output.emplace(o.output);
   const bool given = examples.kind == ExampleKind::prediction;
-  Answers answers =
-      given ? given_answers(o, examples.list) : model_answers(o, examples.kind, examples.list);
+  Answers answers = given ? given_answers(o, examples.list) : model_answers(o, examples);
   if (answers.items.empty()) {
     report(concat(o.file, ": no example was answered"));
     return answers.interrupted ? kInterrupted : kFailed;

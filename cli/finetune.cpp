@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <numeric>
 #include <random>
 #include <set>
@@ -13,6 +12,8 @@
 #include "core/error.h"
 #include "core/output_file.h"
 #include "core/profile.h"
+#include "core/tape.h"
+#include "core/text_file.h"
 #include "fusion/adapter.h"
 #include "fusion/description.h"
 #include "fusion/example_loss.h"
@@ -39,8 +40,7 @@ struct Phase {
   train::TrainerOptions options;
 };
 
-// --- the model
-// ------------------------------------------------------------------------------------
+// --- the model ---
 
 /// A folder per class: {"image", "label"} for each image.
 fusion::Examples read_data(const std::string& file) {
@@ -78,17 +78,9 @@ struct Student {
   const train::Parameters& saved() const { return lora ? lora->parameters : parameters; }
 };
 
-std::vector<std::string> labels_in(const Json& config) {
-  std::vector<std::string> labels;
-  const Json names = config.value("id2label", Json::object());
-  for (std::size_t i = 0; names.contains(std::to_string(i)); ++i)
-    labels.push_back(names[std::to_string(i)].get<std::string>());
-  return labels;
-}
-
-/// Gives an image tower a head for the classes of the examples, unless it has one that knows them
-/// all.
-void fit_head(Student& student, const fusion::Examples& examples) {
+/// Gives an image tower a head for the classes of the examples, unless it knows them all (`known`).
+void fit_head(Student& student, const fusion::Examples& examples,
+              const std::vector<std::string>& known) {
   std::set<std::string> names;
   for (const fusion::Example& e : examples.list) {
     if (e.label_is_index) return;
@@ -97,10 +89,8 @@ void fit_head(Student& student, const fusion::Examples& examples) {
   const auto is_head = [](const NamedTensor& p) {
     return p.name.find("classifier.") != p.name.npos;
   };
-  const bool has_head = std::ranges::any_of(student.parameters, is_head);
-  const std::vector<std::string> known = labels_in(student.config);
   const auto is_known = [&](const std::string& n) { return std::ranges::count(known, n) > 0; };
-  if (has_head && std::ranges::all_of(names, is_known)) return;
+  if (std::ranges::all_of(names, is_known)) return;
   const std::string type = student.config.value("model_type", "");
   if (type != "vit" && type != "deit") {
     throw UnsupportedError(concat(student.directory.string(), ": a checkpoint of type ", type,
@@ -137,13 +127,16 @@ Student open_student(const Options& o, const fusion::Examples& examples) {
   Student student;
   student.directory = o.model.empty() ? fusion::default_model() : fs::path(o.model);
   // Opened once as it is: whatever is wrong with it is said in the usual words.
-  fusion::Model::open(student.directory, {.needs_tokenizer = false});
-  student.config = Json::parse(read_text_file((student.directory / "config.json").string()));
+  const auto opened = fusion::Model::open(student.directory, {.needs_tokenizer = false});
+  student.config = Json::parse(read_text_file(student.directory / "config.json"));
   student.config.erase("quantization_config");
   for (const char* key : {"dtype", "torch_dtype"})
     if (student.config.contains(key)) student.config[key] = "float32";
   student.parameters = train::copy_of(Weights::open(student.directory));
-  if (examples.kind == ExampleKind::classification) fit_head(student, examples);
+  if (examples.kind == ExampleKind::classification) {
+    fit_head(student, examples,
+             opened->vision ? opened->vision->labels() : std::vector<std::string>());
+  }
   train::Parameters all = student.parameters;
   if (o.lora.rank > 0) {
     if (student.new_head)
@@ -197,8 +190,7 @@ std::vector<std::string> head_of(const train::Parameters& parameters) {
   return patterns;
 }
 
-// --- the run
-// --------------------------------------------------------------------------------------
+// --- the run ---
 
 class FinetuneRun {
  public:
@@ -349,9 +341,10 @@ void FinetuneRun::describe(const fs::path& folder) const {
 void FinetuneRun::keep_features(Context& ctx, const train::Parameters& trained) {
   Tape tape;
   for (const NamedTensor& p : trained) tape.watch(p.tensor);
-  ctx.tape = &tape;
-  const bool changes = loss_.trains_tower(ctx);
-  ctx.tape = nullptr;
+  const bool changes = [&] {
+    const TapeScope recording(ctx, &tape);
+    return loss_.trains_tower(ctx);
+  }();
   const fs::path folder = changes ? fs::path() : fs::path(o_.run) / "features";
   loss_.keep_features(folder);
   if (held_out_) held_out_->keep_features(folder);
@@ -400,9 +393,10 @@ void FinetuneRun::print_plan(Context& ctx) {
   Tape tape;
   for (const NamedTensor& p : phases_.back().trained) tape.watch(p.tensor);
   const auto start = std::chrono::steady_clock::now();
-  ctx.tape = &tape;
-  const train::BatchLoss first = batch_loss(ctx, 0, 0);
-  ctx.tape = nullptr;
+  const train::BatchLoss first = [&] {
+    const TapeScope recording(ctx, &tape);
+    return batch_loss(ctx, 0, 0);
+  }();
   double kept = 0;  // what the way back needs
   std::set<const void*> seen;
   for (const Record& r : tape.records())
@@ -433,7 +427,7 @@ void FinetuneRun::print_plan(Context& ctx) {
     return;
   }
   const auto row = [](const std::string& name, const std::string& value) {
-    print_line(concat(name, std::string(17 - name.size(), ' '), value));
+    print_row(name, value, 17);
   };
   const bool classes = examples_.kind == ExampleKind::classification;
   row("examples", concat(loss_.size(), held_out_ ? concat(", held out ", held_out_->size()) : ""));

@@ -75,7 +75,7 @@ Json describe(const fusion::Model& m) {
 
 void print_for_people(const Json& d) {
   const auto line = [](const std::string& key, const std::string& value) {
-    print_line(concat(key, std::string(key.size() < 17 ? 17 - key.size() : 1, ' '), value));
+    print_row(key, value, 17);
   };
   line("checkpoint", d["file"]);
   line("family", d["family"]);

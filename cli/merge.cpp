@@ -1,12 +1,11 @@
 // merge: a checkpoint with adapters in it, as a checkpoint of its own.
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "cli/options.h"
 #include "core/error.h"
 #include "core/output_file.h"
+#include "core/text_file.h"
 #include "core/weights.h"
-#include "fusion/adapter.h"
 #include "fusion/description.h"
 
 namespace tessera::cli {
@@ -26,16 +25,12 @@ int run(const Options& o) {
   if (model->config.has("quantization_config"))
     throw UnsupportedError(
         concat(o.from, ": a quantised checkpoint; merge into the one it was made from"));
-  std::error_code error;
-  if (fs::exists(o.to, error) && !fs::is_empty(o.to, error))
-    throw ArgumentError(concat(o.to, ": is there already; name a new folder"));
-  make_folders(o.to);
-  const Weights merged = fusion::with_adapters(Weights::open(o.from), adapters);
+  fusion::make_new_folder(o.to);
   std::vector<NamedTensor> tensors;
-  for (const std::string& name : merged.names()) tensors.push_back({name, merged.get(name)});
+  for (const std::string& name : model->weights->names())
+    tensors.push_back({name, model->weights->get(name)});
   fusion::copy_description(o.from, o.to);
-  write_file(fs::path(o.to) / "config.json",
-             read_text_file((fs::path(o.from) / "config.json").string()));
+  write_file(fs::path(o.to) / "config.json", read_text_file(fs::path(o.from) / "config.json"));
   save_safetensors(fs::path(o.to) / "model.safetensors", tensors);
   return kOk;
 }

@@ -3,8 +3,6 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 
 #include "core/error.h"
 
@@ -202,16 +200,6 @@ std::string read_stdin(std::size_t limit) {
       throw ArgumentError(concat("standard input is longer than ", limit >> 20, " MiB"));
   }
   if (std::ferror(stdin)) throw IoError("standard input can't be read");
-  return all;
-}
-
-std::string read_text_file(const std::string& file) {
-  std::error_code ignored;
-  if (std::filesystem::is_directory(file, ignored))
-    throw IoError(concat(file, ": is a directory; give a file"));
-  std::ifstream in(file, std::ios::binary);
-  std::string all{std::istreambuf_iterator<char>(in), {}};
-  if (!in) throw IoError(concat(file, ": can't be read"));
   return all;
 }
 

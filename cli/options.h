@@ -64,8 +64,6 @@ std::string trim(const std::string& text);
 
 /// Standard input to its end; at most `limit` bytes, else an ArgumentError.
 std::string read_stdin(std::size_t limit);
-/// A text file's bytes.
-std::string read_text_file(const std::string& file);
 
 /// Each adds its command to the program and returns what runs it.
 Run add_caption(Command& program);

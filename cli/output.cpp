@@ -22,6 +22,11 @@ void print(std::string_view text) {
 
 void print_line(std::string_view text) { print(concat(text, "\n")); }
 
+void print_row(const std::string& name, const std::string& value, std::size_t width) {
+  const std::size_t spaces = name.size() < width ? width - name.size() : 1;
+  print_line(name + std::string(spaces, ' ') + value);
+}
+
 void print_json(const Json& object) {
   print_line(object.dump(-1, ' ', false, Json::error_handler_t::replace));
 }

@@ -14,6 +14,8 @@ struct ClosedPipe {};
 /// Writes text and flushes. Throws ClosedPipe, IoError (disk full).
 void print(std::string_view text);
 void print_line(std::string_view text);
+/// A name, spaces up to `width` (at least one), and its value.
+void print_row(const std::string& name, const std::string& value, std::size_t width);
 /// One JSON object as one line; invalid UTF-8 in it is replaced.
 void print_json(const Json& object);
 

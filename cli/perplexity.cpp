@@ -1,5 +1,6 @@
 #include "cli/options.h"
 #include "core/error.h"
+#include "core/text_file.h"
 #include "text/score.h"
 
 namespace tessera::cli {

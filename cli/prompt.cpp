@@ -5,6 +5,7 @@
 #include "cli/options.h"
 #include "cli/timings.h"
 #include "core/error.h"
+#include "core/text_file.h"
 
 namespace tessera::cli {
 namespace {

@@ -2,6 +2,7 @@
 
 #include "cli/options.h"
 #include "core/error.h"
+#include "core/text_file.h"
 #include "text/tokenizer.h"
 
 namespace tessera::cli {

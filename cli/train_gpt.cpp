@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/output_file.h"
 #include "core/profile.h"
+#include "core/text_file.h"
 #include "text/generate.h"
 #include "text/score.h"
 
@@ -75,7 +76,7 @@ void GptRun::describe(const fs::path& folder) const {
   const fs::path from = fs::is_directory(source) ? source : source.parent_path();
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "vocab.json", "merges.txt"}) {
-    if (fs::exists(from / name)) write(name, read_text_file((from / name).string()));
+    if (fs::exists(from / name)) write(name, read_text_file(from / name));
   }
 }
 

@@ -3,6 +3,7 @@
 #include "cli/options.h"
 #include "core/error.h"
 #include "core/output_file.h"
+#include "core/text_file.h"
 #include "text/bpe_trainer.h"
 #include "text/tokenizer.h"
 

@@ -3,6 +3,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "core/context.h"
 #include "core/layers.h"
 #include "core/tensor.h"
 
@@ -72,6 +73,19 @@ class Tape {
   std::unordered_set<const void*> watched_, made_;
   std::vector<Record> records_;
   std::uint64_t seed_ = 0, streams_ = 0;
+};
+
+/// While it lives, the context records on this tape; null: on none.
+class TapeScope {
+ public:
+  TapeScope(Context& ctx, Tape* tape) : ctx_(ctx), before_(ctx.tape) { ctx.tape = tape; }
+  ~TapeScope() { ctx_.tape = before_; }
+  TapeScope(const TapeScope&) = delete;
+  TapeScope& operator=(const TapeScope&) = delete;
+
+ private:
+  Context& ctx_;
+  Tape* before_;
 };
 
 /// Whether element i of this stream is kept where a share p is dropped.

@@ -6,12 +6,12 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <random>
 #include <set>
 #include <string_view>
 
 #include "core/config.h"
 #include "core/error.h"
+#include "text/sampler.h"
 
 namespace tessera::fusion {
 namespace {
@@ -51,12 +51,10 @@ std::string peft_layer(const std::string& layer, bool bare_gpt2) {
   return concat(std::string(kPeft), bare_gpt2 ? "transformer." : "", layer);
 }
 
-Tensor uniform(const Shape& shape, double bound, std::mt19937_64& generator) {
+Tensor uniform(const Shape& shape, double bound, text::Random& random) {
   Tensor t = Tensor::empty(shape);
-  for (std::int64_t i = 0; i < t.numel(); ++i) {
-    const double unit = static_cast<double>(generator() >> 11) * 0x1p-53;
-    t.data()[i] = static_cast<float>(bound * (2 * unit - 1));
-  }
+  for (std::int64_t i = 0; i < t.numel(); ++i)
+    t.data()[i] = static_cast<float>(bound * (2 * random.uniform() - 1));
   return t;
 }
 
@@ -71,8 +69,7 @@ void check_options(const LoraOptions& o) {
     throw ArgumentError(concat("dropout of ", o.dropout, "; expected a share below 1"));
 }
 
-// --- merging
-// --------------------------------------------------------------------------------------
+// --- merging ---
 
 /// weight += scale * B A.
 void add_product(Tensor weight, bool inputs_first, const Tensor& a, const Tensor& b, float scale) {
@@ -180,7 +177,7 @@ NewLora new_lora(const std::vector<NamedTensor>& checkpoint, LoraOptions options
   check_options(options);
   if (options.targets.empty()) options.targets = default_targets(checkpoint);
   NewLora lora;
-  std::mt19937_64 generator(seed);
+  text::Random random(seed);
   bool conv1d = false;
   std::set<std::string> used;
   for (const NamedTensor& t : checkpoint) {
@@ -190,7 +187,7 @@ NewLora new_lora(const std::vector<NamedTensor>& checkpoint, LoraOptions options
     const bool turned = is_conv1d(layer);
     conv1d = conv1d || turned;
     const std::int64_t in = t.tensor.dim(turned ? 0 : 1), out = t.tensor.dim(turned ? 1 : 0);
-    const Tensor a = uniform({options.rank, in}, 1 / std::sqrt(static_cast<double>(in)), generator);
+    const Tensor a = uniform({options.rank, in}, 1 / std::sqrt(static_cast<double>(in)), random);
     const Tensor b = Tensor::zeros({out, options.rank});
     const std::string peft = peft_layer(layer, layer.starts_with("h."));
     lora.parameters.push_back({peft + ".lora_A.weight", a});

@@ -23,6 +23,15 @@ bool is_weights(const fs::path& file) {
 
 }  // namespace
 
+void make_new_folder(const fs::path& folder) {
+  std::error_code error;
+  if (fs::exists(folder, error) &&
+      (!fs::is_directory(folder, error) || !fs::is_empty(folder, error)))
+    throw ArgumentError(concat(folder.string(), ": is there already; name a new folder"));
+  fs::create_directories(folder, error);
+  if (error) throw IoError(concat(folder.string(), ": can't be made: ", error.message()));
+}
+
 void copy_description(const fs::path& from, const fs::path& to) {
   for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
     const fs::path name = entry.path().filename();

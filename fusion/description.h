@@ -3,6 +3,10 @@
 
 namespace tessera::fusion {
 
+/// A folder for a checkpoint to be written to. Throws ArgumentError where something is there
+/// already, IoError.
+void make_new_folder(const std::filesystem::path& folder);
+
 /// Copies what belongs to a checkpoint besides its weights and config.json: tokenizer, processors,
 /// generation options, model card. Throws IoError.
 void copy_description(const std::filesystem::path& from, const std::filesystem::path& to);

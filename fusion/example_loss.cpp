@@ -1,9 +1,9 @@
 #include "fusion/example_loss.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "core/error.h"
+#include "core/fingerprint.h"
 #include "core/loss.h"
 #include "core/output_file.h"
 #include "core/profile.h"
@@ -17,49 +17,14 @@ namespace {
 namespace fs = std::filesystem;
 using Ids = std::vector<std::int32_t>;
 
-const char* task_of(ExampleKind kind) {
-  switch (kind) {
-    case ExampleKind::transcription:
-      return "transcribe";
-    case ExampleKind::caption:
-      return "caption";
-    default:
-      return "prompt";
-  }
-}
-
-/// "path|size|time".
-std::string state_of(const fs::path& file) {
-  std::error_code ignored;
-  return concat(fs::absolute(file, ignored).string(), "|", fs::file_size(file, ignored), "|",
-                fs::last_write_time(file, ignored).time_since_epoch().count());
-}
-
 /// A name for the rows of a file that changes when the file or the checkpoint does.
 std::string feature_name(const Model& model, const fs::path& file) {
-  std::string key = state_of(file);
+  std::string key = file_state(file);
   for (const char* part : {"config.json", "preprocessor_config.json", "model.safetensors",
                            "model.safetensors.index.json"})
-    key += "|" + state_of(model.path / part);
-  std::uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a
-  for (const char c : key) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
-  char name[40];
-  std::snprintf(name, sizeof name, "%016llx.safetensors", static_cast<unsigned long long>(hash));
-  return name;
+    key += "|" + file_state(model.path / part);
+  return kept_name(fnv1a(key));
 }
-
-/// While it lives, nothing is recorded.
-class Unrecorded {
- public:
-  explicit Unrecorded(Context& ctx) : ctx_(ctx), tape_(ctx.tape) { ctx.tape = nullptr; }
-  ~Unrecorded() { ctx_.tape = tape_; }
-  Unrecorded(const Unrecorded&) = delete;
-  Unrecorded& operator=(const Unrecorded&) = delete;
-
- private:
-  Context& ctx_;
-  Tape* tape_;
-};
 
 std::int64_t count_right(const Tensor& logits, std::span<const std::int32_t> targets) {
   std::int64_t right = 0;
@@ -111,21 +76,22 @@ std::string ExampleLoss::task_name(const Example& example) const {
   return options_.task.empty() || model_->speech ? task_of(example.kind) : options_.task;
 }
 
-Task ExampleLoss::task(const Example& example) const {
-  Task task = model_->task(task_name(example));
+void ExampleLoss::plan(const std::string& name) {
+  if (plans_.count(name)) return;
+  Task task = model_->task(name);
   if (model_->speech) task.start = start_ids();
-  return task;
-}
-
-std::int32_t ExampleLoss::end_of(const Example& example) const {
-  const std::vector<std::int32_t> ends = model_->sampling(task_name(example)).stop_tokens;
+  const Ids ends = model_->sampling(name).stop_tokens;
   const auto end =
       ends.empty() ? model_->tokenizer->special("eos_token") : std::optional(ends.front());
   if (!end) {
     throw UnsupportedError(concat(model_->path.string(),
                                   ": neither the checkpoint nor its tokenizer has an end token"));
   }
-  return *end;
+  plans_[name] = {std::move(task.start), std::move(task.end), *end};
+}
+
+const ExampleLoss::Plan& ExampleLoss::plan_of(const Example& example) const {
+  return plans_.at(task_name(example));
 }
 
 Ids ExampleLoss::start_ids() const {
@@ -141,24 +107,8 @@ Ids ExampleLoss::start_ids() const {
 Ids ExampleLoss::answer_ids(const Example& example, const std::string& text) const {
   const bool media = !example.image.empty() || !example.audio.empty();
   Ids ids = model_->tokenizer->encode(media ? *options_.answer_prefix + text : text);
-  ids.push_back(end_of(example));
+  ids.push_back(plan_of(example).stop);
   return ids;
-}
-
-void ExampleLoss::check_label(const Example& example) const {
-  if (class_of(example) >= 0) return;
-  throw FormatError(concat(where(examples_, example), ": \"", example.label, "\" is none of the ",
-                           labels_.size(), " classes of ", model_->path.string()));
-}
-
-std::int32_t ExampleLoss::class_of(const Example& example) const {
-  if (example.label_is_index) {
-    const bool known = example.label.size() < 10 && example.label.front() != '-' &&
-                       std::stoll(example.label) < std::ssize(labels_);
-    return known ? std::stoi(example.label) : -1;
-  }
-  const auto found = std::ranges::find(labels_, example.label);
-  return found == labels_.end() ? -1 : static_cast<std::int32_t>(found - labels_.begin());
 }
 
 void ExampleLoss::check_ids(const Example& example, const Ids& ids) const {
@@ -174,11 +124,13 @@ void ExampleLoss::check_ids(const Example& example, const Ids& ids) const {
 void ExampleLoss::check(const Example& example) {
   if (examples_.kind == ExampleKind::classification) {
     ++targets_;
-    return check_label(example);
+    class_index(examples_, example, labels_, model_->path);
+    return;
   }
+  plan(task_name(example));
   const Ids prompt = model_->tokenizer->encode(example.prompt);
   check_ids(example, prompt);
-  const Task own = task(example);
+  const Plan& own = plan_of(example);
   const auto before = static_cast<std::int64_t>(own.start.size() + own.end.size() + prompt.size());
   for (const std::string& text : example.texts) {
     const Ids ids = answer_ids(example, text);
@@ -231,10 +183,10 @@ ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example
 ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example,
                                           Medium medium) const {
   const StageScope scope(ctx, "towers");
-  if (options_.features.empty()) return compute_rows(ctx, example, medium);
-  const Unrecorded unrecorded(ctx);
+  if (features_.empty()) return compute_rows(ctx, example, medium);
+  const TapeScope unrecorded(ctx, nullptr);
   const fs::path& media = medium == Medium::sound ? example.audio : example.image;
-  const fs::path file = options_.features / feature_name(*model_, media);
+  const fs::path file = features_ / feature_name(*model_, media);
   std::error_code ignored;
   if (!fs::exists(file, ignored)) {
     const Rows made = compute_rows(ctx, example, medium);
@@ -242,7 +194,7 @@ ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example,
                                                           static_cast<float>(made.layout.rows),
                                                           static_cast<float>(made.layout.columns)},
                                        {3});
-    make_folders(options_.features);
+    make_folders(features_);
     save_safetensors(file, {{"layout", layout}, {"rows", made.rows}});
     return made;
   }
@@ -282,7 +234,7 @@ ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int6
   for (const std::int64_t i : which) {
     const Example& example = examples_.list[static_cast<std::size_t>(i)];
     rows.push_back(model_->vision->class_logits(ctx, tower_rows(ctx, example, Medium::image).rows));
-    targets.push_back(class_of(example));
+    targets.push_back(class_index(examples_, example, labels_, model_->path));
   }
   const Tensor logits = join_rows(ctx, rows);
   return {cross_entropy(ctx, logits, targets, options_.label_smoothing), std::ssize(targets),
@@ -300,7 +252,7 @@ ExampleLoss::Sum ExampleLoss::text_loss(Context& ctx, std::span<const std::int64
   for (std::size_t i = 0; i < which.size(); ++i) {
     const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
     const std::string& text = example.texts[static_cast<std::size_t>(turn) % example.texts.size()];
-    const Task own = task(example);
+    const Plan& own = plan_of(example);
     Ids answer = answer_ids(example, text);
     Sequence before(ctx, *model_);
     before.add_ids(own.start);

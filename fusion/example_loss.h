@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -23,9 +23,6 @@ struct ExampleLossOptions {
   /// begin with one (Whisper's vocabulary).
   std::optional<std::string> answer_prefix;
   float label_smoothing = 0;
-  /// Where the rows of towers are kept, which are then computed once; only for towers that stay as
-  /// they are. Empty: computed every time.
-  std::filesystem::path features;
 };
 
 /// What a model is to learn from examples: the loss of their answers, given what stands before
@@ -59,21 +56,26 @@ class ExampleLoss {
 
   /// Whether what is trained (as the context's tape has it) is in a tower or below it.
   bool trains_tower(Context& ctx) const;
-  void keep_features(const std::filesystem::path& folder) { options_.features = folder; }
+  /// Where the rows of towers are kept, which are then computed once; only for towers that stay as
+  /// they are. Empty: computed every time.
+  void keep_features(const std::filesystem::path& folder) { features_ = folder; }
 
  private:
   struct Rows;
   enum class Medium { image, sound };
+  /// What stands around the answers of a task.
+  struct Plan {
+    std::vector<std::int32_t> start, end;  ///< before the prompt, between it and the answer
+    std::int32_t stop = 0;                 ///< behind the answer
+  };
   Sum class_loss(Context& ctx, std::span<const std::int64_t> which) const;
   Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   void check(const Example& example);
-  void check_label(const Example& example) const;
   void check_ids(const Example& example, const std::vector<std::int32_t>& ids) const;
-  std::int32_t class_of(const Example& example) const;
   std::vector<std::int32_t> start_ids() const;
   std::string task_name(const Example& example) const;
-  Task task(const Example& example) const;
-  std::int32_t end_of(const Example& example) const;
+  void plan(const std::string& task);
+  const Plan& plan_of(const Example& example) const;
   std::vector<std::int32_t> answer_ids(const Example& example, const std::string& text) const;
   audio::Sound load_sound(const Example& example) const;
   Rows tower_rows(Context& ctx, const Example& example, Medium medium) const;
@@ -82,6 +84,8 @@ class ExampleLoss {
   std::shared_ptr<const Model> model_;
   Examples examples_;
   ExampleLossOptions options_;
+  std::filesystem::path features_;
+  std::map<std::string, Plan> plans_;  // by task
   std::vector<std::string> labels_;
   std::int64_t longest_ = 0, targets_ = 0;
 };

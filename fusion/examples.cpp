@@ -1,5 +1,6 @@
 #include "fusion/examples.h"
 
+#include <algorithm>
 #include <fstream>
 
 #include "core/config.h"
@@ -69,6 +70,31 @@ Example read_line(const Config& line, ExampleKind kind, const fs::path& folder) 
 
 std::string where(const Examples& examples, const Example& example) {
   return concat(examples.file.string(), ":", example.line);
+}
+
+const char* task_of(ExampleKind kind) {
+  switch (kind) {
+    case ExampleKind::transcription:
+      return "transcribe";
+    case ExampleKind::caption:
+      return "caption";
+    default:
+      return "prompt";
+  }
+}
+
+std::int32_t class_index(const Examples& examples, const Example& example,
+                         const std::vector<std::string>& labels, const fs::path& checkpoint) {
+  auto found = std::ranges::find(labels, example.label);
+  if (example.label_is_index) {
+    const std::int64_t index = std::stoll(example.label), count = std::ssize(labels);
+    found = index >= 0 && index < count ? labels.begin() + index : labels.end();
+  }
+  if (found == labels.end()) {
+    throw FormatError(concat(where(examples, example), ": \"", example.label, "\" is none of the ",
+                             labels.size(), " classes of ", checkpoint.string()));
+  }
+  return static_cast<std::int32_t>(found - labels.begin());
 }
 
 Examples read_examples(const fs::path& file) {

@@ -40,6 +40,15 @@ struct Examples {
 /// "list.jsonl:3", for messages.
 std::string where(const Examples& examples, const Example& example);
 
+/// The task whose answer such an example has: "transcribe", "caption" or "prompt".
+const char* task_of(ExampleKind kind);
+
+/// Which of a checkpoint's classes an example is of. Throws FormatError naming the line where it is
+/// none of them.
+std::int32_t class_index(const Examples& examples, const Example& example,
+                         const std::vector<std::string>& labels,
+                         const std::filesystem::path& checkpoint);
+
 /// Reads a file of one JSON object a line. "text" may be a list of texts; "image" and "audio" are
 /// files, relative to the folder of the list; other keys are left alone. Throws IoError, and
 /// FormatError naming the line: no JSON, a key missing or of another type, classes or predictions

@@ -17,15 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  if (fs::exists(folder, error) &&
-      (!fs::is_directory(folder, error) || !fs::is_empty(folder, error)))
-    throw ArgumentError(concat(folder.string(), ": is there already; name a new folder"));
-  fs::create_directories(folder, error);
-  if (error) throw IoError(concat(folder.string(), ": can't be made: ", error.message()));
-}
-
 /// What was rounded, by layer.
 struct Layers {
   std::vector<std::string> eight_bits, four_bits;
@@ -99,7 +90,7 @@ QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to, Pre
   for (const NamedTensor& t : tensors)
     report.bytes_after += static_cast<std::int64_t>(t.tensor.nbytes());
 
-  make_folder(to);
+  make_new_folder(to);
   copy_description(from, to);
   save_safetensors(to / "model.safetensors", tensors);
   write_file(to / "config.json", with_quantization(model->config, layers));

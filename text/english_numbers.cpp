@@ -21,10 +21,6 @@ struct Suffixed {
   std::string suffix;
 };
 
-bool ends_with(std::string_view text, std::string_view end) {
-  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
-}
-
 /// The words that can be part of a number.
 struct Vocabulary {
   std::set<std::string> zeros{"o", "oh", "zero"};
@@ -93,7 +89,7 @@ const Vocabulary& vocabulary() {
   return words;
 }
 
-// --- whole numbers of any length, as their digits -----------------------------------------------
+// --- whole numbers of any length, as their digits ---
 
 std::string strip_zeros(const std::string& digits) {
   const auto first = digits.find_first_not_of('0');
@@ -148,7 +144,7 @@ std::optional<std::string> times_power(const std::string& text, std::size_t zero
   return shifted(whole + part, zeros - part.size());
 }
 
-// --- words to numbers ---------------------------------------------------------------------------
+// --- words to numbers ---
 
 /// The number so far: a whole number, or a text of digits to which more are only appended.
 struct Value {
@@ -246,7 +242,7 @@ class Reader {
 
   void read_digits(const std::string& word, std::size_t sign) {
     if (value_) {
-      if (!value_->whole && ends_with(value_->digits, ".")) {  // decimals, parts of an address
+      if (!value_->whole && value_->digits.ends_with(".")) {  // decimals, parts of an address
         value_->digits += word;
         return;
       }
@@ -267,14 +263,14 @@ class Reader {
         return {false, digits.substr(0, digits.size() - 1) + ones};
       return {false, digits + ones};
     }
-    const bool fits = small ? ends_with(digits, "0") : digits == "0" || ends_with(digits, "00");
+    const bool fits = small ? digits.ends_with("0") : digits == "0" || digits.ends_with("00");
     return fits ? Value{true, add(digits, ones)} : Value{false, digits + ones};
   }
 
   Value with_tens(const std::string& tens) const {
     if (!value_) return {true, tens};
     const std::string& digits = value_->digits;
-    const bool fits = value_->whole && (digits == "0" || ends_with(digits, "00"));
+    const bool fits = value_->whole && (digits == "0" || digits.ends_with("00"));
     return fits ? Value{true, add(digits, tens)} : Value{false, digits + tens};
   }
 

@@ -318,11 +318,6 @@ std::vector<std::string> Confusion::classes() const {
   return {names.begin(), names.end()};
 }
 
-std::int64_t Confusion::count(const std::string& truth, const std::string& given) const {
-  const auto found = counts_.find({truth, given});
-  return found == counts_.end() ? 0 : found->second;
-}
-
 double Confusion::accuracy() const {
   std::int64_t right = 0;
   for (const auto& [pair, count] : counts_) right += pair.first == pair.second ? count : 0;
@@ -330,11 +325,14 @@ double Confusion::accuracy() const {
 }
 
 double Confusion::f1(const std::string& name) const {
-  std::int64_t involved = 0;  // true positives twice, false ones of both kinds once
-  for (const auto& [pair, n] : counts_)
-    involved += (pair.first == name ? n : 0) + (pair.second == name ? n : 0);
+  std::int64_t right = 0, involved = 0;  // true positives; twice these and false ones of both kinds
+  for (const auto& [pair, n] : counts_) {
+    const bool truth = pair.first == name, given = pair.second == name;
+    involved += (truth ? n : 0) + (given ? n : 0);
+    if (truth && given) right = n;
+  }
   if (involved == 0) return 0;
-  return 2 * static_cast<double>(count(name, name)) / static_cast<double>(involved);
+  return 2 * static_cast<double>(right) / static_cast<double>(involved);
 }
 
 double Confusion::macro_f1() const {

@@ -64,7 +64,10 @@ class Confusion {
   void add(const std::string& truth, const std::string& given);
   /// Sorted by name.
   std::vector<std::string> classes() const;
-  std::int64_t count(const std::string& truth, const std::string& given) const;
+  /// How often each pair of (truth, given) was seen.
+  const std::map<std::pair<std::string, std::string>, std::int64_t>& counts() const {
+    return counts_;
+  }
   std::int64_t total() const { return total_; }
   /// Not a number where nothing was added.
   double accuracy() const;

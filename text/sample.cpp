@@ -19,7 +19,6 @@ struct Draft {
   std::optional<StopReason> ended;
   Generated out;
   double log_probability = 0;  // sum over what was chosen
-  std::int64_t chosen = 0;
 };
 
 /// log_softmax of the chosen one at temperature 1.
@@ -57,7 +56,6 @@ std::int32_t choose(const Decoding& d, Draft& draft, std::span<float> logits) {
   d.process(draft.out.ids, logits);
   const std::int32_t id =
       d.options.sampling() ? draw_one(d, draft, logits) : take_best(d, draft, logits);
-  ++draft.chosen;
   if (d.options.log_probabilities && !d.is_stop_token(id)) {
     const double logit = raw[static_cast<std::size_t>(id)];
     draft.out.log_probabilities.push_back(static_cast<float>(logit - log_sum_exp(raw)));
@@ -135,8 +133,9 @@ std::vector<Generated> sample(const Decoding& d, KvCache cache, const Tensor& fi
     const bool shown = &draft == &drafts.front() && heard && d.hooks.on_token;
     if (shown && !rest.empty()) d.hooks.on_token(-1, rest);
     draft.out.text = draft.stream.text();
-    if (draft.chosen > 0)
-      draft.out.average_log_probability = draft.log_probability / static_cast<double>(draft.chosen);
+    const auto chosen = draft.out.ids.size() + (draft.ended == StopReason::end_of_text ? 1 : 0);
+    if (chosen > 0)
+      draft.out.average_log_probability = draft.log_probability / static_cast<double>(chosen);
     draft.out.stop_reason = draft.ended.value_or(StopReason::cancelled);
     results.push_back(std::move(draft.out));
   }

@@ -1,13 +1,12 @@
 #include "text/token_shards.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 
 #include "core/error.h"
+#include "core/fingerprint.h"
 #include "core/output_file.h"
+#include "core/text_file.h"
 #include "core/weights.h"
 
 namespace tessera::text {
@@ -15,46 +14,21 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::uint64_t hash_of(std::string_view text, std::uint64_t h = 0xCBF29CE484222325u) {  // FNV-1a
-  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
-  return h;
-}
-
 /// What a tokenizer does to a text that has all sorts of things in it stands for the tokenizer.
-std::uint64_t hash_of(const Tokenizer& tokenizer) {
-  std::uint64_t h = hash_of(concat(tokenizer.vocab_size()));
+std::uint64_t fingerprint(const Tokenizer& tokenizer) {
+  std::uint64_t h = fnv1a(concat(tokenizer.vocab_size()));
   for (std::int64_t id = 0; id < tokenizer.vocab_size(); ++id)
-    h = hash_of(tokenizer.token(static_cast<std::int32_t>(id)) + "\n", h);
+    h = fnv1a(tokenizer.token(static_cast<std::int32_t>(id)) + "\n", h);
   for (const std::int32_t id :
        tokenizer.encode("A text, 123 times  longer\tthan naïve 日本 ones.\n"))
-    h = hash_of(concat(id, " "), h);
-  return hash_of(concat(tokenizer.special("eos_token").value_or(-1)), h);
-}
-
-std::string shard_name(const fs::path& file, std::uint64_t tokenizer) {
-  std::error_code ignored;
-  const auto time = fs::last_write_time(file, ignored).time_since_epoch().count();
-  const std::string key =
-      concat(fs::absolute(file, ignored).string(), "|", fs::file_size(file, ignored), "|", time);
-  char name[40];
-  std::snprintf(name, sizeof name, "%016llx.safetensors",
-                static_cast<unsigned long long>(hash_of(key, tokenizer)));
-  return name;
-}
-
-std::string read_text(const fs::path& file) {
-  std::error_code ignored;
-  std::ifstream in(file, std::ios::binary);
-  if (!in || fs::is_directory(file, ignored))
-    throw IoError(concat(file.string(), ": can't be read"));
-  std::string text{std::istreambuf_iterator<char>(in), {}};
-  if (in.bad()) throw IoError(concat(file.string(), ": can't be read to its end"));
-  if (text.empty()) throw FormatError(concat(file.string(), ": is empty"));
-  return text;
+    h = fnv1a(concat(id, " "), h);
+  return fnv1a(concat(tokenizer.special("eos_token").value_or(-1)), h);
 }
 
 Tensor encode(const fs::path& file, const Tokenizer& tokenizer) {
-  std::vector<std::int32_t> ids = tokenizer.encode(read_text(file));
+  const std::string text = read_text_file(file);
+  if (text.empty()) throw FormatError(concat(file.string(), ": is empty"));
+  std::vector<std::int32_t> ids = tokenizer.encode(text);
   if (const auto end = tokenizer.special("eos_token")) ids.push_back(*end);
   Tensor tokens = Tensor::empty({std::ssize(ids)}, DType::i32);
   std::memcpy(tokens.raw(), ids.data(), tokens.nbytes());
@@ -81,11 +55,12 @@ Tensor shard_of(const fs::path& file, const Tokenizer& tokenizer, const fs::path
 
 TokenShards::TokenShards(const std::vector<fs::path>& files, const Tokenizer& tokenizer,
                          const fs::path& folder, const std::function<bool()>& stop) {
-  const std::uint64_t key = folder.empty() ? 0 : hash_of(tokenizer);
+  const std::uint64_t key = folder.empty() ? 0 : fingerprint(tokenizer);
   for (const fs::path& file : files) {
     if (stop && stop()) throw Error("stopped while texts were encoded");
-    parts_.push_back(
-        shard_of(file, tokenizer, folder.empty() ? fs::path() : folder / shard_name(file, key)));
+    const fs::path shard =
+        folder.empty() ? fs::path() : folder / kept_name(fnv1a(file_state(file), key));
+    parts_.push_back(shard_of(file, tokenizer, shard));
     ends_.push_back(size() + parts_.back().numel());
   }
 }

@@ -19,8 +19,7 @@ void append_bytes(std::string& out, T value) {
   out.append(bytes, sizeof value);
 }
 
-// --- protocol buffers
-// -----------------------------------------------------------------------------
+// --- protocol buffers ---
 
 void append_varint(std::string& out, std::uint64_t value) {
   for (; value >= 0x80; value >>= 7) out += static_cast<char>(value | 0x80);

@@ -30,10 +30,10 @@ void product_into(Context& ctx, const Gradients::Target& to, const kernels::Matr
                          .ldc = c.stride(0)});
 }
 
-/// input(i)'s gradient += dy
-void add_given(const Backward& b, std::size_t i) {
+/// input(i)'s gradient += dy, as it is given or a part of it
+void add_given(const Backward& b, std::size_t i, const Tensor& dy) {
   for_rows(b.ctx, b.sum(i), [&](std::int64_t row, std::int64_t width, float* dx) {
-    kernels_of_training().add_scaled(row_of(b.dy, row), 1.0f, width, dx);
+    kernels_of_training().add_scaled(row_of(dy, row), 1.0f, width, dx);
   });
 }
 
@@ -78,7 +78,7 @@ void norm_gradient(const Backward& b, std::int64_t parameters, Work work) {
 void pass_on(const Backward& b, std::size_t i) {
   if (!b.wants(i)) return;
   if (b.dy.shape() == b.input(i).shape() && b.gradients.hand_over(b.r.output, b.input(i))) return;
-  add_given(b, i);
+  add_given(b, i, b.dy);
 }
 
 // y = x W^T + bias + residual:  dW = dy^T x;  dx = dy W
@@ -151,7 +151,7 @@ void activate_gradient(const Backward& b) {
 
 void add_gradient(const Backward& b) {
   const bool both = b.wants(0) && b.wants(1);
-  if (both) add_given(b, 1);
+  if (both) add_given(b, 1, b.dy);
   pass_on(b, both || b.wants(0) ? 0 : 1);
 }
 
@@ -254,13 +254,9 @@ void patches_gradient(const Backward& b) {
 void join_rows_gradient(const Backward& b) {
   std::int64_t at = 0;
   for (std::size_t i = 0; i < b.r.inputs.size(); ++i) {
-    const std::int64_t rows = b.input(i).dim(0);
-    const Tensor dy = b.dy.slice(at, at + rows);
-    at += rows;
-    if (!b.wants(i)) continue;
-    for_rows(b.ctx, b.sum(i), [&](std::int64_t row, std::int64_t width, float* dx) {
-      kernels_of_training().add_scaled(row_of(dy, row), 1.0f, width, dx);
-    });
+    const std::int64_t end = at + b.input(i).dim(0);
+    if (b.wants(i)) add_given(b, i, b.dy.slice(at, end));
+    at = end;
   }
 }
 

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "core/fingerprint.h"
 
 namespace tessera::train {
 namespace {
@@ -21,12 +22,6 @@ bool matches(std::string_view name, std::string_view pattern) {
 
 bool matches_any(std::string_view name, const std::vector<std::string>& patterns) {
   return std::ranges::any_of(patterns, [&](const std::string& p) { return matches(name, p); });
-}
-
-std::uint64_t hash_of(std::string_view text) {  // FNV-1a
-  std::uint64_t h = 0xCBF29CE484222325u;
-  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
-  return h;
 }
 
 void check_patterns(const Parameters& parameters, const std::vector<std::string>& patterns) {
@@ -106,7 +101,7 @@ Tensor initial_value(const std::string& name, const Shape& shape, double deviati
     if (!name.ends_with("bias")) std::fill_n(t.data(), t.numel(), 1.0f);
     return t;
   }
-  std::mt19937_64 generator(seed ^ hash_of(name));
+  std::mt19937_64 generator(seed ^ fnv1a(name));
   const auto uniform = [&] {  // in (0, 1]
     return static_cast<double>((generator() >> 11) + 1) * (1.0 / 9007199254740992.0);
   };

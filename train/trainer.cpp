@@ -20,18 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-/// While it lives, the context records on this tape.
-class Recording {
- public:
-  Recording(Context& ctx, Tape& tape) : ctx_(ctx) { ctx_.tape = &tape; }
-  ~Recording() { ctx_.tape = nullptr; }
-  Recording(const Recording&) = delete;
-  Recording& operator=(const Recording&) = delete;
-
- private:
-  Context& ctx_;
-};
-
 /// The log up to a step: what a run that was cut off wrote after its last checkpoint is done again.
 std::string log_until(const fs::path& file, std::int64_t step) {
   std::ifstream in(file);
@@ -93,7 +81,7 @@ StepReport Trainer::one_step(Context& ctx) {
   double sum = 0;
   std::int64_t count = 0;
   for (std::int64_t batch = 0; batch < options_.accumulation; ++batch) {
-    const Recording recording(ctx, tape_);
+    const TapeScope recording(ctx, &tape_);
     tape_.set_seed(state_.seed +
                    static_cast<std::uint64_t>(state_.step * options_.accumulation + batch));
     const BatchLoss loss = batch_loss(ctx, state_.step, batch);

@@ -1,0 +1,20 @@
+#include "core/text_file.h"
+
+#include <fstream>
+#include <iterator>
+
+#include "core/error.h"
+
+namespace tessera {
+
+std::string read_text_file(const std::filesystem::path& file) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(file, ignored))
+    throw IoError(concat(file.string(), ": is a directory; give a file"));
+  std::ifstream in(file, std::ios::binary);
+  std::string all{std::istreambuf_iterator<char>(in), {}};
+  if (!in) throw IoError(concat(file.string(), ": can't be read"));
+  return all;
+}
+
+}  // namespace tessera
