@@ -21,7 +21,7 @@ constexpr std::int64_t kFewCausalQueries = 5, kFewQueries = 9;
 struct Sizes {
   std::int64_t queries, keys, heads, kv_heads, width;
   float scale;
-  bool causal;
+  bool causal, rounded;
   std::int64_t kv_head(std::int64_t head) const { return head / (heads / kv_heads); }
   /// Keys that query i sees.
   std::int64_t visible(std::int64_t i) const { return causal ? keys - queries + i + 1 : keys; }
@@ -41,7 +41,8 @@ Sizes check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOp
   const std::int64_t width = q.dim(1) / options.heads;
   const float scale =
       options.scale != 0 ? options.scale : 1.0f / std::sqrt(static_cast<float>(width));
-  return {q.dim(0), k.dim(0), options.heads, kv_heads, width, scale, options.causal};
+  const bool rounded = options.rounded && kernels::vector_kernels().half.native;
+  return {q.dim(0), k.dim(0), options.heads, kv_heads, width, scale, options.causal, rounded};
 }
 
 /// Where the parts of attention_part() lie in memory.
@@ -118,17 +119,21 @@ void few_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k,
 void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k, const Tensor& v,
                   Tensor& out) {
   const auto& kernels = kernels::vector_kernels();
-  const auto padded = [&](std::int64_t n) {
-    return (n + kernels.panel - 1) / kernels.panel * kernels.panel;
+  const auto& own = s.rounded ? kernels.rounded : kernels.exact;
+  const auto padded = [](std::int64_t n, std::int64_t step) {
+    return (n + step - 1) / step * step;
   };
-  const std::int64_t keys_size = padded(s.keys) * s.width, values_size = s.keys * padded(s.width);
-  Tensor packed = ctx.empty({s.kv_heads, keys_size + values_size});
+  const std::int64_t keys_size =
+      padded(s.keys, kernels.panel) * padded(s.width, own.depth) * own.bytes;
+  const std::int64_t values_size =
+      padded(s.keys, own.depth) * padded(s.width, kernels.panel) * own.bytes;
+  Tensor packed = ctx.empty({s.kv_heads, keys_size + values_size}, DType::u8);
   const std::int64_t pieces = (s.keys + kKeyBlock - 1) / kKeyBlock;
   ctx.parallel_for(s.kv_heads * pieces, [&](std::int64_t task) {
     const std::int64_t h = task / pieces, begin = task % pieces * kKeyBlock;
-    float* to = packed.data() + h * packed.dim(1);
-    kernels.pack_head(k.data() + h * s.width, k.stride(0), v.data() + h * s.width, v.stride(0),
-                      begin, std::min(s.keys, begin + kKeyBlock), s.width, to, to + keys_size);
+    std::uint8_t* to = packed.data<std::uint8_t>() + h * packed.dim(1);
+    own.pack_head(k.data() + h * s.width, k.stride(0), v.data() + h * s.width, v.stride(0), begin,
+                  std::min(s.keys, begin + kKeyBlock), s.width, to, to + keys_size);
   });
 
   const std::int64_t blocks = (s.queries + kQueryBlock - 1) / kQueryBlock;
@@ -136,19 +141,19 @@ void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k
   ctx.parallel_for(s.heads * blocks, [&](std::int64_t task) {
     const std::int64_t h = task / blocks, i = task % blocks * kQueryBlock;
     Tensor scratch = ctx.empty({scratch_size});
-    const float* head = packed.data() + s.kv_head(h) * packed.dim(1);
-    kernels.attention_block({.q = q.data() + i * q.stride(0) + h * s.width,
-                             .ldq = q.stride(0),
-                             .rows = std::min(kQueryBlock, s.queries - i),
-                             .first = s.visible(i),
-                             .causal = s.causal,
-                             .keys = s.keys,
-                             .width = s.width,
-                             .scale = s.scale,
-                             .head = {head, head + keys_size},
-                             .out = out.data() + i * out.dim(1) + h * s.width,
-                             .ldo = out.dim(1),
-                             .scratch = scratch.data()});
+    const std::uint8_t* head = packed.data<std::uint8_t>() + s.kv_head(h) * packed.dim(1);
+    own.block({.q = q.data() + i * q.stride(0) + h * s.width,
+               .ldq = q.stride(0),
+               .rows = std::min(kQueryBlock, s.queries - i),
+               .first = s.visible(i),
+               .causal = s.causal,
+               .keys = s.keys,
+               .width = s.width,
+               .scale = s.scale,
+               .head = {head, head + keys_size},
+               .out = out.data() + i * out.dim(1) + h * s.width,
+               .ldo = out.dim(1),
+               .scratch = scratch.data()});
   });
 }
 

@@ -54,6 +54,9 @@ class Linear {
   std::int64_t out() const;
   /// Of the weight as it is multiplied.
   std::int64_t bytes() const;
+  /// Whether numbers are rounded before they are multiplied, so that what comes out is not that of
+  /// f32.
+  bool rounds() const;
   explicit operator bool() const { return impl_ != nullptr; }
 
  private:
@@ -152,6 +155,9 @@ struct AttentionOptions {
   std::int64_t kv_heads = 0;  ///< 0: as many as heads; fewer: grouped-query attention
   bool causal = false;        ///< query i sees keys up to (keys - queries + i)
   float scale = 0;            ///< 0: 1 / sqrt(head width)
+  /// Queries, keys, values and weights may be rounded to bf16 where that is faster (see
+  /// Linear::rounds); sums are f32.
+  bool rounded = false;
 };
 
 /// softmax(q k^T * scale) v per head, block by block (never a T x T matrix).

@@ -79,8 +79,19 @@ void check_matrix(const Tensor& weight) {
 
 /// Bits of a number in the products; 0: f32.
 int bits_of(const StackedMatrix& source, Precision precision) {
-  if (precision != Precision::as_stored)
-    return precision == Precision::f32 ? 0 : precision == Precision::int8 ? 8 : 4;
+  switch (precision) {
+    case Precision::bf16:
+      return 16;
+    case Precision::int8:
+      return 8;
+    case Precision::int4:
+      return 4;
+    case Precision::f32:
+    case Precision::in_place:
+      return 0;
+    case Precision::as_stored:
+      break;
+  }
   const auto all = [&](const auto& holds) { return std::ranges::all_of(source.parts, holds); };
   if (all([](const StoredMatrix& m) { return m.weight.dtype() == DType::i8; })) return 8;
   return all([](const StoredMatrix& m) { return m.bits == 4 && m.group() == kernels::kGroup; }) ? 4
@@ -201,6 +212,8 @@ std::int64_t Linear::out() const { return impl_->out(); }
 std::int64_t Linear::bytes() const {
   return impl_->quantized ? impl_->quantized->bytes() : in() * out() * 4;
 }
+
+bool Linear::rounds() const { return impl_->quantized.has_value(); }
 
 Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& options) const {
   if (x.rank() != 2 || x.dim(1) != in() || x.stride(1) != 1) {

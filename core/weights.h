@@ -11,12 +11,12 @@
 
 namespace tessera {
 
-/// The numbers that matrices are multiplied in: f32; int8 weights (one scale an output row) or int4
-/// weights (a scale and a zero point for every 32 numbers of a row), both with activations rounded
-/// row by row. as_stored: what the checkpoint has, f32 for floats of any kind. in_place: f32,
-/// nothing is packed or copied, so that what changes in a tensor counts at once and gradients can
-/// be found (training).
-enum class Precision : std::uint8_t { as_stored, f32, int8, int4, in_place };
+/// The numbers that matrices are multiplied in: f32; bf16 weights and activations; int8 weights
+/// (one scale an output row) or int4 weights (a scale and a zero point for every 32 numbers of a
+/// row), both with activations rounded row by row. as_stored: what the checkpoint has, f32 for
+/// floats of any kind. in_place: f32, nothing is packed or copied, so that what changes in a tensor
+/// counts at once and gradients can be found (training).
+enum class Precision : std::uint8_t { as_stored, f32, bf16, int8, int4, in_place };
 /// That of encoders, which gain nothing from smaller numbers than int8, and of output layers, on
 /// which every token depends.
 constexpr Precision int8_at_least(Precision p) {

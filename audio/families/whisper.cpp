@@ -45,7 +45,9 @@ struct Block {
                            width)),
         attention_out(w.at("self_attn.out_proj"), width, width),
         fc1(w.at("fc1"), width, c.inner),
-        fc2(w.at("fc2"), c.inner, width) {}
+        fc2(w.at("fc2"), c.inner, width) {
+    options.rounded = qkv.rounds();
+  }
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))
   Tensor operator()(Context& ctx, Tensor x /*[T, D]*/) const {

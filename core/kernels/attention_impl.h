@@ -1,77 +1,134 @@
 // Attention in blocks with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022); see
 // vector.h.
+#include "core/kernels/half_impl.h"
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
 namespace {
 
-void pack_head(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
-               std::int64_t begin, std::int64_t end, std::int64_t width, float* keys,
-               float* values) {
-  const std::int64_t padded = (width + kPanel - 1) / kPanel * kPanel;
-  for (std::int64_t first = begin; first < end; first += kPanel) {
-    float* panel = keys + first * width;
-    const std::int64_t count = end - first < kPanel ? end - first : kPanel;
+/// Keys, values and weights as they are.
+struct Exact {
+  typedef float Number;
+  static constexpr std::int64_t kDepth = 1;  // numbers side by side in a lane
+
+  TESSERA_INLINE static void pack_keys(const float* k, std::int64_t ldk, std::int64_t count,
+                                       std::int64_t width, float* panel) {
     for (std::int64_t j = 0; j < kPanel; ++j) {
-      const float* row = k + (first + j) * ldk;
+      const float* row = k + j * ldk;
       for (std::int64_t c = 0; c < width; ++c) panel[c * kPanel + j] = j < count ? row[c] : 0.0f;
     }
   }
-  for (std::int64_t i = begin; i < end; ++i) {
-    float* to = values + i * padded;
-    for (std::int64_t c = 0; c < width; ++c) to[c] = v[i * ldv + c];
+  TESSERA_INLINE static void pack_values(const float* v, std::int64_t, std::int64_t,
+                                         std::int64_t width, std::int64_t padded, float* to) {
+    for (std::int64_t c = 0; c < width; ++c) to[c] = v[c];
     for (std::int64_t c = width; c < padded; ++c) to[c] = 0.0f;
   }
-}
-
-/// c[kRows][kPanel] (row stride ldc) = or += a[kRows][depth] * b[depth][kPanel] (row stride ldb);
-/// a's rows are `row_step` apart, its columns `step`.
-template <bool kAccumulate>
-TESSERA_INLINE void tile_product(const float* a, std::int64_t row_step, std::int64_t step,
-                                 const float* b, std::int64_t ldb, std::int64_t depth, float* c,
-                                 std::int64_t ldc) {
-  Vec acc[kRows][2];
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    acc[r][0] = kAccumulate ? load(c + r * ldc) : Vec{};
-    acc[r][1] = kAccumulate ? load(c + r * ldc + kLanes) : Vec{};
+  TESSERA_INLINE static void scale_row(const float* q, float scale, std::int64_t width, float* to) {
+    for (std::int64_t c = 0; c < width; ++c) to[c] = q ? q[c] * scale : 0.0f;
   }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    const Vec b0 = load(b + k * ldb), b1 = load(b + k * ldb + kLanes);
-#pragma GCC unroll 16
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      const Vec x = splat(a[r * row_step + k * step]);
-      acc[r][0] += x * b0;
-      acc[r][1] += x * b1;
+  TESSERA_INLINE static Vec exponential(Vec x) { return exp_negative(x); }
+  TESSERA_INLINE static void put(float* row, std::int64_t j, Vec v) { store(row + j, v); }
+  template <bool kAccumulate>
+  TESSERA_INLINE static void product(const float* a, std::int64_t row_step, const float* b,
+                                     std::int64_t ldb, std::int64_t steps, float* c,
+                                     std::int64_t ldc) {
+    tile_product<kAccumulate>(a, row_step, 1, b, ldb, steps, c, ldc);
+  }
+};
+
+/// Rounded to bf16, in pairs: of a key's numbers, and of a column of two neighbouring values.
+struct Rounded {
+  typedef std::uint16_t Number;
+  static constexpr std::int64_t kDepth = 2;
+
+  TESSERA_INLINE static void pack_keys(const float* k, std::int64_t ldk, std::int64_t count,
+                                       std::int64_t width, Number* panel) {
+    const std::int64_t pairs = (width + 1) / 2;
+    for (std::int64_t j = 0; j < kPanel; ++j) {
+      const float* row = k + j * ldk;
+      for (std::int64_t c = 0; c < pairs; ++c) {
+        std::uint32_t pair = 0;
+        if (j < count) pair = pair_of(row[2 * c], 2 * c + 1 < width ? row[2 * c + 1] : 0.0f);
+        __builtin_memcpy(panel + 2 * (c * kPanel + j), &pair, sizeof pair);
+      }
     }
   }
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    store(c + r * ldc, acc[r][0]);
-    store(c + r * ldc + kLanes, acc[r][1]);
+  TESSERA_INLINE static void pack_values(const float* v, std::int64_t ldv, std::int64_t count,
+                                         std::int64_t width, std::int64_t padded, Number* to) {
+    const float* next = v + ldv;
+    std::int64_t c = 0;
+    for (; c + kLanes <= width; c += kLanes) {
+      const IntVec pairs = pairs_of(load(v + c), count > 1 ? load(next + c) : Vec{});
+      __builtin_memcpy(to + 2 * c, &pairs, sizeof pairs);
+    }
+    for (; c < padded; ++c) {
+      const std::uint32_t pair = c < width ? pair_of(v[c], count > 1 ? next[c] : 0.0f) : 0;
+      __builtin_memcpy(to + 2 * c, &pair, sizeof pair);
+    }
   }
+  TESSERA_INLINE static void scale_row(const float* q, float scale, std::int64_t width,
+                                       Number* to) {
+    for (std::int64_t c = 0; c < width; c += 2) {
+      const std::uint32_t pair =
+          q ? pair_of(q[c] * scale, c + 1 < width ? q[c + 1] * scale : 0.0f) : 0;
+      __builtin_memcpy(to + c, &pair, sizeof pair);
+    }
+  }
+  TESSERA_INLINE static Vec exponential(Vec x) { return exp_negative_coarse(x); }
+  TESSERA_INLINE static void put(Number* row, std::int64_t j, Vec v) { round_to(v, row + j); }
+  template <bool kAccumulate>
+  TESSERA_INLINE static void product(const Number* a, std::int64_t row_step, const Number* b,
+                                     std::int64_t ldb, std::int64_t steps, float* c,
+                                     std::int64_t ldc) {
+    pair_product<kRows, kAccumulate>(a, row_step, b, ldb, steps, c, ldc);
+  }
+};
+
+TESSERA_INLINE std::int64_t whole_panels(std::int64_t n) {
+  return (n + kPanel - 1) / kPanel * kPanel;
+}
+template <class Scheme>
+TESSERA_INLINE std::int64_t whole_lanes(std::int64_t n) {
+  return (n + Scheme::kDepth - 1) / Scheme::kDepth * Scheme::kDepth;
 }
 
+template <class Scheme>
+void pack_head(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
+               std::int64_t begin, std::int64_t end, std::int64_t width, void* keys, void* values) {
+  constexpr std::int64_t kDepth = Scheme::kDepth;
+  const std::int64_t padded = whole_panels(width), wide = whole_lanes<Scheme>(width);
+  auto* to_keys = static_cast<typename Scheme::Number*>(keys);
+  auto* to_values = static_cast<typename Scheme::Number*>(values);
+  for (std::int64_t first = begin; first < end; first += kPanel)
+    Scheme::pack_keys(k + first * ldk, ldk, end - first, width, to_keys + first * wide);
+  for (std::int64_t i = begin; i < end; i += kDepth)
+    Scheme::pack_values(v + i * ldv, ldv, end - i, width, padded, to_values + i * padded);
+}
+
+template <class Scheme>
 struct Scratch {
-  float* q;       // [kQueryBlock, width], scaled
-  float* scores;  // [kQueryBlock, kKeyBlock]
-  float* out;     // [kQueryBlock, padded width]
-  float* best;    // [kQueryBlock] running maximum
-  float* total;   // [kQueryBlock] running sum of exponentials
+  typename Scheme::Number* q;  // [kQueryBlock, width], scaled
+  /// [kQueryBlock, kKeyBlock]; then, row by row in the same place, their exponentials as Numbers
+  float* scores;
+  float* out;    // [kQueryBlock, padded width]
+  float* best;   // [kQueryBlock] running maximum
+  float* total;  // [kQueryBlock] running sum of exponentials
 };
 
 /// One row of scores -> exponentials against the running maximum; returns the factor for what was
 /// summed before.
+template <class Scheme>
 TESSERA_INLINE float softmax_row(float* scores, std::int64_t padded_count, float& best,
                                  float& total) {
+  auto* row = reinterpret_cast<typename Scheme::Number*>(scores);
   Vec high = splat(best);
   for (std::int64_t j = 0; j < padded_count; j += kLanes) high = larger(high, load(scores + j));
   const float now = max_of(high);
   const float factor = now == best ? 1.0f : exp_negative(splat(best - now))[0];
   Vec sums{};
   for (std::int64_t j = 0; j < padded_count; j += kLanes) {
-    const Vec e = exp_negative(load(scores + j) - now);
-    store(scores + j, e);
+    const Vec e = Scheme::exponential(load(scores + j) - now);
+    Scheme::put(row, j, e);  // never before what is still to be read
     sums += e;
   }
   total = total * factor + sum_of(sums);
@@ -84,19 +141,25 @@ TESSERA_INLINE void mask_row(float* scores, std::int64_t visible, std::int64_t p
   for (std::int64_t j = visible < 0 ? 0 : visible; j < padded_count; ++j) scores[j] = -1e30f;
 }
 
+template <class Scheme>
 void attention_block(const AttentionBlock& b) {
-  const std::int64_t padded = (b.width + kPanel - 1) / kPanel * kPanel;
-  Scratch s{};
-  s.q = b.scratch;
-  s.scores = s.q + kQueryBlock * b.width;
+  typedef typename Scheme::Number Number;
+  constexpr std::int64_t kDepth = Scheme::kDepth;
+  constexpr std::int64_t kScoreStep =
+      kKeyBlock * std::int64_t{sizeof(float)} / std::int64_t{sizeof(Number)};
+  const std::int64_t padded = whole_panels(b.width), wide = whole_lanes<Scheme>(b.width);
+  const auto *keys = static_cast<const Number*>(b.head.keys),
+             *values = static_cast<const Number*>(b.head.values);
+  Scratch<Scheme> s{};
+  s.q = reinterpret_cast<Number*>(b.scratch);
+  s.scores = b.scratch + kQueryBlock * wide;
   s.out = s.scores + kQueryBlock * kKeyBlock;
   s.best = s.out + kQueryBlock * padded;
   s.total = s.best + kQueryBlock;
   const std::int64_t rows =
       (b.rows + kRows - 1) / kRows * kRows;  // whole tiles; rows beyond b.rows are zero
   for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = 0; c < b.width; ++c)
-      s.q[r * b.width + c] = r < b.rows ? b.q[r * b.ldq + c] * b.scale : 0.0f;
+    Scheme::scale_row(r < b.rows ? b.q + r * b.ldq : nullptr, b.scale, b.width, s.q + r * wide);
     for (std::int64_t c = 0; c < padded; ++c) s.out[r * padded + c] = 0.0f;
     s.best[r] = -1e30f;
     s.total[r] = 0.0f;
@@ -105,11 +168,12 @@ void attention_block(const AttentionBlock& b) {
       b.causal && b.first + b.rows - 1 < b.keys ? b.first + b.rows - 1 : b.keys;
   for (std::int64_t begin = 0; begin < seen; begin += kKeyBlock) {
     const std::int64_t count = seen - begin < kKeyBlock ? seen - begin : kKeyBlock;
-    const std::int64_t whole = (count + kPanel - 1) / kPanel * kPanel;
+    const std::int64_t whole = whole_panels(count);
     for (std::int64_t r = 0; r < rows; r += kRows) {
       for (std::int64_t j = 0; j < whole; j += kPanel) {
-        tile_product<false>(s.q + r * b.width, b.width, 1, b.head.keys + (begin + j) * b.width,
-                            kPanel, b.width, s.scores + r * kKeyBlock + j, kKeyBlock);
+        Scheme::template product<false>(s.q + r * wide, wide, keys + (begin + j) * wide,
+                                        kPanel * kDepth, wide / kDepth,
+                                        s.scores + r * kKeyBlock + j, kKeyBlock);
       }
     }
     for (std::int64_t r = 0; r < rows; ++r) {
@@ -121,7 +185,8 @@ void attention_block(const AttentionBlock& b) {
         for (std::int64_t j = 0; j < whole; ++j) s.scores[r * kKeyBlock + j] = 0.0f;
         continue;
       }
-      const float factor = softmax_row(s.scores + r * kKeyBlock, whole, s.best[r], s.total[r]);
+      const float factor =
+          softmax_row<Scheme>(s.scores + r * kKeyBlock, whole, s.best[r], s.total[r]);
       if (factor != 1.0f) {
         for (std::int64_t c = 0; c < padded; c += kLanes)
           store(s.out + r * padded + c, load(s.out + r * padded + c) * factor);
@@ -129,9 +194,10 @@ void attention_block(const AttentionBlock& b) {
     }
     for (std::int64_t r = 0; r < rows; r += kRows) {
       for (std::int64_t c = 0; c < padded; c += kPanel) {
-        tile_product<true>(s.scores + r * kKeyBlock, kKeyBlock, 1,
-                           b.head.values + begin * padded + c, padded, count,
-                           s.out + r * padded + c, padded);
+        Scheme::template product<true>(reinterpret_cast<const Number*>(s.scores + r * kKeyBlock),
+                                       kScoreStep, values + begin * padded + c * kDepth,
+                                       padded * kDepth, (count + kDepth - 1) / kDepth,
+                                       s.out + r * padded + c, padded);
       }
     }
   }

@@ -4,41 +4,49 @@
 namespace tessera::kernels {
 
 // Products of quantised numbers. Weights have 8 bits (one scale a column) or 4 (a scale and a zero
-// point for every kGroup numbers of a column), activations 12 bits and a sign (one scale a row,
-// found from the row). Pairs of 16-bit numbers are multiplied and added in 32 bits (pmaddwd), which
-// is exact: nothing saturates, every instruction set gives the same bits, and the sums depend on
-// nothing but the numbers.
+// point for every kGroup numbers of a column); activations have one scale a row, found from the
+// row. All sums are exact in 32 bits and depend on nothing but the numbers. There are two schemes;
+// the instruction set decides:
 //
-// Weights lie in panels of `columns` columns. 8 bits: [k/2][columns][2]. 4 bits: eight numbers of a
-// column in two 16-bit words, [k/8][columns][2]; bits 4i..4i+3 of word p belong to row 2i + p.
+// - `depth` 2: activations have 12 bits and a sign. Pairs of 16-bit numbers are multiplied and
+//   added (pmaddwd, which never saturates, as products in pairs of bytes would without VNNI).
+// - `depth` 4: activations have 7 bits and a sign. Fours of bytes are multiplied and added
+//   (vpdpbusd). That takes one side without a sign: weights have 128 added, and what this adds to
+//   a sum, 128 times the sum of the row's numbers, is taken off again.
+//
+// Weights lie in panels of `columns` columns. 8 bits: [k/depth][columns][depth]. 4 bits: eight
+// numbers of a column in a 32-bit word, [k/8][columns]; number i is at bit (32/depth) * (i % depth)
+// + 4 * (i / depth).
 
 /// Numbers of a column that share a scale, with 4 bits.
 constexpr std::int64_t kGroup = 32;
 /// Most rows of few_rows8 and few_rows4.
 constexpr std::int64_t kFewIntegerRows = 6;
 
-/// Rows of quantised activations: [rows, k], row stride lda, and what one unit is worth in each
-/// row.
+/// Rows of quantised activations: [rows, k], 16 bits (depth 2) or 8 (depth 4), lda numbers from one
+/// to the next, and what one unit is worth in each row.
 struct IntegerRows {
-  const std::int16_t* a;
+  const void* a;
   std::int64_t lda;
-  const float* scales;      // [rows]
-  const float* group_sums;  // [rows, k/kGroup] sums of the integers of each group; 4 bits only
+  const float* scales;  // [rows]
+  /// [rows, groups] sums of the integers of each group. With 8 bits all k are one group, and depth
+  /// 2 needs none.
+  const std::int32_t* group_sums;
 };
 
 struct IntegerTile {
   std::int64_t m;  // rows
   IntegerRows rows;
-  const std::int16_t* weight;  // widened: [k/2][columns][2]
-  std::int64_t k;              // even
-  std::int64_t group;          // numbers of a column that share a scale; k where there is one scale
-  const float* scales;         // [k/group][columns]
-  float* sums;                 // [m, columns]
+  const void* weight;   // as widen8() or widen4() gives it
+  std::int64_t k;       // a multiple of depth
+  std::int64_t group;   // numbers of a column that share a scale; k where there is one scale
+  const float* scales;  // [k/group][columns]
+  float* sums;          // [m, columns]
 };
 
 /// 4-bit panels: (nibble - zero) * scale.
 struct NibblePanel {
-  const std::uint16_t* weight;
+  const std::uint32_t* weight;
   const std::uint16_t* scales;  // bf16, [k/kGroup][columns]
   const std::uint8_t* zeros;    // [k/kGroup][columns]
 };
@@ -46,18 +54,22 @@ struct NibblePanel {
 struct IntegerKernels {
   std::int64_t columns;    // of a panel
   std::int64_t tile_rows;  // rows that one tile computes at a time
+  std::int64_t depth;      // 2 or 4, see above
   /// x [k] -> q [padded] within +-limit; returns what one unit is worth: 0 for a row of zeros, NaN
   /// where a number is not finite.
-  float (*quantize_row)(const float* x, std::int64_t k, std::int64_t padded, float limit,
-                        std::int16_t* q);
-  /// A panel of 8-bit weights, k rows -> [k/2][columns][2].
-  void (*widen8)(const std::int8_t* panel, std::int64_t k, std::int16_t* to);
-  /// A panel of 4-bit weights less their zero points, k rows, and its scales as floats.
-  void (*widen4)(const NibblePanel& panel, std::int64_t k, std::int16_t* to, float* scales);
+  float (*quantize_row)(const float* x, std::int64_t k, std::int64_t padded, float limit, void* q);
+  /// sums [k/group] of the integers of each group.
+  void (*sum_groups)(const void* q, std::int64_t k, std::int64_t group, std::int32_t* sums);
+  /// A panel of 8-bit weights, k rows -> 16 bits, [k/2][columns][2]. Null with depth 4, where tiles
+  /// take the panel as it lies.
+  void (*widen8)(const std::uint8_t* panel, std::int64_t k, void* to);
+  /// A panel of 4-bit weights less their zero points, k rows -> [k/depth][columns][depth] of 16
+  /// bits (depth 2) or 8, and its scales as floats.
+  void (*widen4)(const NibblePanel& panel, std::int64_t k, void* to, float* scales);
   /// Rows times a widened panel.
   void (*tile)(const IntegerTile& tile);
   /// Up to kFewIntegerRows rows times a panel as it lies -> sums [m, columns].
-  void (*few_rows8)(const IntegerRows& rows, std::int64_t m, const std::int8_t* panel,
+  void (*few_rows8)(const IntegerRows& rows, std::int64_t m, const std::uint8_t* panel,
                     const float* scales, std::int64_t k, float* sums);
   void (*few_rows4)(const IntegerRows& rows, std::int64_t m, const NibblePanel& panel,
                     std::int64_t k, float* sums);

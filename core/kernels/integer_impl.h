@@ -9,36 +9,67 @@ namespace tessera::kernels {
 namespace {
 
 typedef std::int16_t ShortVec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
-typedef std::uint16_t WordVec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
+typedef std::uint8_t ByteVec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
 typedef std::int16_t HalfShortVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 2)));
-typedef std::int8_t ByteVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 2)));
-typedef std::uint8_t QuarterByteVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 4)));
-typedef std::uint16_t HalfWordVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 2)));
+typedef std::int8_t HalfByteVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 2)));
+typedef std::int8_t QuarterByteVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 4)));
+typedef std::uint8_t QuarterUnsignedVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 4)));
 
-template <class V, class T>
-TESSERA_INLINE V load_as(const T* p) {
-  V v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
+TESSERA_INLINE Vec to_float(IntVec v) { return __builtin_convertvector(v, Vec); }
+TESSERA_INLINE IntVec from_bytes(const std::uint8_t* p) {
+  return __builtin_convertvector(load_as<QuarterUnsignedVec>(p), IntVec);
+}
+/// What a vector of weights (`kDepth` numbers of each of kLanes columns) and of neighbouring
+/// numbers of a row is made of; how they are multiplied and added.
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+
+constexpr std::int64_t kDepth = 4;
+typedef std::int8_t RowNumber;
+typedef std::uint8_t WideNumber;
+typedef QuarterByteVec RowVec;
+typedef ByteVec WeightVec;
+constexpr std::int32_t kWeightOffset = 128;  // of 8-bit weights as they lie and of widened ones
+
+TESSERA_INLINE IntVec add_products(IntVec sums, IntVec row, WeightVec weight) {
+  return (IntVec)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)weight, (__m512i)row);
+}
+TESSERA_INLINE WeightVec load_bytes(const std::uint8_t* p) { return load_as<WeightVec>(p); }
+TESSERA_INLINE RowVec narrowed(IntVec v) {
+  return (RowVec)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v);
+}
+/// One number of 8 bits in all `kDepth` places of its column.
+TESSERA_INLINE WeightVec in_all_places(IntVec v) { return (WeightVec)(v * 0x01010101); }
+/// The numbers of a vector of 4-bit words.
+TESSERA_INLINE void unpack(const std::uint32_t* words, WeightVec (&n)[8 / kDepth]) {
+  const WeightVec x = load_as<WeightVec>(words);
+  n[0] = x & 15;
+  n[1] = (WeightVec)((ShortVec)x >> 4) & 15;
 }
 
-/// a[2i] * b[2i] + a[2i+1] * b[2i+1]
-TESSERA_INLINE IntVec multiply_pairs(ShortVec a, ShortVec b) {
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BW__)
-  return (IntVec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
-  return (IntVec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#elif TESSERA_VECTOR_BYTES == 16 && defined(__SSE2__)
-  return (IntVec)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #else
-  const IntVec x = (IntVec)a, y = (IntVec)b;
-  return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+
+constexpr std::int64_t kDepth = 2;
+typedef std::int16_t RowNumber;
+typedef std::int16_t WideNumber;
+typedef HalfShortVec RowVec;
+typedef ShortVec WeightVec;
+constexpr std::int32_t kWeightOffset = 0;
+
+TESSERA_INLINE IntVec add_products(IntVec sums, IntVec row, WeightVec weight) {
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BW__)
+  return sums + (IntVec)_mm512_madd_epi16((__m512i)row, (__m512i)weight);
+#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+  return sums + (IntVec)_mm256_madd_epi16((__m256i)row, (__m256i)weight);
+#elif TESSERA_VECTOR_BYTES == 16 && defined(__SSE2__)
+  return sums + (IntVec)_mm_madd_epi16((__m128i)row, (__m128i)weight);
+#else
+  const IntVec w = (IntVec)weight;
+  return sums + ((row << 16) >> 16) * ((w << 16) >> 16) + (row >> 16) * (w >> 16);
 #endif
 }
-
 /// Bytes to 16 bits (which GCC's own conversion does in five steps where one instruction will do).
-TESSERA_INLINE ShortVec widened(const std::int8_t* p) {
-  const ByteVec bytes = load_as<ByteVec>(p);
+TESSERA_INLINE WeightVec load_bytes(const std::uint8_t* p) {
+  const HalfByteVec bytes = load_as<HalfByteVec>(p);
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BW__)
   return (ShortVec)_mm512_cvtepi8_epi16((__m256i)bytes);
 #elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
@@ -47,23 +78,35 @@ TESSERA_INLINE ShortVec widened(const std::int8_t* p) {
   return __builtin_convertvector(bytes, ShortVec);
 #endif
 }
-
-/// Two neighbouring 16-bit numbers in every lane.
-TESSERA_INLINE ShortVec splat_pair(const std::int16_t* p) {
-  std::int32_t pair;
-  __builtin_memcpy(&pair, p, sizeof pair);
-  return (ShortVec)(pair - IntVec{});
-}
-TESSERA_INLINE Vec to_float(IntVec v) { return __builtin_convertvector(v, Vec); }
-TESSERA_INLINE Vec from_bf16(const std::uint16_t* p) {
-  return (Vec)(__builtin_convertvector(load_as<HalfWordVec>(p), IntVec) << 16);
-}
-TESSERA_INLINE IntVec from_bytes(const std::uint8_t* p) {
-  return __builtin_convertvector(load_as<QuarterByteVec>(p), IntVec);
+TESSERA_INLINE RowVec narrowed(IntVec v) { return __builtin_convertvector(v, RowVec); }
+TESSERA_INLINE WeightVec in_all_places(IntVec v) { return (WeightVec)((v & 0xffff) | (v << 16)); }
+TESSERA_INLINE void unpack(const std::uint32_t* words, WeightVec (&n)[8 / kDepth]) {
+  typedef std::uint16_t WordVec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
+  const WordVec x = load_as<WordVec>(words);
+  n[0] = (WeightVec)(x & 15);
+  n[1] = (WeightVec)((x >> 4) & 15);
+  n[2] = (WeightVec)((x >> 8) & 15);
+  n[3] = (WeightVec)(x >> 12);
 }
 
-float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float limit,
-                   std::int16_t* q) {
+#endif
+
+constexpr std::int64_t kParts = 8 / kDepth;           // of a vector of 4-bit words
+constexpr std::int64_t kVector = kDepth * kLanes;     // numbers of a vector of weights
+constexpr std::int64_t kPanelRows = kDepth * kPanel;  // numbers of a panel, kDepth rows of it
+
+/// kDepth neighbouring numbers of a row in every lane.
+TESSERA_INLINE IntVec splat_row(const RowNumber* p) {
+  std::int32_t numbers;
+  __builtin_memcpy(&numbers, p, sizeof numbers);
+  return numbers - IntVec{};
+}
+TESSERA_INLINE const RowNumber* row_of(const IntegerRows& rows, std::int64_t r) {
+  return static_cast<const RowNumber*>(rows.a) + r * rows.lda;
+}
+
+float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float limit, void* to) {
+  auto* q = static_cast<RowNumber*>(to);
   const std::int64_t whole = k / kLanes * kLanes;
   Vec high{}, not_finite{};
   for (std::int64_t i = 0; i < whole; i += kLanes) {
@@ -82,64 +125,75 @@ float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float li
   const Vec round = splat(12582912.0f);  // 1.5 * 2^23, see exp_negative()
   if (usable) {
     for (std::int64_t i = 0; i < whole; i += kLanes) {
-      const IntVec n = (IntVec)(load(x + i) * inverse + round) - (IntVec)round;
-      const HalfShortVec narrow = __builtin_convertvector(n, HalfShortVec);
+      const RowVec narrow = narrowed((IntVec)(load(x + i) * inverse + round) - (IntVec)round);
       __builtin_memcpy(q + i, &narrow, sizeof narrow);
     }
   }
   for (std::int64_t i = usable ? whole : 0; i < padded; ++i)
-    q[i] = i < k && usable ? static_cast<std::int16_t>(__builtin_rintf(x[i] * inverse)) : 0;
+    q[i] = i < k && usable ? static_cast<RowNumber>(__builtin_rintf(x[i] * inverse)) : 0;
   return check == 0.0f ? (usable ? most / limit : 0.0f) : check;
 }
 
-void widen8(const std::int8_t* panel, std::int64_t k, std::int16_t* to) {
-  for (std::int64_t i = 0; i < k * kPanel; i += 2 * kLanes) {
-    const ShortVec wide = widened(panel + i);
-    __builtin_memcpy(to + i, &wide, sizeof wide);
+void sum_groups(const void* q, std::int64_t k, std::int64_t group, std::int32_t* sums) {
+  const auto* numbers = static_cast<const RowNumber*>(q);
+  for (std::int64_t g = 0; g < k / group; ++g, numbers += group) {
+    std::int32_t sum = 0;
+    for (std::int64_t i = 0; i < group; ++i) sum += numbers[i];
+    sums[g] = sum;
   }
 }
 
-/// The four numbers of each 16-bit word.
-TESSERA_INLINE void unpack(const std::uint16_t* words, ShortVec (&n)[4]) {
-  const WordVec x = load_as<WordVec>(words);
-  n[0] = (ShortVec)(x & 15);
-  n[1] = (ShortVec)((x >> 4) & 15);
-  n[2] = (ShortVec)((x >> 8) & 15);
-  n[3] = (ShortVec)(x >> 12);
+void widen8(const std::uint8_t* panel, std::int64_t k, void* to) {
+  auto* wide = static_cast<WideNumber*>(to);
+  for (std::int64_t i = 0; i < k * kPanel; i += kVector) {
+    const WeightVec weights = load_bytes(panel + i);
+    __builtin_memcpy(wide + i, &weights, sizeof weights);
+  }
 }
 
-void widen4(const NibblePanel& p, std::int64_t k, std::int16_t* to, float* scales) {
+void widen4(const NibblePanel& p, std::int64_t k, void* to, float* scales) {
+  auto* wide = static_cast<WideNumber*>(to);
   for (std::int64_t g = 0; g < k / kGroup; ++g) {
     for (std::int64_t v = 0; v < 2; ++v) {
       const std::int64_t at = g * kPanel + v * kLanes;
       store(scales + at, from_bf16(p.scales + at));
-      const IntVec zero = from_bytes(p.zeros + at);
-      const ShortVec zeros = (ShortVec)(zero | (zero << 16));
+      const WeightVec offset = in_all_places(kWeightOffset - from_bytes(p.zeros + at));
       for (std::int64_t b = g * kGroup / 8; b < (g + 1) * kGroup / 8; ++b) {
-        ShortVec n[4];
-        unpack(p.weight + (2 * b + v) * 2 * kLanes, n);
-        for (std::int64_t i = 0; i < 4; ++i) {
-          const ShortVec wide = n[i] - zeros;
-          __builtin_memcpy(to + ((4 * b + i) * 2 + v) * 2 * kLanes, &wide, sizeof wide);
+        WeightVec n[kParts];
+        unpack(p.weight + (2 * b + v) * kLanes, n);
+        for (std::int64_t i = 0; i < kParts; ++i) {
+          const WeightVec weights = n[i] + offset;
+          __builtin_memcpy(wide + ((kParts * b + i) * 2 + v) * kVector, &weights, sizeof weights);
         }
       }
     }
   }
 }
 
+/// What the sums of row r start from, so that the weights' offset is gone in the end.
+TESSERA_INLINE std::int32_t start_of(const IntegerRows& rows, std::int64_t r, std::int64_t groups,
+                                     std::int64_t g) {
+  return kWeightOffset ? -kWeightOffset * rows.group_sums[r * groups + g] : 0;
+}
+
 template <std::int64_t kCount>
 TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first) {
-  const std::int16_t* a = t.rows.a + first * t.rows.lda;
-  for (std::int64_t g = 0; g < t.k / t.group; ++g) {
-    IntVec acc[kCount][2] = {};
-    for (std::int64_t i = g * t.group; i < (g + 1) * t.group; i += 2) {
-      const std::int16_t* w = t.weight + i * kPanel;
-      const ShortVec w0 = load_as<ShortVec>(w), w1 = load_as<ShortVec>(w + 2 * kLanes);
+  const RowNumber* a = row_of(t.rows, first);
+  const auto* weight = static_cast<const WideNumber*>(t.weight);
+  const std::int64_t groups = t.k / t.group;
+  for (std::int64_t g = 0; g < groups; ++g) {
+    IntVec acc[kCount][2];
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < kCount; ++r)
+      acc[r][0] = acc[r][1] = start_of(t.rows, first + r, groups, g) - IntVec{};
+    for (std::int64_t i = g * t.group; i < (g + 1) * t.group; i += kDepth) {
+      const WideNumber* w = weight + i * kPanel;
+      const WeightVec w0 = load_as<WeightVec>(w), w1 = load_as<WeightVec>(w + kVector);
 #pragma GCC unroll 16
       for (std::int64_t r = 0; r < kCount; ++r) {
-        const ShortVec x = splat_pair(a + r * t.rows.lda + i);
-        acc[r][0] += multiply_pairs(x, w0);
-        acc[r][1] += multiply_pairs(x, w1);
+        const IntVec x = splat_row(a + r * t.rows.lda + i);
+        acc[r][0] = add_products(acc[r][0], x, w0);
+        acc[r][1] = add_products(acc[r][1], x, w1);
       }
     }
     const float* scales = t.scales + g * kPanel;
@@ -164,16 +218,19 @@ void integer_tile(const IntegerTile& t) {
 }
 
 template <std::int64_t kCount>
-TESSERA_INLINE void rows_times_bytes(const IntegerRows& rows, const std::int8_t* panel,
+TESSERA_INLINE void rows_times_bytes(const IntegerRows& rows, const std::uint8_t* panel,
                                      const float* scales, std::int64_t k, float* sums) {
-  IntVec acc[kCount][2] = {};
-  for (std::int64_t i = 0; i < k; i += 2) {
+  const RowNumber* a = row_of(rows, 0);
+  IntVec acc[kCount][2];
+  for (std::int64_t r = 0; r < kCount; ++r)
+    acc[r][0] = acc[r][1] = start_of(rows, r, 1, 0) - IntVec{};
+  for (std::int64_t i = 0; i < k; i += kDepth) {
 #pragma GCC unroll 2
     for (std::int64_t v = 0; v < 2; ++v) {
-      const ShortVec w = widened(panel + i * kPanel + v * 2 * kLanes);
+      const WeightVec w = load_bytes(panel + i * kPanel + v * kVector);
 #pragma GCC unroll 6
       for (std::int64_t r = 0; r < kCount; ++r)
-        acc[r][v] += multiply_pairs(splat_pair(rows.a + r * rows.lda + i), w);
+        acc[r][v] = add_products(acc[r][v], splat_row(a + r * rows.lda + i), w);
     }
   }
   for (std::int64_t r = 0; r < kCount; ++r) {
@@ -184,7 +241,7 @@ TESSERA_INLINE void rows_times_bytes(const IntegerRows& rows, const std::int8_t*
   }
 }
 
-void few_rows8(const IntegerRows& rows, std::int64_t m, const std::int8_t* panel,
+void few_rows8(const IntegerRows& rows, std::int64_t m, const std::uint8_t* panel,
                const float* scales, std::int64_t k, float* sums) {
   switch (m) {
     case 1:
@@ -212,14 +269,14 @@ TESSERA_INLINE void rows_times_nibbles(const IntegerRows& rows, const NibblePane
     for (std::int64_t b = g * kGroup / 8; b < (g + 1) * kGroup / 8; ++b) {
 #pragma GCC unroll 2
       for (std::int64_t v = 0; v < 2; ++v) {
-        ShortVec n[4];
-        unpack(p.weight + (2 * b + v) * 2 * kLanes, n);
+        WeightVec n[kParts];
+        unpack(p.weight + (2 * b + v) * kLanes, n);
 #pragma GCC unroll 4
         for (std::int64_t r = 0; r < kCount; ++r) {
-          const std::int16_t* a = rows.a + r * rows.lda + b * 8;
+          const RowNumber* a = row_of(rows, r) + b * 8;
 #pragma GCC unroll 4
-          for (std::int64_t i = 0; i < 4; ++i)
-            acc[r][v] += multiply_pairs(splat_pair(a + 2 * i), n[i]);
+          for (std::int64_t i = 0; i < kParts; ++i)
+            acc[r][v] = add_products(acc[r][v], splat_row(a + kDepth * i), n[i]);
         }
       }
     }
@@ -228,8 +285,10 @@ TESSERA_INLINE void rows_times_nibbles(const IntegerRows& rows, const NibblePane
       const std::int64_t at = g * kPanel + v * kLanes;
       const Vec scale = from_bf16(p.scales + at), zero = to_float(from_bytes(p.zeros + at));
 #pragma GCC unroll 4
-      for (std::int64_t r = 0; r < kCount; ++r)
-        total[r][v] += (to_float(acc[r][v]) - zero * rows.group_sums[r * groups + g]) * scale;
+      for (std::int64_t r = 0; r < kCount; ++r) {
+        const auto sum = static_cast<float>(rows.group_sums[r * groups + g]);
+        total[r][v] += (to_float(acc[r][v]) - zero * sum) * scale;
+      }
     }
   }
   for (std::int64_t r = 0; r < kCount; ++r) {
@@ -252,8 +311,8 @@ void few_rows4(const IntegerRows& rows, std::int64_t m, const NibblePanel& panel
     default:  // more sums than registers would hold: in two goes
       few_rows4(rows, 3, panel, k, sums);
       return few_rows4(
-          {rows.a + 3 * rows.lda, rows.lda, rows.scales + 3, rows.group_sums + 3 * (k / kGroup)},
-          m - 3, panel, k, sums + 3 * kPanel);
+          {row_of(rows, 3), rows.lda, rows.scales + 3, rows.group_sums + 3 * (k / kGroup)}, m - 3,
+          panel, k, sums + 3 * kPanel);
   }
 }
 

@@ -154,7 +154,7 @@ dnnl::matmul::primitive_desc describe(const TileShape& t) {
 /// take its reference). Only those for AVX-512: the AVX2 ones of oneDNN 3.7.2 give wrong sums for
 /// k > 1024, and its products of plain rows are slower than ours.
 bool blocked_is_fast(std::int64_t n, std::int64_t k) {
-  if (!kHasPanels || std::strcmp(vector_kernels().name, "avx512") != 0) return false;
+  if (!kHasPanels || !vector_kernels().has_avx512()) return false;
   const SerialOneDnn serial;
   const TileShape tile{64, n, k, k, n, n, true, Activation::gelu};
   try {

@@ -67,19 +67,18 @@ TESSERA_PEAK_LOOP(avx512_bf16, "avx512f,avx512bw,avx512bf16", __m512, 32, TESSER
 
 std::vector<PeakLoop> peak_loops() {
 #if defined(__x86_64__)
-  const char* isa = vector_kernels().name;
-  if (std::strcmp(isa, "avx512") == 0) {
+  const VectorKernels& kernels = vector_kernels();
+  if (kernels.has_avx512()) {
     std::vector<PeakLoop> loops{{"f32", "vfmadd, AVX-512", avx512_f32}};
-    if (__builtin_cpu_supports("avx512bf16"))
-      loops.push_back({"bf16", "vdpbf16, AVX-512", avx512_bf16});
-    if (__builtin_cpu_supports("avx512vnni")) {
+    if (kernels.half.native) loops.push_back({"bf16", "vdpbf16, AVX-512", avx512_bf16});
+    if (kernels.integer.depth == 4) {
       loops.push_back({"int8", "vpdpbusd, AVX-512", vnni_int8});
     } else {
       loops.push_back({"int8", "vpmaddwd + vpaddd, AVX-512", avx512_int8});
     }
     return loops;
   }
-  if (std::strcmp(isa, "avx2") == 0)
+  if (std::strcmp(kernels.name, "avx2") == 0)
     return {{"f32", "vfmadd, AVX2", avx2_f32}, {"int8", "vpmaddwd + vpaddd, AVX2", avx2_int8}};
 #endif
   return {{"f32", "scalar", scalar_f32}};

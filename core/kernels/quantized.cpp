@@ -15,12 +15,14 @@ std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1)
 
 const IntegerKernels& kernels() { return vector_kernels().integer; }
 
-/// Largest integer of an activation: 11 bits and a sign, less where the sums of k products with 8
-/// bits could leave 32 bits.
+/// Largest integer of an activation: 11 or 7 bits and a sign, less where the sums of k products
+/// with 8 bits could leave 32 bits.
 float activation_limit(std::int64_t k) {
-  constexpr double kLargestSum = 2147483647.0, kLargestWeight = 128.0;
-  return static_cast<float>(
-      std::floor(std::min(2047.0, kLargestSum / (kLargestWeight * static_cast<double>(k)))));
+  constexpr double kLargestSum = 2147483647.0;
+  const bool bytes = kernels().depth == 4;
+  const double largest_weight = bytes ? 255.0 : 128.0;
+  return static_cast<float>(std::floor(
+      std::min(bytes ? 127.0 : 2047.0, kLargestSum / (largest_weight * static_cast<double>(k)))));
 }
 
 /// Squared error of `count` numbers in 4 bits.
@@ -36,16 +38,16 @@ double nibble_error(const float* x, std::int64_t count, const Nibbles& n, std::u
   return error;
 }
 
-/// A panel of 8-bit columns (integer.h) from `count` of them, the rest zeros: 16 bits at a time.
-void fill_panel(const std::int8_t* const* rows, std::int64_t count, std::int64_t columns,
-                std::int64_t k, std::int8_t* to) {
-  for (std::int64_t c = 0; c + 2 <= k; c += 2, to += 2 * columns) {
-    for (std::int64_t j = 0; j < count; ++j) std::memcpy(to + 2 * j, rows[j] + c, 2);
-    std::memset(to + 2 * count, 0, static_cast<std::size_t>(2 * (columns - count)));
+/// A panel of columns, `depth` numbers of each side by side, from `count` of them; `filling` for
+/// what is missing. `size`: bytes of a number.
+void fill_panel(const std::uint8_t* const* rows, std::int64_t count, std::int64_t columns,
+                std::int64_t depth, std::int64_t size, std::int64_t k, std::uint8_t* to) {
+  const std::int64_t piece = depth * size;
+  for (std::int64_t c = 0; c < k; c += depth, to += columns * piece) {
+    const auto bytes = static_cast<std::size_t>(std::min(depth, k - c) * size);
+    std::memset(to, 0, static_cast<std::size_t>(columns * piece));
+    for (std::int64_t j = 0; j < count; ++j) std::memcpy(to + j * piece, rows[j] + c * size, bytes);
   }
-  if (k % 2 == 0) return;
-  std::memset(to, 0, static_cast<std::size_t>(2 * columns));
-  for (std::int64_t j = 0; j < count; ++j) to[2 * j] = rows[j][k - 1];
 }
 
 }  // namespace
@@ -100,7 +102,9 @@ QuantizedMatrix QuantizedMatrix::pack(const StackedMatrix& source, int bits) {
   m.bits_ = bits;
   m.n_ = source.n();
   m.k_ = source.k();
-  if (bits == 8) {
+  if (bits == 16) {
+    m.pack16(source);
+  } else if (bits == 8) {
     m.pack8(source);
   } else {
     m.pack4(source);
@@ -109,40 +113,72 @@ QuantizedMatrix QuantizedMatrix::pack(const StackedMatrix& source, int bits) {
 }
 
 std::int64_t QuantizedMatrix::bytes() const {
-  return static_cast<std::int64_t>(data_.nbytes() + scales_.nbytes() +
+  return static_cast<std::int64_t>(data_.nbytes() + (scales_ ? scales_.nbytes() : 0) +
                                    (zeros_ ? zeros_.nbytes() : 0));
 }
 
-void QuantizedMatrix::pack8(const StackedMatrix& source) {
-  const std::int64_t columns = kernels().columns, padded_n = round_up(n_, columns);
+void QuantizedMatrix::pack16(const StackedMatrix& source) {
+  const auto& half = vector_kernels().half;
+  const std::int64_t columns = half.columns;
   padded_k_ = round_up(k_, 2);
-  data_ = Tensor::empty({padded_n, padded_k_}, DType::i8);
-  scales_ = Tensor::zeros({padded_n});
+  data_ = Tensor::empty({round_up(n_, columns), padded_k_}, DType::bf16);
   std::vector<float> row(static_cast<std::size_t>(k_));
-  std::vector<std::int8_t> numbers(static_cast<std::size_t>(columns * k_));
-  std::vector<const std::int8_t*> rows(static_cast<std::size_t>(columns));
+  std::vector<std::uint16_t> numbers(static_cast<std::size_t>(columns * k_));
+  std::vector<const std::uint8_t*> rows(static_cast<std::size_t>(columns));
   for (std::int64_t first = 0; first < n_; first += columns) {
     const std::int64_t count = std::min(columns, n_ - first);
     for (std::int64_t j = 0; j < count; ++j) {
       const auto [part, at] = source.find(first + j);
-      std::int8_t* own = numbers.data() + j * k_;
-      rows[static_cast<std::size_t>(j)] = own;
+      const std::uint16_t* own = numbers.data() + j * k_;
+      if (part->weight.dtype() == DType::bf16 && part->weight.is_contiguous()) {
+        own = part->weight.data<std::uint16_t>() + at * k_;
+      } else {
+        part->row(at, row.data());
+        half.round_row(row.data(), k_, k_, numbers.data() + j * k_);
+      }
+      rows[static_cast<std::size_t>(j)] = reinterpret_cast<const std::uint8_t*>(own);
+    }
+    fill_panel(rows.data(), count, columns, 2, 2, k_,
+               reinterpret_cast<std::uint8_t*>(data_.data<std::uint16_t>() + first * padded_k_));
+  }
+}
+
+void QuantizedMatrix::pack8(const StackedMatrix& source) {
+  const std::int64_t columns = kernels().columns, depth = kernels().depth,
+                     padded_n = round_up(n_, columns);
+  padded_k_ = round_up(k_, depth);
+  data_ = Tensor::empty({padded_n, padded_k_}, DType::u8);
+  scales_ = Tensor::zeros({padded_n});
+  std::vector<float> row(static_cast<std::size_t>(k_));
+  std::vector<std::int8_t> numbers(static_cast<std::size_t>(columns * k_));
+  std::vector<const std::uint8_t*> rows(static_cast<std::size_t>(columns));
+  for (std::int64_t first = 0; first < n_; first += columns) {
+    const std::int64_t count = std::min(columns, n_ - first);
+    for (std::int64_t j = 0; j < count; ++j) {
+      const auto [part, at] = source.find(first + j);
+      const std::int8_t* own = numbers.data() + j * k_;
       if (part->weight.dtype() == DType::i8 && part->weight.is_contiguous()) {
-        rows[static_cast<std::size_t>(j)] = part->weight.data<std::int8_t>() + at * k_;
+        own = part->weight.data<std::int8_t>() + at * k_;
         scales_.data()[first + j] = part->scales.data()[at];
         check_finite(part->name, at, part->scales.data() + at, 1);
       } else {
         part->row(at, row.data());
         check_finite(part->name, at, row.data(), k_);
-        scales_.data()[first + j] = quantize8(row.data(), k_, own);
+        scales_.data()[first + j] = quantize8(row.data(), k_, numbers.data() + j * k_);
       }
+      rows[static_cast<std::size_t>(j)] = reinterpret_cast<const std::uint8_t*>(own);
     }
-    fill_panel(rows.data(), count, columns, k_, data_.data<std::int8_t>() + first * padded_k_);
+    std::uint8_t* panel = data_.data<std::uint8_t>() + first * padded_k_;
+    fill_panel(rows.data(), count, columns, depth, 1, k_, panel);
+    if (depth == 4) {
+      for (std::int64_t i = 0; i < columns * padded_k_; ++i) panel[i] ^= 128u;  // adds 128
+    }
   }
 }
 
 void QuantizedMatrix::pack4(const StackedMatrix& source) {
-  const std::int64_t columns = kernels().columns, padded_n = round_up(n_, columns);
+  const std::int64_t columns = kernels().columns, depth = kernels().depth,
+                     padded_n = round_up(n_, columns);
   padded_k_ = round_up(k_, kGroup);
   const std::int64_t groups = padded_k_ / kGroup;
   data_ = Tensor::zeros({padded_n, padded_k_ / 2}, DType::u8);
@@ -160,8 +196,8 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
       check_finite(part->name, at, row.data(), k_);
     }
     const std::int64_t panel = j / columns, column = j % columns;
-    auto* words = reinterpret_cast<std::uint16_t*>(data_.data<std::uint8_t>()) +
-                  panel * columns * padded_k_ / 4;
+    auto* words = reinterpret_cast<std::uint32_t*>(data_.data<std::uint8_t>()) +
+                  panel * columns * padded_k_ / 8;
     for (std::int64_t g = 0; g < groups; ++g) {
       std::uint8_t* q = numbers.data() + g * kGroup;
       const Nibbles n = as_stored ? Nibbles{part->scales.data()[at * groups + g], part->zero(at, g)}
@@ -170,20 +206,21 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
       scales_.data<std::uint16_t>()[place] = f32_to_bf16(n.scale);
       zeros_.data<std::uint8_t>()[place] = n.zero;
       for (std::int64_t c = 0; c < kGroup; ++c) {
-        const std::int64_t i = g * kGroup + c;  // block i/8, word i%2, nibble i%8/2
-        words[(i / 8 * columns + column) * 2 + i % 2] |=
-            static_cast<std::uint16_t>(q[c] << (4 * (i % 8 / 2)));
+        const std::int64_t i = g * kGroup + c, bit = 32 / depth * (i % depth) + i % 8 / depth * 4;
+        words[i / 8 * columns + column] |= static_cast<std::uint32_t>(q[c]) << bit;
       }
     }
   }
 }
 
-/// One product: quantises the rows, then computes tiles of rows and columns.
-class IntegerProduct {
+/// One product: rounds the rows, then computes tiles of rows and columns.
+class PanelProduct {
  public:
-  IntegerProduct(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& a)
-      : ctx_(ctx), w_(weight), a_(a), columns_(kernels().columns) {
-    quantize_rows();
+  PanelProduct(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& a)
+      : ctx_(ctx), w_(weight), a_(a), columns_(weight.columns()) {
+    // 8 bits: what offset weights add has to be taken off (integer.h)
+    groups_ = w_.bits_ == 4 ? w_.padded_k_ / kGroup : w_.bits_ == 8 && kernels().depth == 4 ? 1 : 0;
+    round_rows();
   }
 
   void run() {
@@ -197,42 +234,55 @@ class IntegerProduct {
  private:
   static constexpr std::int64_t kMostFewRows = 8;
 
-  std::int64_t groups() const { return w_.bits_ == 4 ? w_.padded_k_ / kGroup : 0; }
   std::int64_t panels() const { return (w_.n_ + columns_ - 1) / columns_; }
+  /// Bytes of a rounded number of a row.
+  std::int64_t row_bytes() const { return w_.bits_ != 16 && kernels().depth == 4 ? 1 : 2; }
 
-  void quantize_rows() {
+  void round_rows() {
     constexpr std::int64_t kRowsPerTask = 32;
-    rows_ = ctx_.empty({a_.m, w_.padded_k_}, DType::f16);  // 16-bit integers
-    units_ = ctx_.empty({a_.m});
-    if (groups()) sums_ = ctx_.empty({a_.m, groups()});
+    rows_ = ctx_.empty({a_.m, w_.padded_k_ * row_bytes()}, DType::u8);
+    if (w_.bits_ != 16) units_ = ctx_.empty({a_.m});
+    if (groups_) sums_ = ctx_.empty({a_.m, groups_}, DType::i32);
     const float limit = activation_limit(w_.padded_k_);
     ctx_.parallel_for((a_.m + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
       for (std::int64_t r = task * kRowsPerTask; r < std::min(a_.m, (task + 1) * kRowsPerTask);
            ++r) {
-        std::int16_t* q = row(r);
-        units_.data()[r] = kernels().quantize_row(a_.x + r * a_.ldx, w_.k_, w_.padded_k_, limit, q);
-        for (std::int64_t g = 0; g < groups(); ++g) {
-          std::int32_t sum = 0;
-          for (std::int64_t i = g * kGroup; i < (g + 1) * kGroup; ++i) sum += q[i];
-          sums_.data()[r * groups() + g] = static_cast<float>(sum);
+        const float* x = a_.x + r * a_.ldx;
+        if (w_.bits_ == 16) {
+          vector_kernels().half.round_row(x, w_.k_, w_.padded_k_, half_row(r));
+          continue;
+        }
+        units_.data()[r] = kernels().quantize_row(x, w_.k_, w_.padded_k_, limit, row(r));
+        if (groups_) {
+          kernels().sum_groups(row(r), w_.padded_k_, w_.padded_k_ / groups_,
+                               sums_.data<std::int32_t>() + r * groups_);
         }
       }
     });
   }
 
-  std::int16_t* row(std::int64_t r) {
-    return reinterpret_cast<std::int16_t*>(rows_.data<std::uint16_t>()) + r * w_.padded_k_;
+  std::uint8_t* row(std::int64_t r) {
+    return rows_.data<std::uint8_t>() + r * w_.padded_k_ * row_bytes();
   }
+  std::uint16_t* half_row(std::int64_t r) { return reinterpret_cast<std::uint16_t*>(row(r)); }
   IntegerRows rows_from(std::int64_t r) {
     return {row(r), w_.padded_k_, units_.data() + r,
-            groups() ? sums_.data() + r * groups() : nullptr};
+            groups_ ? sums_.data<std::int32_t>() + r * groups_ : nullptr};
   }
-  const std::int8_t* bytes(std::int64_t panel) const {
-    return w_.data_.data<std::int8_t>() + panel * columns_ * w_.padded_k_;
+  HalfTile half_tile(std::int64_t r, std::int64_t m, std::int64_t panel, float* sums) {
+    return {m,
+            half_row(r),
+            w_.padded_k_,
+            w_.data_.data<std::uint16_t>() + panel * columns_ * w_.padded_k_,
+            w_.padded_k_,
+            sums};
+  }
+  const std::uint8_t* bytes(std::int64_t panel) const {
+    return w_.data_.data<std::uint8_t>() + panel * columns_ * w_.padded_k_;
   }
   NibblePanel nibbles(std::int64_t panel) const {
-    const std::int64_t at = panel * groups() * columns_;
-    return {reinterpret_cast<const std::uint16_t*>(w_.data_.data<std::uint8_t>() +
+    const std::int64_t at = panel * groups_ * columns_;
+    return {reinterpret_cast<const std::uint32_t*>(w_.data_.data<std::uint8_t>() +
                                                    panel * columns_ * w_.padded_k_ / 2),
             w_.scales_.data<std::uint16_t>() + at, w_.zeros_.data<std::uint8_t>() + at};
   }
@@ -252,7 +302,9 @@ class IntegerProduct {
       for (std::int64_t p = task * per_task; p < std::min(panels(), (task + 1) * per_task); ++p) {
         for (std::int64_t r = 0; r < a_.m; r += kFewIntegerRows) {
           const std::int64_t m = std::min(kFewIntegerRows, a_.m - r);
-          if (w_.bits_ == 4) {
+          if (w_.bits_ == 16) {
+            vector_kernels().half.tile(half_tile(r, m, p, sums));
+          } else if (w_.bits_ == 4) {
             kernels().few_rows4(rows_from(r), m, nibbles(p), w_.padded_k_, sums);
           } else {
             kernels().few_rows8(rows_from(r), m, bytes(p), w_.scales_.data() + p * columns_,
@@ -270,7 +322,7 @@ class IntegerProduct {
     constexpr std::int64_t kBytes = 1 << 18, kMost = 192;
     const std::int64_t step = kernels().tile_rows;
     const std::int64_t most =
-        std::max(step, std::min(kMost, kBytes / (2 * w_.padded_k_)) / step * step);
+        std::max(step, std::min(kMost, kBytes / (row_bytes() * w_.padded_k_)) / step * step);
     const std::int64_t tiles = (a_.m + most - 1) / most;
     return ((a_.m + tiles - 1) / tiles + step - 1) / step * step;
   }
@@ -282,38 +334,65 @@ class IntegerProduct {
     const std::int64_t pieces = (panels() + per_task - 1) / per_task;
     ctx_.parallel_for(tiles * pieces, [&](std::int64_t task) {
       const std::int64_t r = task / pieces * height, m = std::min(height, a_.m - r);
-      Tensor wide = ctx_.empty({w_.padded_k_ * columns_}, DType::f16);
       Tensor sums = ctx_.empty({m, columns_});
-      Tensor scales = ctx_.empty({std::max<std::int64_t>(1, groups()), columns_});
-      auto* to = reinterpret_cast<std::int16_t*>(wide.data<std::uint16_t>());
+      Widened wide;
+      if (w_.bits_ == 4 || (w_.bits_ == 8 && kernels().widen8)) wide = Widened(ctx_, *this);
       const std::int64_t first = task % pieces * per_task;
       for (std::int64_t p = first; p < std::min(panels(), first + per_task); ++p) {
-        IntegerTile tile{m, rows_from(r), to, w_.padded_k_, w_.padded_k_, nullptr, sums.data()};
-        if (w_.bits_ == 4) {
-          kernels().widen4(nibbles(p), w_.padded_k_, to, scales.data());
-          tile.group = kGroup;
-          tile.scales = scales.data();
+        if (w_.bits_ == 16) {
+          vector_kernels().half.tile(half_tile(r, m, p, sums.data()));
         } else {
-          kernels().widen8(bytes(p), w_.padded_k_, to);
-          tile.scales = w_.scales_.data() + p * columns_;
+          integer_tile(r, m, p, wide, sums.data());
         }
-        kernels().tile(tile);
         finish_panel(r, m, p, sums.data());
       }
     });
+  }
+
+  /// Room for a panel as tiles take it.
+  struct Widened {
+    Widened() = default;
+    Widened(Context& ctx, const PanelProduct& p)
+        : weight(ctx.empty({p.w_.padded_k_ * p.columns_ * p.row_bytes()}, DType::u8)),
+          scales(ctx.empty({std::max<std::int64_t>(1, p.groups_), p.columns_})) {}
+    Tensor weight, scales;
+  };
+
+  void integer_tile(std::int64_t r, std::int64_t m, std::int64_t panel, Widened& wide,
+                    float* sums) {
+    IntegerTile tile{.m = m,
+                     .rows = rows_from(r),
+                     .weight = bytes(panel),
+                     .k = w_.padded_k_,
+                     .group = w_.padded_k_,
+                     .scales = w_.bits_ == 8 ? w_.scales_.data() + panel * columns_ : nullptr,
+                     .sums = sums};
+    if (wide.weight) tile.weight = wide.weight.raw();
+    if (w_.bits_ == 4) {
+      kernels().widen4(nibbles(panel), w_.padded_k_, wide.weight.raw(), wide.scales.data());
+      tile.group = kGroup;
+      tile.scales = wide.scales.data();
+    } else if (wide.weight) {
+      kernels().widen8(bytes(panel), w_.padded_k_, wide.weight.raw());
+    }
+    kernels().tile(tile);
   }
 
   static constexpr std::int64_t kMostColumns = 32;
   Context& ctx_;
   const QuantizedMatrix& w_;
   const MatmulArguments& a_;
-  std::int64_t columns_;
+  std::int64_t columns_, groups_ = 0;
   Tensor rows_, units_, sums_;
 };
 
+std::int64_t QuantizedMatrix::columns() const {
+  return bits_ == 16 ? vector_kernels().half.columns : kernels().columns;
+}
+
 void matmul(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& a) {
   if (a.m == 0 || weight.n() == 0) return;
-  IntegerProduct(ctx, weight, a).run();
+  PanelProduct(ctx, weight, a).run();
 }
 
 }  // namespace tessera::kernels

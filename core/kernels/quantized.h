@@ -19,12 +19,13 @@ struct Nibbles {
 };
 Nibbles quantize4(const float* x, std::int64_t count, std::uint8_t* q);
 
-/// A weight matrix [n, k] of 8- or 4-bit numbers in panels (integer.h), packed once.
+/// A weight matrix [n, k] of bf16 numbers (half.h) or of 8 or 4 bits (integer.h) in panels, packed
+/// once.
 class QuantizedMatrix {
  public:
   QuantizedMatrix() = default;
-  /// Numbers that are stored with `bits` bits (and, for 4, in groups of kGroup) are taken as they
-  /// are; others are quantised.
+  /// `bits`: 16 (bf16), 8 or 4. Numbers that are stored so (with 4: in groups of kGroup) are taken
+  /// as they are; others are rounded.
   static QuantizedMatrix pack(const StackedMatrix& source, int bits);
 
   std::int64_t n() const { return n_; }
@@ -32,18 +33,21 @@ class QuantizedMatrix {
   std::int64_t bytes() const;  ///< that one product reads
 
  private:
-  friend class IntegerProduct;
+  friend class PanelProduct;
+  std::int64_t columns() const;  // of a panel
+  void pack16(const StackedMatrix& source);
   void pack8(const StackedMatrix& source);
   void pack4(const StackedMatrix& source);
 
   int bits_ = 8;
   std::int64_t n_ = 0, k_ = 0, padded_k_ = 0;
-  Tensor data_;    // i8, panels one after the other
-  Tensor scales_;  // 8 bits: f32 [panels, columns]; 4 bits: bf16 [panels, groups, columns]
+  Tensor data_;    // panels one after the other
+  Tensor scales_;  // 16 bits: none; 8 bits: f32 [panels, columns]; 4 bits: bf16 [panels, groups,
+                   // columns]
   Tensor zeros_;   // 4 bits: u8 [panels, groups, columns]
 };
 
-/// y = act(x W^T + bias) + residual, with x quantised row by row.
+/// y = act(x W^T + bias) + residual, with x rounded as well.
 void matmul(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& arguments);
 
 }  // namespace tessera::kernels

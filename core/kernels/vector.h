@@ -2,16 +2,18 @@
 #include <cstdint>
 
 #include "core/activation.h"
+#include "core/kernels/half.h"
 #include "core/kernels/integer.h"
 #include "core/kernels/training.h"
 
 namespace tessera::kernels {
 
-/// Keys and values of one head, laid out for attention_rows: keys in panels of `panel` columns,
-/// [ceil(count/panel)][width][panel]; values as rows of padded_width(width) floats.
+/// Keys and values of one head, laid out for attention_block: keys in panels of `panel` columns,
+/// [ceil(count/panel)][width][panel]; values as rows, padded to whole panels. In bf16, numbers lie
+/// in pairs: keys [ceil(count/panel)][width/2][panel][2], values [count/2][padded width][2].
 struct PackedHead {
-  const float* keys;
-  const float* values;
+  const void* keys;
+  const void* values;
 };
 
 /// Most rows of few_rows_panel and few_rows_dot.
@@ -30,6 +32,19 @@ struct AttentionBlock {
   float* out;  // [rows, width], stride ldo
   std::int64_t ldo;
   float* scratch;  // attention_scratch(width) floats
+};
+
+/// Attention of blocks of queries, in one number format.
+struct AttentionKernels {
+  std::int64_t bytes;  // of a number of packed keys and values
+  std::int64_t depth;  // numbers side by side: widths and counts are padded to a multiple of it
+  /// k, v [count, width] with row stride ld* -> the layout of PackedHead, for keys [begin, end),
+  /// begin a multiple of panel.
+  void (*pack_head)(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
+                    std::int64_t begin, std::int64_t end, std::int64_t width, void* keys,
+                    void* values);
+  /// softmax(q k^T * scale) v with an online softmax over blocks of kKeyBlock keys.
+  void (*block)(const AttentionBlock& block);
 };
 
 /// Queries that see the same keys, with all their heads, over some of these keys as they lie, so
@@ -67,7 +82,7 @@ struct Finish {
 /// The kernels that are written once and compiled for each instruction set (vector_impl.h). Which
 /// one is used is decided at run time. Scalar twins stand in reference.h.
 struct VectorKernels {
-  const char* name;    // "generic", "avx2", "avx512"
+  const char* name;    // as vector_kernels() takes it
   std::int64_t panel;  // columns of a panel of packed keys; values are padded to a multiple of it
 
   void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps,
@@ -86,24 +101,21 @@ struct VectorKernels {
   /// The same for n columns whose weights lie one after the other, [n, k] -> sums [m][n].
   void (*few_rows_dot)(const float* x, std::int64_t ldx, std::int64_t m, const float* weight,
                        std::int64_t n, std::int64_t k, float* sums);
-  /// k, v [count, width] with row stride ld* -> the layout of PackedHead, for keys [begin, end),
-  /// begin a multiple of panel.
-  void (*pack_head)(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
-                    std::int64_t begin, std::int64_t end, std::int64_t width, float* keys,
-                    float* values);
-  /// softmax(q k^T * scale) v with an online softmax over blocks of kKeyBlock keys.
-  void (*attention_block)(const AttentionBlock& block);
+  AttentionKernels exact, rounded;  // f32; keys, values and weights in bf16
   /// Few queries over a part of the keys.
   void (*attention_part)(const AttentionPart& part);
+  HalfKernels half;
   IntegerKernels integer;
   TrainingKernels training;
+
+  bool has_avx512() const;  ///< with or without what came later
 };
 
 /// Floats of scratch memory one attention_block needs.
 std::int64_t attention_scratch(std::int64_t width);
 
-/// The best for this machine; TESSERA_ISA=generic|avx2|avx512 in the environment forces a lower
-/// one.
+/// The best for this machine; TESSERA_ISA=generic|avx2|avx512|avx512_vnni|avx512_bf16 (which has
+/// VNNI as well) in the environment forces a lower one.
 const VectorKernels& vector_kernels();
 /// The one of that name, or null where this machine (or build) lacks it.
 const VectorKernels* vector_kernels(const char* name);

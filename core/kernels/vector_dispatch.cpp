@@ -11,6 +11,8 @@ extern const VectorKernels kGenericKernels;
 #if defined(__x86_64__)
 extern const VectorKernels kAvx2Kernels;
 extern const VectorKernels kAvx512Kernels;
+extern const VectorKernels kAvx512VnniKernels;
+extern const VectorKernels kAvx512Bf16Kernels;
 #endif
 
 namespace {
@@ -23,7 +25,7 @@ struct Candidate {
 const VectorKernels& choose() {
   const char* forced = std::getenv("TESSERA_ISA");
   if (const VectorKernels* kernels = forced ? vector_kernels(forced) : nullptr) return *kernels;
-  for (const char* name : {"avx512", "avx2"}) {
+  for (const char* name : {"avx512_bf16", "avx512_vnni", "avx512", "avx2"}) {
     if (const VectorKernels* kernels = vector_kernels(name)) return *kernels;
   }
   return kGenericKernels;
@@ -32,12 +34,18 @@ const VectorKernels& choose() {
 }  // namespace
 
 const VectorKernels* vector_kernels(const char* name) {
+#if defined(__x86_64__)
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+#endif
   const Candidate all[] = {
     {&kGenericKernels, true},
 #if defined(__x86_64__)
     {&kAvx2Kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
-    {&kAvx512Kernels, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")},
+    {&kAvx512Kernels, avx512},
+    {&kAvx512VnniKernels, vnni},
+    {&kAvx512Bf16Kernels, vnni && __builtin_cpu_supports("avx512bf16")},
 #endif
   };
   const auto found = std::find_if(std::begin(all), std::end(all), [&](const Candidate& c) {
@@ -54,8 +62,10 @@ const VectorKernels& vector_kernels() {
 std::int64_t attention_scratch(std::int64_t width) {
   constexpr std::int64_t kWidestPanel = 32;
   const std::int64_t padded = (width + kWidestPanel - 1) / kWidestPanel * kWidestPanel;
-  return kQueryBlock * (width + kKeyBlock + padded + 2);
+  return kQueryBlock * (width + 1 + kKeyBlock + padded + 2);
 }
+
+bool VectorKernels::has_avx512() const { return std::strncmp(name, "avx512", 6) == 0; }
 
 std::int64_t attention_gradient_scratch(std::int64_t keys, std::int64_t width) {
   constexpr std::int64_t kWidestPanel = 32;

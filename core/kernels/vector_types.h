@@ -27,7 +27,17 @@ TESSERA_INLINE Vec load(const float* p) {
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
+template <class V, class T>
+TESSERA_INLINE V load_as(const T* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
 TESSERA_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+TESSERA_INLINE Vec from_bf16(const std::uint16_t* p) {
+  typedef std::uint16_t HalfWordVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 2)));
+  return (Vec)(__builtin_convertvector(load_as<HalfWordVec>(p), IntVec) << 16);
+}
 TESSERA_INLINE Vec splat(float x) { return x - Vec{}; }
 
 TESSERA_INLINE float sum_of(Vec v) {
@@ -59,6 +69,16 @@ TESSERA_INLINE Vec exp_negative(Vec x) {
   p = p * r * r + r + 1.0f;
   const BitVec exponent = ((BitVec)shifted - (BitVec)round) << 23;
   const Vec y = (Vec)((BitVec)p + exponent);
+  return x < -87.0f ? Vec{} : y;
+}
+
+/// The same to a relative error of 5e-5, enough for what is rounded to bf16.
+TESSERA_INLINE Vec exp_negative_coarse(Vec x) {
+  const Vec round = splat(12582912.0f);
+  const Vec shifted = x * 1.44269504089f + round;
+  const Vec r = x - (shifted - round) * 0.69314718056f;
+  const Vec p = ((r * 4.1665795894e-2f + 1.6666665459e-1f) * r + 0.5f) * (r * r) + (r + 1.0f);
+  const Vec y = (Vec)((BitVec)p + (((BitVec)shifted - (BitVec)round) << 23));
   return x < -87.0f ? Vec{} : y;
 }
 

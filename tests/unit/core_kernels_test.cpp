@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "core/kernels/reference.h"
@@ -10,6 +11,7 @@ namespace {
 
 using tessera::testing::close;
 using tessera::testing::Floats;
+using tessera::testing::nearest_bf16;
 using tessera::testing::random_numbers;
 
 /// Memory with a guard behind it: a kernel that writes too far is found out.
@@ -41,7 +43,9 @@ class VectorKernelsTest : public ::testing::TestWithParam<const char*> {
   }
   const VectorKernels* kernels_ = nullptr;
 };
-INSTANTIATE_TEST_SUITE_P(Isa, VectorKernelsTest, ::testing::Values("generic", "avx2", "avx512"),
+INSTANTIATE_TEST_SUITE_P(Isa, VectorKernelsTest,
+                         ::testing::Values("generic", "avx2", "avx512", "avx512_vnni",
+                                           "avx512_bf16"),
                          [](const auto& isa) { return std::string(isa.param); });
 
 constexpr std::int64_t kWidths[] = {1, 3, 4, 7, 8, 16, 17, 31, 32, 33, 97, 192, 384, 1009};
@@ -163,6 +167,28 @@ TEST_P(VectorKernelsTest, FewRowsTimesWeights) {
   }
 }
 
+/// In bf16: what attention gives is checked below; here, that nothing is written beyond the end.
+TEST_P(VectorKernelsTest, PacksRoundedHeadsWithinTheirRoom) {
+  const auto whole = [](std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; };
+  for (const std::int64_t width : {1, 3, 17, 64}) {
+    for (const std::int64_t count : {std::int64_t{1}, kernels_->panel - 1, kernels_->panel + 1}) {
+      const Floats k = random_numbers(count * width, 1);
+      Guarded keys(whole(count, kernels_->panel) * whole(width, 2) / 2),
+          values(whole(count, 2) * whole(width, kernels_->panel) / 2);
+      kernels_->rounded.pack_head(k.data(), width, k.data(), width, 0, count, width, keys.data(),
+                                  values.data());
+      const Floats packed = keys.numbers(), packed_values = values.numbers();
+      const auto first = [](const Floats& numbers) {
+        std::uint16_t bits;
+        std::memcpy(&bits, numbers.data(), sizeof bits);
+        return bits;
+      };
+      EXPECT_EQ(first(packed), f32_to_bf16(k[0]));
+      EXPECT_EQ(first(packed_values), f32_to_bf16(k[0]));
+    }
+  }
+}
+
 TEST_P(VectorKernelsTest, PacksHeads) {
   const std::int64_t panel = kernels_->panel;
   for (const std::int64_t width : {1, 3, 17, 48, 64}) {
@@ -171,11 +197,11 @@ TEST_P(VectorKernelsTest, PacksHeads) {
       const std::int64_t padded = (width + panel - 1) / panel * panel;
       const Floats k = random_numbers(count * stride, 1), v = random_numbers(count * stride, 2);
       Guarded keys(padded_count * width), values(count * padded);
-      kernels_->pack_head(k.data(), stride, v.data(), stride, 0, std::min(count, panel), width,
-                          keys.data(), values.data());
+      kernels_->exact.pack_head(k.data(), stride, v.data(), stride, 0, std::min(count, panel),
+                                width, keys.data(), values.data());
       if (count > panel) {
-        kernels_->pack_head(k.data(), stride, v.data(), stride, panel, count, width, keys.data(),
-                            values.data());
+        kernels_->exact.pack_head(k.data(), stride, v.data(), stride, panel, count, width,
+                                  keys.data(), values.data());
       }
       Floats expected_keys(static_cast<std::size_t>(padded_count * width), 0.0f);
       Floats expected_values(static_cast<std::size_t>(count * padded), 0.0f);
@@ -194,29 +220,30 @@ TEST_P(VectorKernelsTest, PacksHeads) {
 }
 
 /// One head through attention_block, all queries block by block.
-Floats blocked_attention(const VectorKernels& kernels, const Floats& q, const Floats& k,
-                         const Floats& v, std::int64_t queries, std::int64_t keys,
+Floats blocked_attention(const VectorKernels& kernels, const AttentionKernels& own, const Floats& q,
+                         const Floats& k, const Floats& v, std::int64_t queries, std::int64_t keys,
                          std::int64_t width, float scale, bool causal) {
   const auto padded = [&](std::int64_t n) {
     return (n + kernels.panel - 1) / kernels.panel * kernels.panel;
   };
-  Guarded packed_keys(padded(keys) * width), packed_values(keys * padded(width));
-  kernels.pack_head(k.data(), width, v.data(), width, 0, keys, width, packed_keys.data(),
-                    packed_values.data());
+  // room for even numbers of rows and columns, which is what bf16 needs half of
+  Guarded packed_keys(padded(keys) * (width + 1)), packed_values((keys + 1) * padded(width));
+  own.pack_head(k.data(), width, v.data(), width, 0, keys, width, packed_keys.data(),
+                packed_values.data());
   Guarded out(queries * width), scratch(attention_scratch(width));
   for (std::int64_t i = 0; i < queries; i += kQueryBlock) {
-    kernels.attention_block({.q = q.data() + i * width,
-                             .ldq = width,
-                             .rows = std::min(kQueryBlock, queries - i),
-                             .first = keys - queries + i + 1,
-                             .causal = causal,
-                             .keys = keys,
-                             .width = width,
-                             .scale = scale,
-                             .head = {packed_keys.data(), packed_values.data()},
-                             .out = out.data() + i * width,
-                             .ldo = width,
-                             .scratch = scratch.data()});
+    own.block({.q = q.data() + i * width,
+               .ldq = width,
+               .rows = std::min(kQueryBlock, queries - i),
+               .first = keys - queries + i + 1,
+               .causal = causal,
+               .keys = keys,
+               .width = width,
+               .scale = scale,
+               .head = {packed_keys.data(), packed_values.data()},
+               .out = out.data() + i * width,
+               .ldo = width,
+               .scratch = scratch.data()});
   }
   scratch.numbers();
   return out.numbers();
@@ -268,13 +295,22 @@ void check_attention(const VectorKernels& kernels, const AttentionCase& c, bool 
     return "queries " + std::to_string(c.queries) + ", keys " + std::to_string(c.keys) +
            ", width " + std::to_string(c.width) + (causal ? ", causal" : "");
   };
-  EXPECT_TRUE(
-      close(blocked_attention(kernels, q, k, v, c.queries, c.keys, c.width, c.scale, causal),
-            expected, tolerance))
+  EXPECT_TRUE(close(blocked_attention(kernels, kernels.exact, q, k, v, c.queries, c.keys, c.width,
+                                      c.scale, causal),
+                    expected, tolerance))
       << says();
   EXPECT_TRUE(close(single_attention(kernels, q, k, v, c.queries, c.keys, c.width, c.scale, causal),
                     expected, tolerance))
       << says();
+  // In bf16: of the rounded numbers, and with rounded weights (half a unit in the last of 8 bits).
+  Floats scaled = q;
+  for (float& number : scaled) number *= c.scale;
+  reference::attention(nearest_bf16(scaled).data(), nearest_bf16(k).data(), nearest_bf16(v).data(),
+                       c.queries, c.keys, 1, 1, c.width, 1.0f, causal, expected.data());
+  EXPECT_TRUE(close(blocked_attention(kernels, kernels.rounded, q, k, v, c.queries, c.keys, c.width,
+                                      c.scale, causal),
+                    expected, 0.00196 + tolerance))
+      << says() << ", bf16";
 }
 
 TEST_P(VectorKernelsTest, Attention) {
@@ -302,7 +338,10 @@ TEST_P(VectorKernelsTest, AttentionWithHugeScores) {
   for (std::int64_t c = 0; c < width; ++c) k[static_cast<std::size_t>(123 * width + c)] = 50.0f;
   const Floats expected(v.begin() + 123 * width, v.begin() + 124 * width);
   EXPECT_TRUE(
-      close(blocked_attention(*kernels_, q, k, v, 1, keys, width, 1.0f, false), expected, 1e-6));
+      close(blocked_attention(*kernels_, kernels_->exact, q, k, v, 1, keys, width, 1.0f, false),
+            expected, 1e-6));
+  EXPECT_EQ(blocked_attention(*kernels_, kernels_->rounded, q, k, v, 1, keys, width, 1.0f, false),
+            nearest_bf16(expected));
   EXPECT_TRUE(
       close(single_attention(*kernels_, q, k, v, 1, keys, width, 1.0f, false), expected, 1e-6));
 }

@@ -26,6 +26,11 @@ inline Tensor random_tensor(const Shape& shape, std::uint32_t seed) {
   return Tensor::from(random_numbers(shape.numel(), seed), shape);
 }
 
+inline Floats nearest_bf16(Floats x) {
+  for (float& v : x) v = bf16_to_f32(f32_to_bf16(v));
+  return x;
+}
+
 /// The same numbers as columns of a wider tensor, so that rows are strided.
 inline Tensor strided(const Tensor& t) {
   const std::int64_t width = t.dim(1);

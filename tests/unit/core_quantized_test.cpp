@@ -15,6 +15,7 @@ namespace {
 
 using tessera::testing::close;
 using tessera::testing::Floats;
+using tessera::testing::nearest_bf16;
 using tessera::testing::random_numbers;
 using tessera::testing::random_tensor;
 using tessera::testing::strided;
@@ -27,40 +28,76 @@ class IntegerKernelsTest : public ::testing::TestWithParam<const char*> {
   }
   const IntegerKernels* kernels_ = nullptr;
 };
-INSTANTIATE_TEST_SUITE_P(Isa, IntegerKernelsTest, ::testing::Values("generic", "avx2", "avx512"),
+INSTANTIATE_TEST_SUITE_P(Isa, IntegerKernelsTest,
+                         ::testing::Values("generic", "avx2", "avx512", "avx512_vnni",
+                                           "avx512_bf16"),
                          [](const auto& isa) { return std::string(isa.param); });
 
+/// What quantize_row() writes, whichever the size of its numbers, and what one unit is worth.
+struct QuantizedRow {
+  std::vector<int> numbers;
+  float unit;
+};
+QuantizedRow quantized(const IntegerKernels& kernels, const float* x, std::int64_t k,
+                       std::int64_t padded, float limit) {
+  constexpr int kMark = 99;
+  const auto filled = [&](auto mark) {
+    std::vector<decltype(mark)> q(static_cast<std::size_t>(padded + 8), mark);
+    const float unit = kernels.quantize_row(x, k, padded, limit, q.data());
+    EXPECT_EQ(q[static_cast<std::size_t>(padded)], kMark) << "written behind the end";
+    return QuantizedRow{{q.begin(), q.begin() + padded}, unit};
+  };
+  return kernels.depth == 4 ? filled(std::int8_t{kMark}) : filled(std::int16_t{kMark});
+}
+float largest_activation(const IntegerKernels& kernels) {
+  return kernels.depth == 4 ? 127.0f : 2047.0f;
+}
+
 TEST_P(IntegerKernelsTest, QuantizesRows) {
+  const float limit = largest_activation(*kernels_);
   for (const std::int64_t k : {1, 3, 7, 8, 16, 17, 97, 384}) {
     const std::int64_t padded = (k + 31) / 32 * 32;
     const Floats x = random_numbers(k, 5);
-    std::vector<std::int16_t> q(static_cast<std::size_t>(padded + 8), 99);
-    const float unit = kernels_->quantize_row(x.data(), k, padded, 2047.0f, q.data());
+    const auto [q, unit] = quantized(*kernels_, x.data(), k, padded, limit);
     float most = 0;
     for (const float v : x) most = std::max(most, std::abs(v));
-    EXPECT_FLOAT_EQ(unit, most / 2047.0f);
+    EXPECT_FLOAT_EQ(unit, most / limit);
     for (std::size_t i = 0; i < x.size(); ++i) {
-      EXPECT_LE(std::abs(q[i]), 2047);
+      EXPECT_LE(std::abs(q[i]), static_cast<int>(limit));
       EXPECT_NEAR(static_cast<float>(q[i]) * unit, x[i], unit * 0.501f) << k << ": " << i;
     }
     for (std::int64_t i = k; i < padded; ++i) EXPECT_EQ(q[static_cast<std::size_t>(i)], 0);
-    EXPECT_EQ(q[static_cast<std::size_t>(padded)], 99) << "written behind the end";
   }
 }
 
 TEST_P(IntegerKernelsTest, RowsOfZerosAndOfNoNumbers) {
-  std::vector<std::int16_t> q(32);
   for (const std::int64_t at : {std::int64_t{0}, std::int64_t{18}}) {  // in a vector, in the tail
     for (const float bad :
          {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       Floats x(19, 1.0f);
       x[static_cast<std::size_t>(at)] = bad;
-      EXPECT_TRUE(std::isnan(kernels_->quantize_row(x.data(), 19, 32, 2047.0f, q.data())));
+      EXPECT_TRUE(std::isnan(quantized(*kernels_, x.data(), 19, 32, 127.0f).unit));
     }
   }
   const Floats zeros(19, 0.0f);
-  EXPECT_EQ(kernels_->quantize_row(zeros.data(), 19, 32, 2047.0f, q.data()), 0.0f);
-  EXPECT_TRUE(std::all_of(q.begin(), q.end(), [](auto n) { return n == 0; }));
+  const auto [q, unit] = quantized(*kernels_, zeros.data(), 19, 32, 127.0f);
+  EXPECT_EQ(unit, 0.0f);
+  EXPECT_TRUE(std::all_of(q.begin(), q.end(), [](int n) { return n == 0; }));
+}
+
+TEST_P(IntegerKernelsTest, SumsOfGroups) {
+  std::vector<std::int8_t> bytes;
+  std::vector<std::int16_t> words;
+  std::vector<std::int32_t> expected(3, 0), sums(3);
+  for (int i = 0; i < 96; ++i) {
+    const int number = i * 37 % 255 - 127;
+    bytes.push_back(static_cast<std::int8_t>(number));
+    words.push_back(static_cast<std::int16_t>(number));
+    expected[static_cast<std::size_t>(i / 32)] += number;
+  }
+  const void* q = kernels_->depth == 4 ? static_cast<const void*>(bytes.data()) : words.data();
+  kernels_->sum_groups(q, 96, 32, sums.data());
+  EXPECT_EQ(sums, expected);
 }
 
 /// What a product of quantised rows and weights is to give, from numbers rounded as it rounds them.
@@ -68,9 +105,9 @@ Floats expected_product(const Tensor& x, const Tensor& weight, int bits, std::in
   const std::int64_t m = x.dim(0), k = x.dim(1), n = weight.dim(0);
   Floats rounded(static_cast<std::size_t>(m * k)), values(static_cast<std::size_t>(n * k));
   for (std::int64_t r = 0; r < m; ++r) {
-    std::vector<std::int16_t> q(static_cast<std::size_t>(k));
-    const float unit =
-        vector_kernels().integer.quantize_row(x.data() + r * x.stride(0), k, k, 2047.0f, q.data());
+    const IntegerKernels& kernels = vector_kernels().integer;
+    const auto [q, unit] =
+        quantized(kernels, x.data() + r * x.stride(0), k, k, largest_activation(kernels));
     for (std::int64_t i = 0; i < k; ++i) {
       rounded[static_cast<std::size_t>(r * k + i)] =
           static_cast<float>(q[static_cast<std::size_t>(i)]) * unit;
@@ -125,6 +162,44 @@ TEST(Quantized, ProductsAreThoseOfTheRoundedNumbers) {
   }
 }
 
+TEST(Half, ProductsAreThoseOfTheRoundedNumbers) {
+  Context ctx({.threads = 2, .log = {}});
+  for (const Case& c : kCases) {
+    const Tensor x = random_tensor({c.m, c.k}, 1), weight = random_tensor({c.n, c.k}, 2),
+                 bias = random_tensor({c.n}, 3), residual = random_tensor({c.m, c.n}, 4);
+    Floats expected(static_cast<std::size_t>(c.m * c.n));
+    reference::linear(nearest_bf16(x.to_vector()).data(), nearest_bf16(weight.to_vector()).data(),
+                      bias.data(), residual.data(), Activation::gelu, c.m, c.n, c.k,
+                      expected.data());
+    const Linear linear(weight, bias, Precision::bf16);
+    EXPECT_TRUE(linear.rounds());
+    const LinearOptions options{.activation = Activation::gelu, .residual = residual};
+    for (const Tensor& rows : {x, strided(x)}) {
+      EXPECT_TRUE(close(linear(ctx, rows, options).to_vector(), expected, 2e-5))
+          << c.m << " x " << c.n << " x " << c.k;
+    }
+  }
+}
+
+TEST(Half, WeightsStoredAsBf16AreTakenAsTheyAre) {
+  Context ctx({.threads = 1, .log = {}});
+  const Tensor weight = random_tensor({37, 65}, 2), x = random_tensor({3, 65}, 1);
+  Tensor stored = Tensor::empty({37, 65}, DType::bf16);
+  for (std::int64_t i = 0; i < weight.numel(); ++i)
+    stored.data<std::uint16_t>()[i] = f32_to_bf16(weight.data()[i]);
+  EXPECT_EQ(Linear(stored, {}, Precision::bf16)(ctx, x).to_vector(),
+            Linear(weight, {}, Precision::bf16)(ctx, x).to_vector());
+}
+
+TEST(Half, NumbersThatAreNoneReachTheOutput) {
+  Context ctx({.threads = 1, .log = {}});
+  Tensor x = random_tensor({2, 40}, 1);
+  x.data()[3] = std::numeric_limits<float>::quiet_NaN();
+  const Floats y = Linear(random_tensor({5, 40}, 2), {}, Precision::bf16)(ctx, x).to_vector();
+  for (std::size_t i = 0; i < 5; ++i) EXPECT_TRUE(std::isnan(y[i]));
+  for (std::size_t i = 5; i < 10; ++i) EXPECT_FALSE(std::isnan(y[i]));
+}
+
 TEST(Quantized, BiasActivationAndResidual) {
   Context ctx({.threads = 2, .log = {}});
   for (const std::int64_t m : {3, 29}) {
@@ -163,7 +238,7 @@ TEST(Quantized, LongRowsDoNotOverflow) {
 }
 
 TEST(Quantized, SameBitsForAnyNumberOfThreads) {
-  for (const Precision precision : {Precision::int8, Precision::int4}) {
+  for (const Precision precision : {Precision::bf16, Precision::int8, Precision::int4}) {
     for (const Case& c : {Case{1, 515, 384}, Case{200, 515, 96}}) {
       const Tensor x = random_tensor({c.m, c.k}, 1), weight = random_tensor({c.n, c.k}, 2);
       std::vector<Floats> results;

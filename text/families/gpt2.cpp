@@ -61,6 +61,7 @@ struct Block {
         attention_out(Linear::conv1d(w.at("attn.c_proj"), width, width)),
         fc(Linear::conv1d(w.at("mlp.c_fc"), width, c.inner)),
         out(Linear::conv1d(w.at("mlp.c_proj"), c.inner, width)) {
+    options.rounded = qkv.rounds();
     if (c.cross) {
       ln_cross = LayerNorm(w.at("ln_cross_attn"), width, c.eps);
       cross_q = Linear::conv1d(w.at("crossattention.q_attn"), width, width);

@@ -76,6 +76,7 @@ struct Block {
         gate(mlp_part(c, w.at("mlp.gate_proj"), c.width, c.inner)),
         up(mlp_part(c, w.at("mlp.up_proj"), c.width, c.inner)),
         down(mlp_part(c, w.at("mlp.down_proj"), c.inner, c.width)) {
+    options.rounded = qkv.rounds();
     w.ignore("self_attn.rotary_emb.inv_freq");  // a buffer that old checkpoints carry
   }
 

@@ -57,7 +57,9 @@ struct Block {
                                 width)),
         cross_out(w.at("encoder_attn.out_proj"), width, width),
         fc1(w.at("fc1"), width, c.inner),
-        fc2(w.at("fc2"), c.inner, width) {}
+        fc2(w.at("fc2"), c.inner, width) {
+    options.rounded = qkv.rounds();
+  }
 
   // x = x + Attn(LN(x));  x = x + Cross(LN(x), memory);  x = x + MLP(LN(x))
   Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, std::span<const Sequence> sequences) const {

@@ -64,7 +64,9 @@ struct Block {
                             {w.at("self_attn.v_proj"), width}},
                            width)),
         attention_out(w.at("self_attn.out_proj"), width, width),
-        mlp(c, w.at("mlp")) {}
+        mlp(c, w.at("mlp")) {
+    options.rounded = qkv.rounds();
+  }
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))
   Tensor operator()(Context& ctx, Tensor x /*[T, D]*/) const {

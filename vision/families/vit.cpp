@@ -51,7 +51,9 @@ struct Block {
                            width)),
         attention_out(w.at("attention.output.dense"), width, width),
         intermediate(w.at("intermediate.dense"), width, c.inner),
-        output(w.at("output.dense"), c.inner, width) {}
+        output(w.at("output.dense"), c.inner, width) {
+    options.rounded = qkv.rounds();
+  }
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))
   Tensor operator()(Context& ctx, Tensor x /*[T, D]*/) const {

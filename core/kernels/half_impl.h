@@ -1,0 +1,140 @@
+// Products of tiles, of f32 and of pairs of bf16 numbers; see half.h and vector.h.
+#pragma once
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#include "core/kernels/vector_types.h"
+
+namespace tessera::kernels {
+namespace {
+
+/// c[kRows][kPanel] (row stride ldc) = or += a[kRows][depth] * b[depth][kPanel] (row stride ldb);
+/// a's rows are `row_step` apart, its columns `step`.
+template <bool kAccumulate>
+TESSERA_INLINE void tile_product(const float* a, std::int64_t row_step, std::int64_t step,
+                                 const float* b, std::int64_t ldb, std::int64_t depth, float* c,
+                                 std::int64_t ldc) {
+  Vec acc[kRows][2];
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    acc[r][0] = kAccumulate ? load(c + r * ldc) : Vec{};
+    acc[r][1] = kAccumulate ? load(c + r * ldc + kLanes) : Vec{};
+  }
+  for (std::int64_t k = 0; k < depth; ++k) {
+    const Vec b0 = load(b + k * ldb), b1 = load(b + k * ldb + kLanes);
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      const Vec x = splat(a[r * row_step + k * step]);
+      acc[r][0] += x * b0;
+      acc[r][1] += x * b1;
+    }
+  }
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    store(c + r * ldc, acc[r][0]);
+    store(c + r * ldc + kLanes, acc[r][1]);
+  }
+}
+
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
+constexpr bool kHasBf16 = true;
+#else
+constexpr bool kHasBf16 = false;
+#endif
+
+/// The nearest bf16 number (ties to even) of every lane, in its low half; what is above is zero.
+TESSERA_INLINE BitVec rounded_bits(Vec v) {
+  const BitVec bits = (BitVec)v, near = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return v == v ? near : (bits >> 16) | 0x40u;
+}
+/// Numbers `low` and `high` of every lane side by side.
+TESSERA_INLINE IntVec pairs_of(Vec low, Vec high) {
+  return (IntVec)(rounded_bits(low) | (rounded_bits(high) << 16));
+}
+TESSERA_INLINE std::uint32_t pair_of(float low, float high) {
+  const float both[2] = {low, high};
+  std::uint32_t pair = 0;
+  for (int i = 0; i < 2; ++i) {
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, both + i, sizeof bits);
+    bits = both[i] == both[i] ? (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16 : (bits >> 16) | 0x40u;
+    pair |= bits << (16 * i);
+  }
+  return pair;
+}
+TESSERA_INLINE void round_to(Vec v, std::uint16_t* to) {
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
+  const auto halves = _mm512_cvtneps_pbh((__m512)v);
+#else
+  typedef std::uint16_t HalfWordVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 2)));
+  const auto halves = __builtin_convertvector(rounded_bits(v), HalfWordVec);
+#endif
+  __builtin_memcpy(to, &halves, sizeof halves);
+}
+
+/// sums + the products of pairs of bf16 numbers, both of a lane.
+TESSERA_INLINE Vec add_pairs(Vec sums, IntVec a, IntVec b) {
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
+  return (Vec)_mm512_dpbf16_ps((__m512)sums, (__m512bh)a, (__m512bh)b);
+#else
+  constexpr std::int32_t kHigh = -65536;
+  return sums + (Vec)(a << 16) * (Vec)(b << 16) + (Vec)(a & kHigh) * (Vec)(b & kHigh);
+#endif
+}
+TESSERA_INLINE IntVec splat_pair(const std::uint16_t* p) {
+  std::int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return pair - IntVec{};
+}
+
+/// c[kCount][kPanel] (row stride ldc) = or += a[kCount][2*pairs] * b[pairs][kPanel][2] (ldb numbers
+/// from one pair of rows to the next) of bf16; a's rows are row_step apart.
+template <std::int64_t kCount, bool kAccumulate>
+TESSERA_INLINE void pair_product(const std::uint16_t* a, std::int64_t row_step,
+                                 const std::uint16_t* b, std::int64_t ldb, std::int64_t pairs,
+                                 float* c, std::int64_t ldc) {
+  Vec acc[kCount][2];
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < kCount; ++r) {
+    acc[r][0] = kAccumulate ? load(c + r * ldc) : Vec{};
+    acc[r][1] = kAccumulate ? load(c + r * ldc + kLanes) : Vec{};
+  }
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    const IntVec b0 = load_as<IntVec>(b + i * ldb), b1 = load_as<IntVec>(b + i * ldb + 2 * kLanes);
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < kCount; ++r) {
+      const IntVec x = splat_pair(a + r * row_step + 2 * i);
+      acc[r][0] = add_pairs(acc[r][0], x, b0);
+      acc[r][1] = add_pairs(acc[r][1], x, b1);
+    }
+  }
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < kCount; ++r) {
+    store(c + r * ldc, acc[r][0]);
+    store(c + r * ldc + kLanes, acc[r][1]);
+  }
+}
+
+void round_row(const float* x, std::int64_t k, std::int64_t padded, std::uint16_t* to) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) round_to(load(x + i), to + i);
+  for (; i < padded; ++i) to[i] = static_cast<std::uint16_t>(i < k ? pair_of(x[i], 0.0f) : 0);
+}
+
+template <std::int64_t kCount>
+TESSERA_INLINE void half_rows(const HalfTile& t, std::int64_t r) {
+  pair_product<kCount, false>(t.a + r * t.lda, t.lda, t.weight, 2 * kPanel, t.k / 2,
+                              t.sums + r * kPanel, kPanel);
+}
+
+void half_tile(const HalfTile& t) {
+  std::int64_t r = 0;
+  for (; r + kRows <= t.m; r += kRows) half_rows<kRows>(t, r);
+  for (; r + 4 <= t.m; r += 4) half_rows<4>(t, r);
+  for (; r + 2 <= t.m; r += 2) half_rows<2>(t, r);
+  if (r < t.m) half_rows<1>(t, r);
+}
+
+}  // namespace
+}  // namespace tessera::kernels
