@@ -12,7 +12,8 @@ namespace tessera::kernels {
 //   added (pmaddwd, which never saturates, as products in pairs of bytes would without VNNI).
 // - `depth` 4: activations have 7 bits and a sign. Fours of bytes are multiplied and added
 //   (vpdpbusd). That takes one side without a sign: weights have 128 added, and what this adds to
-//   a sum, 128 times the sum of the row's numbers, is taken off again.
+//   a sum, 128 times the sum of the row's numbers, is taken off again. Few rows, which wait for
+//   memory and not for arithmetic, have 14 bits and a sign: as two rows, of high and of low parts.
 //
 // Weights lie in panels of `columns` columns. 8 bits: [k/depth][columns][depth]. 4 bits: eight
 // numbers of a column in a 32-bit word, [k/8][columns]; number i is at bit (32/depth) * (i % depth)
@@ -20,6 +21,8 @@ namespace tessera::kernels {
 
 /// Numbers of a column that share a scale, with 4 bits.
 constexpr std::int64_t kGroup = 32;
+/// Bits of the low parts of quantize_fine().
+constexpr int kLowBits = 7;
 /// Most rows of few_rows8 and few_rows4.
 constexpr std::int64_t kFewIntegerRows = 6;
 
@@ -58,6 +61,9 @@ struct IntegerKernels {
   /// x [k] -> q [padded] within +-limit; returns what one unit is worth: 0 for a row of zeros, NaN
   /// where a number is not finite.
   float (*quantize_row)(const float* x, std::int64_t k, std::int64_t padded, float limit, void* q);
+  /// The same with 14 bits and a sign: x is q[0..padded) * 2^kLowBits + q[padded..2*padded), in
+  /// units of what is returned; limit as for the high parts. Null with depth 2.
+  float (*quantize_fine)(const float* x, std::int64_t k, std::int64_t padded, float limit, void* q);
   /// sums [k/group] of the integers of each group.
   void (*sum_groups)(const void* q, std::int64_t k, std::int64_t group, std::int32_t* sums);
   /// A panel of 8-bit weights, k rows -> 16 bits, [k/2][columns][2]. Null with depth 4, where tiles

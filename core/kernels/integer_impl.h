@@ -105,8 +105,12 @@ TESSERA_INLINE const RowNumber* row_of(const IntegerRows& rows, std::int64_t r) 
   return static_cast<const RowNumber*>(rows.a) + r * rows.lda;
 }
 
-float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float limit, void* to) {
-  auto* q = static_cast<RowNumber*>(to);
+/// The largest size of a row's numbers (0 where there is nothing to quantise), and 0 plus NaN if
+/// one of them is not finite.
+struct RowSize {
+  float most, check;
+};
+TESSERA_INLINE RowSize size_of_row(const float* x, std::int64_t k) {
   const std::int64_t whole = k / kLanes * kLanes;
   Vec high{}, not_finite{};
   for (std::int64_t i = 0; i < whole; i += kLanes) {
@@ -120,18 +124,54 @@ float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float li
     most = size > most ? size : most;
     check += x[i] - x[i];
   }
-  const bool usable = check == 0.0f && most > 1e-30f;
-  const float inverse = usable ? limit / most : 0.0f;
+  return {check == 0.0f && most > 1e-30f ? most : 0.0f, check};
+}
+
+/// Calls put(i, integers) for whole vectors of x / unit, put_one(i, integer) for the rest and for
+/// zeros up to `padded`; returns the unit: the largest number over `limit`.
+template <class Put, class PutOne>
+TESSERA_INLINE float quantize_numbers(const float* x, std::int64_t k, std::int64_t padded,
+                                      float limit, Put put, PutOne put_one) {
+  const RowSize size = size_of_row(x, k);
+  const float inverse = size.most != 0.0f ? limit / size.most : 0.0f;
+  const std::int64_t whole = size.most != 0.0f ? k / kLanes * kLanes : 0;
   const Vec round = splat(12582912.0f);  // 1.5 * 2^23, see exp_negative()
-  if (usable) {
-    for (std::int64_t i = 0; i < whole; i += kLanes) {
-      const RowVec narrow = narrowed((IntVec)(load(x + i) * inverse + round) - (IntVec)round);
-      __builtin_memcpy(q + i, &narrow, sizeof narrow);
-    }
+  for (std::int64_t i = 0; i < whole; i += kLanes)
+    put(i, (IntVec)(load(x + i) * inverse + round) - (IntVec)round);
+  for (std::int64_t i = whole; i < padded; ++i) {
+    const bool counts = i < k && size.most != 0.0f;
+    put_one(i, counts ? static_cast<std::int32_t>(__builtin_rintf(x[i] * inverse)) : 0);
   }
-  for (std::int64_t i = usable ? whole : 0; i < padded; ++i)
-    q[i] = i < k && usable ? static_cast<RowNumber>(__builtin_rintf(x[i] * inverse)) : 0;
-  return check == 0.0f ? (usable ? most / limit : 0.0f) : check;
+  return size.check == 0.0f ? size.most / limit : size.check;
+}
+
+TESSERA_INLINE void put_numbers(RowNumber* q, IntVec v) {
+  const RowVec narrow = narrowed(v);
+  __builtin_memcpy(q, &narrow, sizeof narrow);
+}
+
+float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float limit, void* to) {
+  auto* q = static_cast<RowNumber*>(to);
+  return quantize_numbers(
+      x, k, padded, limit, [&](std::int64_t i, IntVec v) { put_numbers(q + i, v); },
+      [&](std::int64_t i, std::int32_t n) { q[i] = static_cast<RowNumber>(n); });
+}
+
+float quantize_fine(const float* x, std::int64_t k, std::int64_t padded, float limit, void* to) {
+  constexpr std::int32_t kHalf = 1 << (kLowBits - 1);
+  auto *high = static_cast<RowNumber*>(to), *low = high + padded;
+  return quantize_numbers(
+      x, k, padded, limit * (1 << kLowBits),
+      [&](std::int64_t i, IntVec v) {
+        const IntVec above = (v + kHalf) >> kLowBits;
+        put_numbers(high + i, above);
+        put_numbers(low + i, v - (above << kLowBits));
+      },
+      [&](std::int64_t i, std::int32_t n) {
+        const std::int32_t above = (n + kHalf) >> kLowBits;
+        high[i] = static_cast<RowNumber>(above);
+        low[i] = static_cast<RowNumber>(n - (above << kLowBits));
+      });
 }
 
 void sum_groups(const void* q, std::int64_t k, std::int64_t group, std::int32_t* sums) {

@@ -220,6 +220,7 @@ class PanelProduct {
       : ctx_(ctx), w_(weight), a_(a), columns_(weight.columns()) {
     // 8 bits: what offset weights add has to be taken off (integer.h)
     groups_ = w_.bits_ == 4 ? w_.padded_k_ / kGroup : w_.bits_ == 8 && kernels().depth == 4 ? 1 : 0;
+    if (w_.bits_ != 16 && a_.m <= kMostFewRows && kernels().quantize_fine) parts_ = 2;
     round_rows();
   }
 
@@ -240,9 +241,9 @@ class PanelProduct {
 
   void round_rows() {
     constexpr std::int64_t kRowsPerTask = 32;
-    rows_ = ctx_.empty({a_.m, w_.padded_k_ * row_bytes()}, DType::u8);
-    if (w_.bits_ != 16) units_ = ctx_.empty({a_.m});
-    if (groups_) sums_ = ctx_.empty({a_.m, groups_}, DType::i32);
+    rows_ = ctx_.empty({a_.m * parts_, w_.padded_k_ * row_bytes()}, DType::u8);
+    if (w_.bits_ != 16) units_ = ctx_.empty({a_.m * parts_});
+    if (groups_) sums_ = ctx_.empty({a_.m * parts_, groups_}, DType::i32);
     const float limit = activation_limit(w_.padded_k_);
     ctx_.parallel_for((a_.m + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
       for (std::int64_t r = task * kRowsPerTask; r < std::min(a_.m, (task + 1) * kRowsPerTask);
@@ -252,13 +253,25 @@ class PanelProduct {
           vector_kernels().half.round_row(x, w_.k_, w_.padded_k_, half_row(r));
           continue;
         }
-        units_.data()[r] = kernels().quantize_row(x, w_.k_, w_.padded_k_, limit, row(r));
-        if (groups_) {
-          kernels().sum_groups(row(r), w_.padded_k_, w_.padded_k_ / groups_,
-                               sums_.data<std::int32_t>() + r * groups_);
-        }
+        quantize(x, r * parts_, limit);
       }
     });
+  }
+
+  /// One row, or its two parts as rows r and r + 1.
+  void quantize(const float* x, std::int64_t r, float limit) {
+    float* units = units_.data() + r;
+    if (parts_ == 2) {
+      units[1] = kernels().quantize_fine(x, w_.k_, w_.padded_k_, limit, row(r));
+      units[0] = units[1] * (1 << kLowBits);
+    } else {
+      units[0] = kernels().quantize_row(x, w_.k_, w_.padded_k_, limit, row(r));
+    }
+    if (groups_ == 0) return;
+    for (std::int64_t i = r; i < r + parts_; ++i) {
+      kernels().sum_groups(row(i), w_.padded_k_, w_.padded_k_ / groups_,
+                           sums_.data<std::int32_t>() + i * groups_);
+    }
   }
 
   std::uint8_t* row(std::int64_t r) {
@@ -266,6 +279,7 @@ class PanelProduct {
   }
   std::uint16_t* half_row(std::int64_t r) { return reinterpret_cast<std::uint16_t*>(row(r)); }
   IntegerRows rows_from(std::int64_t r) {
+    if (w_.bits_ == 16) return {};
     return {row(r), w_.padded_k_, units_.data() + r,
             groups_ ? sums_.data<std::int32_t>() + r * groups_ : nullptr};
   }
@@ -299,21 +313,31 @@ class PanelProduct {
         std::max<std::int64_t>(1, kBytesPerTask * 8 / (w_.padded_k_ * columns_ * w_.bits_));
     ctx_.parallel_for((panels() + per_task - 1) / per_task, [&](std::int64_t task) {
       alignas(64) float sums[kFewIntegerRows * kMostColumns];
+      const std::int64_t step = kFewIntegerRows / parts_;
       for (std::int64_t p = task * per_task; p < std::min(panels(), (task + 1) * per_task); ++p) {
-        for (std::int64_t r = 0; r < a_.m; r += kFewIntegerRows) {
-          const std::int64_t m = std::min(kFewIntegerRows, a_.m - r);
-          if (w_.bits_ == 16) {
-            vector_kernels().half.tile(half_tile(r, m, p, sums));
-          } else if (w_.bits_ == 4) {
-            kernels().few_rows4(rows_from(r), m, nibbles(p), w_.padded_k_, sums);
-          } else {
-            kernels().few_rows8(rows_from(r), m, bytes(p), w_.scales_.data() + p * columns_,
-                                w_.padded_k_, sums);
-          }
+        for (std::int64_t r = 0; r < a_.m; r += step) {
+          const std::int64_t m = std::min(step, a_.m - r);
+          multiply_few(r, m, p, sums);
           finish_panel(r, m, p, sums);
         }
       }
     });
+  }
+
+  void multiply_few(std::int64_t r, std::int64_t m, std::int64_t panel, float* sums) {
+    const IntegerRows rows = rows_from(r * parts_);
+    if (w_.bits_ == 16) return vector_kernels().half.tile(half_tile(r, m, panel, sums));
+    if (w_.bits_ == 4) {
+      kernels().few_rows4(rows, m * parts_, nibbles(panel), w_.padded_k_, sums);
+    } else {
+      kernels().few_rows8(rows, m * parts_, bytes(panel), w_.scales_.data() + panel * columns_,
+                          w_.padded_k_, sums);
+    }
+    if (parts_ == 1) return;
+    for (std::int64_t i = 0; i < m; ++i) {
+      const float *high = sums + 2 * i * columns_, *low = high + columns_;
+      for (std::int64_t j = 0; j < columns_; ++j) sums[i * columns_ + j] = high[j] + low[j];
+    }
   }
 
   /// Rows of a tile: what stays in the second-level cache, all tiles of about the same size.
@@ -382,7 +406,7 @@ class PanelProduct {
   Context& ctx_;
   const QuantizedMatrix& w_;
   const MatmulArguments& a_;
-  std::int64_t columns_, groups_ = 0;
+  std::int64_t columns_, groups_ = 0, parts_ = 1;
   Tensor rows_, units_, sums_;
 };
 

@@ -70,6 +70,33 @@ TEST_P(IntegerKernelsTest, QuantizesRows) {
   }
 }
 
+/// The same of quantize_fine().
+QuantizedRow fine(const IntegerKernels& kernels, const float* x, std::int64_t k,
+                  std::int64_t padded) {
+  std::vector<std::int8_t> q(static_cast<std::size_t>(2 * padded + 8), 99);
+  const float unit = kernels.quantize_fine(x, k, padded, 127.0f, q.data());
+  EXPECT_EQ(q[static_cast<std::size_t>(2 * padded)], 99) << "written behind the end";
+  QuantizedRow row{{}, unit};
+  for (std::int64_t i = 0; i < padded; ++i) {
+    row.numbers.push_back(q[static_cast<std::size_t>(i)] * (1 << kLowBits) +
+                          q[static_cast<std::size_t>(padded + i)]);
+  }
+  return row;
+}
+
+TEST_P(IntegerKernelsTest, QuantizesRowsInTwoParts) {
+  if (!kernels_->quantize_fine) GTEST_SKIP() << "rows have 12 bits and a sign throughout";
+  for (const std::int64_t k : {1, 3, 16, 17, 97, 384}) {
+    const Floats x = random_numbers(k, 5);
+    const auto [q, unit] = fine(*kernels_, x.data(), k, (k + 31) / 32 * 32);
+    for (std::size_t i = 0; i < q.size(); ++i) {
+      EXPECT_LE(std::abs(q[i]), 127 << kLowBits);
+      const float wanted = i < x.size() ? x[i] : 0.0f;
+      EXPECT_NEAR(static_cast<float>(q[i]) * unit, wanted, unit * 0.501f) << k << ": " << i;
+    }
+  }
+}
+
 TEST_P(IntegerKernelsTest, RowsOfZerosAndOfNoNumbers) {
   for (const std::int64_t at : {std::int64_t{0}, std::int64_t{18}}) {  // in a vector, in the tail
     for (const float bad :
@@ -107,7 +134,9 @@ Floats expected_product(const Tensor& x, const Tensor& weight, int bits, std::in
   for (std::int64_t r = 0; r < m; ++r) {
     const IntegerKernels& kernels = vector_kernels().integer;
     const auto [q, unit] =
-        quantized(kernels, x.data() + r * x.stride(0), k, k, largest_activation(kernels));
+        m <= 8 && kernels.quantize_fine
+            ? fine(kernels, x.data() + r * x.stride(0), k, k)
+            : quantized(kernels, x.data() + r * x.stride(0), k, k, largest_activation(kernels));
     for (std::int64_t i = 0; i < k; ++i) {
       rounded[static_cast<std::size_t>(r * k + i)] =
           static_cast<float>(q[static_cast<std::size_t>(i)]) * unit;
