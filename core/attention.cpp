@@ -18,6 +18,16 @@ using kernels::kQueryBlock;
 /// the same.
 constexpr std::int64_t kFewCausalQueries = 5, kFewQueries = 9;
 
+/// Keys and values from row `row` and column `column` on.
+kernels::KeyValueRows rows_of(const Tensor& k, const Tensor& v, std::int64_t row,
+                              std::int64_t column) {
+  const std::int64_t bytes = k.dtype() == DType::bf16 ? 2 : 4;
+  const auto at = [&](const Tensor& t) {
+    return static_cast<const std::uint8_t*>(t.raw()) + bytes * (row * t.stride(0) + column);
+  };
+  return {at(k), at(v), k.stride(0), v.stride(0), k.dtype() == DType::bf16};
+}
+
 struct Sizes {
   std::int64_t queries, keys, heads, kv_heads, width;
   float scale;
@@ -30,7 +40,9 @@ struct Sizes {
 Sizes check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
   const std::int64_t kv_heads = options.kv_heads ? options.kv_heads : options.heads;
   const bool plain = q.rank() == 2 && k.rank() == 2 && v.rank() == 2 && q.stride(1) == 1 &&
-                     k.stride(1) == 1 && v.stride(1) == 1 && k.shape() == v.shape();
+                     k.stride(1) == 1 && v.stride(1) == 1 && k.shape() == v.shape() &&
+                     k.dtype() == v.dtype() &&
+                     (k.dtype() == DType::f32 || k.dtype() == DType::bf16);
   if (!plain || options.heads < 1 || options.heads % kv_heads != 0 ||
       q.dim(1) % options.heads != 0 || k.dim(1) * options.heads != q.dim(1) * kv_heads ||
       k.dim(0) == 0 || (options.causal && k.dim(0) < q.dim(0))) {
@@ -94,10 +106,7 @@ void same_keys(Context& ctx, const Sizes& s, std::int64_t first, std::int64_t co
                                               .kv_heads = s.kv_heads,
                                               .width = s.width,
                                               .scale = s.scale,
-                                              .k = k.data() + i * step * k.stride(0),
-                                              .v = v.data() + i * step * v.stride(0),
-                                              .ldk = k.stride(0),
-                                              .ldv = v.stride(0),
+                                              .rows = rows_of(k, v, i * step, 0),
                                               .keys = std::min(step, visible - i * step),
                                               .scores = scores.data() + i * rows * step,
                                               .best = part.best(),
@@ -132,8 +141,8 @@ void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k
   ctx.parallel_for(s.kv_heads * pieces, [&](std::int64_t task) {
     const std::int64_t h = task / pieces, begin = task % pieces * kKeyBlock;
     std::uint8_t* to = packed.data<std::uint8_t>() + h * packed.dim(1);
-    own.pack_head(k.data() + h * s.width, k.stride(0), v.data() + h * s.width, v.stride(0), begin,
-                  std::min(s.keys, begin + kKeyBlock), s.width, to, to + keys_size);
+    own.pack_head(rows_of(k, v, 0, h * s.width), begin, std::min(s.keys, begin + kKeyBlock),
+                  s.width, to, to + keys_size);
   });
 
   const std::int64_t blocks = (s.queries + kQueryBlock - 1) / kQueryBlock;
@@ -159,11 +168,11 @@ void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k
 
 /// Causal: half of a square is not computed. Keys and values are read once where there is one
 /// query.
-StageWork work_of(const Sizes& s) {
+StageWork work_of(const Sizes& s, std::int64_t bytes) {
   const double seen =
       static_cast<double>(s.keys) - (s.causal ? static_cast<double>(s.queries - 1) / 2 : 0.0);
   return {4.0 * static_cast<double>(s.queries * s.heads * s.width) * seen,
-          8.0 * static_cast<double>(s.keys * s.kv_heads * s.width)};
+          2.0 * static_cast<double>(bytes * s.keys * s.kv_heads * s.width)};
 }
 
 }  // namespace
@@ -171,7 +180,7 @@ StageWork work_of(const Sizes& s) {
 void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out) {
   const Sizes sizes = check(q, k, v, options);
-  const StageScope scope(ctx, "attention", work_of(sizes));
+  const StageScope scope(ctx, "attention", work_of(sizes, k.dtype() == DType::bf16 ? 2 : 4));
   if (sizes.queries < (sizes.causal ? kFewCausalQueries : kFewQueries)) {
     few_queries(ctx, sizes, q, k, v, out);
   } else {

@@ -20,17 +20,22 @@ class KvCache {
     View append(const Tensor& k, const Tensor& v);
     std::int64_t length() const { return length_; }
 
-    Tensor memory_k,
-        memory_v;  ///< [R, width]; empty until a decoder with cross-attention has seen its memory
+    /// Those of a decoder's memory, [R, width]; empty until it has seen one. Never written again:
+    /// shared by copies and clones.
+    void set_memory(const Tensor& k, const Tensor& v);
+    const View& memory() const { return memory_; }
 
    private:
     friend class KvCache;
+    DType type_ = DType::f32;
+    View memory_;
     Tensor k_, v_;  // [capacity, width]
     std::int64_t length_ = 0;
   };
 
   KvCache() = default;
-  explicit KvCache(std::int64_t layers) : layers_(static_cast<std::size_t>(layers)) {}
+  /// `type` of the numbers that are kept: f32, or bf16, to which what is given is rounded.
+  explicit KvCache(std::int64_t layers, DType type = DType::f32);
 
   Layer& layer(std::int64_t i) { return layers_[static_cast<std::size_t>(i)]; }
   std::int64_t layers() const { return static_cast<std::int64_t>(layers_.size()); }

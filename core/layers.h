@@ -161,7 +161,8 @@ struct AttentionOptions {
 };
 
 /// softmax(q k^T * scale) v per head, block by block (never a T x T matrix).
-/// q [Tq, heads*d], k and v [Tk, kv_heads*d]; rows may be strided. -> [Tq, heads*d]
+/// q [Tq, heads*d], k and v [Tk, kv_heads*d], both f32 or both bf16; rows may be strided. -> [Tq,
+/// heads*d]
 void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out);
 Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,

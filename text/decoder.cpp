@@ -86,17 +86,18 @@ Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
   std::int64_t at = 0;
   for (std::size_t i = 0; i < sequences.size();) {
     const KvCache::Layer& cache = sequences[i].cache->layer(layer);
-    if (!cache.memory_k) {
+    const KvCache::Layer::View& memory = cache.memory();
+    if (!memory.k) {
       throw ArgumentError("this decoder reads from an image or a sound: give it at least one");
     }
     std::int64_t end = at + sequences[i++].rows;
     // The next tokens of sequences with the same memory (beams) read it together.
     while (i < sequences.size() && sequences[i].rows == 1 && sequences[i - 1].rows == 1 &&
            end - at < kMostTogether &&
-           sequences[i].cache->layer(layer).memory_k.data() == cache.memory_k.data())
+           sequences[i].cache->layer(layer).memory().k.raw() == memory.k.raw())
       ++i, ++end;
     Tensor own = out.slice(at, end);
-    attention(ctx, q.slice(at, end), cache.memory_k, cache.memory_v, options, own);
+    attention(ctx, q.slice(at, end), memory.k, memory.v, options, own);
     at = end;
   }
   return out;

@@ -12,6 +12,13 @@ namespace tessera::text {
 /// The output layer without bias: `lm_head`, or the token embedding again where they are tied.
 Linear read_head(const Weights& weights, const Embedding& tokens, bool tied);
 
+/// An empty cache for these blocks: in bf16 where their attention rounds to it.
+template <class Block>
+KvCache cache_for(const std::vector<Block>& blocks) {
+  const bool rounded = !blocks.empty() && blocks.front().options.rounded;
+  return KvCache(static_cast<std::int64_t>(blocks.size()), rounded ? DType::bf16 : DType::f32);
+}
+
 /// Throws ShapeError unless the sequences' rows add up to `rows`, ArgumentError where one would
 /// outgrow max_positions.
 void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,

@@ -12,9 +12,19 @@ constexpr std::int64_t kKeysAtOnce = 4;
 
 /// The sum of each vector.
 TESSERA_INLINE void sums_of(const Vec (&v)[kKeysAtOnce], float* to) {
-#if TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
-  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps((__m256)v[0], (__m256)v[1]),
-                                      _mm256_hadd_ps((__m256)v[2], (__m256)v[3]));
+#if TESSERA_VECTOR_BYTES >= 32 && defined(__AVX2__)
+  __m256 half[kKeysAtOnce];
+  for (std::int64_t j = 0; j < kKeysAtOnce; ++j) {
+#if TESSERA_VECTOR_BYTES == 64
+    // masked, though nothing is masked out: GCC 12 warns of the plain forms
+    half[j] = _mm256_add_ps((__m256)_mm512_maskz_extractf64x4_pd(0xf, (__m512d)v[j], 0),
+                            (__m256)_mm512_maskz_extractf64x4_pd(0xf, (__m512d)v[j], 1));
+#else
+    half[j] = (__m256)v[j];
+#endif
+  }
+  const __m256 pairs =
+      _mm256_hadd_ps(_mm256_hadd_ps(half[0], half[1]), _mm256_hadd_ps(half[2], half[3]));
   _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
 #else
   for (std::int64_t j = 0; j < kKeysAtOnce; ++j) to[j] = sum_of(v[j]);
@@ -22,37 +32,38 @@ TESSERA_INLINE void sums_of(const Vec (&v)[kKeysAtOnce], float* to) {
 }
 
 /// Scores of one head's query with kCount keys.
-template <std::int64_t kCount>
-TESSERA_INLINE void score(const float* q, const float* k, std::int64_t ldk, std::int64_t width,
+template <std::int64_t kCount, class Number>
+TESSERA_INLINE void score(const float* q, const Number* k, std::int64_t ldk, std::int64_t width,
                           float scale, float* scores) {
   const std::int64_t whole = width / kLanes * kLanes;
   Vec sums[kKeysAtOnce] = {};
   for (std::int64_t c = 0; c < whole; c += kLanes) {
     const Vec x = load(q + c);
 #pragma GCC unroll 4
-    for (std::int64_t j = 0; j < kCount; ++j) sums[j] += x * load(k + j * ldk + c);
+    for (std::int64_t j = 0; j < kCount; ++j) sums[j] += x * numbers_at(k + j * ldk + c);
   }
   float dots[kKeysAtOnce];
   sums_of(sums, dots);
   for (std::int64_t j = 0; j < kCount; ++j) {
-    for (std::int64_t c = whole; c < width; ++c) dots[j] += q[c] * k[j * ldk + c];
+    for (std::int64_t c = whole; c < width; ++c) dots[j] += q[c] * number_at(k + j * ldk + c);
     scores[j] = dots[j] * scale;
   }
 }
 
 /// out += the sum of kCount values, each times its weight.
-template <std::int64_t kCount>
-TESSERA_INLINE void add_values(const float* weights, const float* v, std::int64_t ldv,
+template <std::int64_t kCount, class Number>
+TESSERA_INLINE void add_values(const float* weights, const Number* v, std::int64_t ldv,
                                std::int64_t width, float* out) {
   const std::int64_t whole = width / kLanes * kLanes;
   for (std::int64_t c = 0; c < whole; c += kLanes) {
     Vec sum = load(out + c);
 #pragma GCC unroll 4
-    for (std::int64_t j = 0; j < kCount; ++j) sum += splat(weights[j]) * load(v + j * ldv + c);
+    for (std::int64_t j = 0; j < kCount; ++j)
+      sum += splat(weights[j]) * numbers_at(v + j * ldv + c);
     store(out + c, sum);
   }
   for (std::int64_t c = whole; c < width; ++c) {
-    for (std::int64_t j = 0; j < kCount; ++j) out[c] += weights[j] * v[j * ldv + c];
+    for (std::int64_t j = 0; j < kCount; ++j) out[c] += weights[j] * number_at(v + j * ldv + c);
   }
 }
 
@@ -67,20 +78,22 @@ TESSERA_INLINE void for_each_head(const AttentionPart& a, Visit visit) {
   }
 }
 
-template <std::int64_t kCount>
+template <std::int64_t kCount, class Number>
 TESSERA_INLINE void score_all(const AttentionPart& a, std::int64_t j) {
+  const auto* k = static_cast<const Number*>(a.rows.k) + j * a.rows.ldk;
   for_each_head(a, [&](std::int64_t i, std::int64_t head, std::int64_t kv_head) {
-    score<kCount>(a.q + i * a.ldq + head * a.width, a.k + j * a.ldk + kv_head * a.width, a.ldk,
-                  a.width, a.scale, a.scores + (i * a.heads + head) * a.keys + j);
+    score<kCount>(a.q + i * a.ldq + head * a.width, k + kv_head * a.width, a.rows.ldk, a.width,
+                  a.scale, a.scores + (i * a.heads + head) * a.keys + j);
   });
 }
 
-template <std::int64_t kCount>
+template <std::int64_t kCount, class Number>
 TESSERA_INLINE void add_all(const AttentionPart& a, std::int64_t j) {
+  const auto* v = static_cast<const Number*>(a.rows.v) + j * a.rows.ldv;
   for_each_head(a, [&](std::int64_t i, std::int64_t head, std::int64_t kv_head) {
     const std::int64_t row = i * a.heads + head;
-    add_values<kCount>(a.scores + row * a.keys + j, a.v + j * a.ldv + kv_head * a.width, a.ldv,
-                       a.width, a.out + row * a.width);
+    add_values<kCount>(a.scores + row * a.keys + j, v + kv_head * a.width, a.rows.ldv, a.width,
+                       a.out + row * a.width);
   });
 }
 
@@ -103,15 +116,24 @@ TESSERA_INLINE void exponentials(float* scores, std::int64_t keys, float& best, 
   }
 }
 
-void attention_part(const AttentionPart& a) {
+template <class Number>
+TESSERA_INLINE void attention_part_of(const AttentionPart& a) {
   const std::int64_t rows = a.queries * a.heads, whole = a.keys / kKeysAtOnce * kKeysAtOnce;
-  for (std::int64_t j = 0; j < whole; j += kKeysAtOnce) score_all<kKeysAtOnce>(a, j);
-  for (std::int64_t j = whole; j < a.keys; ++j) score_all<1>(a, j);
+  for (std::int64_t j = 0; j < whole; j += kKeysAtOnce) score_all<kKeysAtOnce, Number>(a, j);
+  for (std::int64_t j = whole; j < a.keys; ++j) score_all<1, Number>(a, j);
   for (std::int64_t r = 0; r < rows; ++r)
     exponentials(a.scores + r * a.keys, a.keys, a.best[r], a.total[r]);
   for (std::int64_t c = 0; c < rows * a.width; ++c) a.out[c] = 0.0f;
-  for (std::int64_t j = 0; j < whole; j += kKeysAtOnce) add_all<kKeysAtOnce>(a, j);
-  for (std::int64_t j = whole; j < a.keys; ++j) add_all<1>(a, j);
+  for (std::int64_t j = 0; j < whole; j += kKeysAtOnce) add_all<kKeysAtOnce, Number>(a, j);
+  for (std::int64_t j = whole; j < a.keys; ++j) add_all<1, Number>(a, j);
+}
+
+void attention_part(const AttentionPart& a) {
+  if (a.rows.half) {
+    attention_part_of<std::uint16_t>(a);
+  } else {
+    attention_part_of<float>(a);
+  }
 }
 
 }  // namespace

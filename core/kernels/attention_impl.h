@@ -11,16 +11,19 @@ struct Exact {
   typedef float Number;
   static constexpr std::int64_t kDepth = 1;  // numbers side by side in a lane
 
-  TESSERA_INLINE static void pack_keys(const float* k, std::int64_t ldk, std::int64_t count,
+  template <class From>
+  TESSERA_INLINE static void pack_keys(const From* k, std::int64_t ldk, std::int64_t count,
                                        std::int64_t width, float* panel) {
     for (std::int64_t j = 0; j < kPanel; ++j) {
-      const float* row = k + j * ldk;
-      for (std::int64_t c = 0; c < width; ++c) panel[c * kPanel + j] = j < count ? row[c] : 0.0f;
+      const From* row = k + j * ldk;
+      for (std::int64_t c = 0; c < width; ++c)
+        panel[c * kPanel + j] = j < count ? number_at(row + c) : 0.0f;
     }
   }
-  TESSERA_INLINE static void pack_values(const float* v, std::int64_t, std::int64_t,
+  template <class From>
+  TESSERA_INLINE static void pack_values(const From* v, std::int64_t, std::int64_t,
                                          std::int64_t width, std::int64_t padded, float* to) {
-    for (std::int64_t c = 0; c < width; ++c) to[c] = v[c];
+    for (std::int64_t c = 0; c < width; ++c) to[c] = number_at(v + c);
     for (std::int64_t c = width; c < padded; ++c) to[c] = 0.0f;
   }
   TESSERA_INLINE static void scale_row(const float* q, float scale, std::int64_t width, float* to) {
@@ -41,28 +44,30 @@ struct Rounded {
   typedef std::uint16_t Number;
   static constexpr std::int64_t kDepth = 2;
 
-  TESSERA_INLINE static void pack_keys(const float* k, std::int64_t ldk, std::int64_t count,
+  template <class From>
+  TESSERA_INLINE static void pack_keys(const From* k, std::int64_t ldk, std::int64_t count,
                                        std::int64_t width, Number* panel) {
     const std::int64_t pairs = (width + 1) / 2;
     for (std::int64_t j = 0; j < kPanel; ++j) {
-      const float* row = k + j * ldk;
+      const From* row = k + j * ldk;
       for (std::int64_t c = 0; c < pairs; ++c) {
-        std::uint32_t pair = 0;
-        if (j < count) pair = pair_of(row[2 * c], 2 * c + 1 < width ? row[2 * c + 1] : 0.0f);
+        const std::uint32_t pair = j < count ? pair_at(row + 2 * c, 2 * c + 1 < width) : 0;
         __builtin_memcpy(panel + 2 * (c * kPanel + j), &pair, sizeof pair);
       }
     }
   }
-  TESSERA_INLINE static void pack_values(const float* v, std::int64_t ldv, std::int64_t count,
+  template <class From>
+  TESSERA_INLINE static void pack_values(const From* v, std::int64_t ldv, std::int64_t count,
                                          std::int64_t width, std::int64_t padded, Number* to) {
-    const float* next = v + ldv;
+    const From* next = v + ldv;
     std::int64_t c = 0;
     for (; c + kLanes <= width; c += kLanes) {
-      const IntVec pairs = pairs_of(load(v + c), count > 1 ? load(next + c) : Vec{});
+      const IntVec pairs = pairs_of(numbers_at(v + c), count > 1 ? numbers_at(next + c) : Vec{});
       __builtin_memcpy(to + 2 * c, &pairs, sizeof pairs);
     }
     for (; c < padded; ++c) {
-      const std::uint32_t pair = c < width ? pair_of(v[c], count > 1 ? next[c] : 0.0f) : 0;
+      std::uint32_t pair = 0;
+      if (c < width) pair = pair_of(number_at(v + c), count > 1 ? number_at(next + c) : 0.0f);
       __builtin_memcpy(to + 2 * c, &pair, sizeof pair);
     }
   }
@@ -92,17 +97,29 @@ TESSERA_INLINE std::int64_t whole_lanes(std::int64_t n) {
   return (n + Scheme::kDepth - 1) / Scheme::kDepth * Scheme::kDepth;
 }
 
-template <class Scheme>
-void pack_head(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
-               std::int64_t begin, std::int64_t end, std::int64_t width, void* keys, void* values) {
-  constexpr std::int64_t kDepth = Scheme::kDepth;
+template <class Scheme, class From>
+TESSERA_INLINE void pack_rows_of_head(const KeyValueRows& rows, std::int64_t begin,
+                                      std::int64_t end, std::int64_t width,
+                                      typename Scheme::Number* keys,
+                                      typename Scheme::Number* values) {
+  const auto *k = static_cast<const From*>(rows.k), *v = static_cast<const From*>(rows.v);
   const std::int64_t padded = whole_panels(width), wide = whole_lanes<Scheme>(width);
-  auto* to_keys = static_cast<typename Scheme::Number*>(keys);
-  auto* to_values = static_cast<typename Scheme::Number*>(values);
-  for (std::int64_t first = begin; first < end; first += kPanel)
-    Scheme::pack_keys(k + first * ldk, ldk, end - first, width, to_keys + first * wide);
-  for (std::int64_t i = begin; i < end; i += kDepth)
-    Scheme::pack_values(v + i * ldv, ldv, end - i, width, padded, to_values + i * padded);
+  for (std::int64_t i = begin; i < end; i += kPanel)
+    Scheme::pack_keys(k + i * rows.ldk, rows.ldk, end - i, width, keys + i * wide);
+  for (std::int64_t i = begin; i < end; i += Scheme::kDepth)
+    Scheme::pack_values(v + i * rows.ldv, rows.ldv, end - i, width, padded, values + i * padded);
+}
+
+template <class Scheme>
+void pack_head(const KeyValueRows& rows, std::int64_t begin, std::int64_t end, std::int64_t width,
+               void* keys, void* values) {
+  typedef typename Scheme::Number Number;
+  auto *to_keys = static_cast<Number*>(keys), *to_values = static_cast<Number*>(values);
+  if (rows.half) {
+    pack_rows_of_head<Scheme, std::uint16_t>(rows, begin, end, width, to_keys, to_values);
+  } else {
+    pack_rows_of_head<Scheme, float>(rows, begin, end, width, to_keys, to_values);
+  }
 }
 
 template <class Scheme>

@@ -63,6 +63,15 @@ TESSERA_INLINE std::uint32_t pair_of(float low, float high) {
   }
   return pair;
 }
+/// Two neighbouring numbers as a pair, or one and zero.
+TESSERA_INLINE std::uint32_t pair_at(const float* p, bool both) {
+  return pair_of(p[0], both ? p[1] : 0.0f);
+}
+TESSERA_INLINE std::uint32_t pair_at(const std::uint16_t* p, bool both) {
+  std::uint32_t pair = p[0];
+  if (both) __builtin_memcpy(&pair, p, sizeof pair);
+  return pair;
+}
 TESSERA_INLINE void round_to(Vec v, std::uint16_t* to) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
   const auto halves = _mm512_cvtneps_pbh((__m512)v);

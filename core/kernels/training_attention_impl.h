@@ -115,8 +115,8 @@ void attention_gradient(const AttentionGradient& a) {
   for (std::int64_t begin = 0; begin < a.keys; begin += kPanel) {
     const std::int64_t end = begin + kPanel < a.keys ? begin + kPanel : a.keys;
     // dkeys and dvalues serve as the place for what pack_head makes of rows
-    pack_head<Exact>(a.k, a.ldk, a.k, a.ldk, begin, end, a.width, s.keys, s.dkeys);
-    pack_head<Exact>(a.v, a.ldv, a.v, a.ldv, begin, end, a.width, s.values, s.dvalues);
+    pack_head<Exact>({a.k, a.k, a.ldk, a.ldk, false}, begin, end, a.width, s.keys, s.dkeys);
+    pack_head<Exact>({a.v, a.v, a.ldv, a.ldv, false}, begin, end, a.width, s.values, s.dvalues);
   }
   copy_rows(a.k, a.ldk, a.keys, s.key_rows, a.width, s.padded, 1.0f, s.key_lines);
   for (std::int64_t i = 0; i < s.key_rows * s.padded; ++i) s.dkeys[i] = s.dvalues[i] = 0.0f;

@@ -8,6 +8,13 @@
 
 namespace tessera::kernels {
 
+/// Keys and values as rows: f32 or, where `half`, bf16 numbers.
+struct KeyValueRows {
+  const void *k, *v;
+  std::int64_t ldk, ldv;
+  bool half;
+};
+
 /// Keys and values of one head, laid out for attention_block: keys in panels of `panel` columns,
 /// [ceil(count/panel)][width][panel]; values as rows, padded to whole panels. In bf16, numbers lie
 /// in pairs: keys [ceil(count/panel)][width/2][panel][2], values [count/2][padded width][2].
@@ -38,11 +45,10 @@ struct AttentionBlock {
 struct AttentionKernels {
   std::int64_t bytes;  // of a number of packed keys and values
   std::int64_t depth;  // numbers side by side: widths and counts are padded to a multiple of it
-  /// k, v [count, width] with row stride ld* -> the layout of PackedHead, for keys [begin, end),
-  /// begin a multiple of panel.
-  void (*pack_head)(const float* k, std::int64_t ldk, const float* v, std::int64_t ldv,
-                    std::int64_t begin, std::int64_t end, std::int64_t width, void* keys,
-                    void* values);
+  /// Rows [count, width] -> the layout of PackedHead, for keys [begin, end), begin a multiple of
+  /// panel.
+  void (*pack_head)(const KeyValueRows& rows, std::int64_t begin, std::int64_t end,
+                    std::int64_t width, void* keys, void* values);
   /// softmax(q k^T * scale) v with an online softmax over blocks of kKeyBlock keys.
   void (*block)(const AttentionBlock& block);
 };
@@ -54,8 +60,8 @@ struct AttentionPart {
   const float* q;  // [queries, heads*width], stride ldq
   std::int64_t ldq, queries, heads, kv_heads, width;
   float scale;
-  const float *k, *v;  // [keys, kv_heads*width], strides ldk and ldv
-  std::int64_t ldk, ldv, keys;
+  KeyValueRows rows;  // [keys, kv_heads*width]
+  std::int64_t keys;
   float* scores;        // [queries*heads, keys], scratch
   float *best, *total;  // [queries*heads] largest score; sum of exponentials against it
   float* out;           // [queries*heads, width] the values times these exponentials

@@ -38,6 +38,16 @@ TESSERA_INLINE Vec from_bf16(const std::uint16_t* p) {
   typedef std::uint16_t HalfWordVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 2)));
   return (Vec)(__builtin_convertvector(load_as<HalfWordVec>(p), IntVec) << 16);
 }
+/// Numbers of either type as floats.
+TESSERA_INLINE float number_at(const float* p) { return *p; }
+TESSERA_INLINE float number_at(const std::uint16_t* p) {
+  const std::uint32_t bits = std::uint32_t{*p} << 16;
+  float number;
+  __builtin_memcpy(&number, &bits, sizeof number);
+  return number;
+}
+TESSERA_INLINE Vec numbers_at(const float* p) { return load(p); }
+TESSERA_INLINE Vec numbers_at(const std::uint16_t* p) { return from_bf16(p); }
 TESSERA_INLINE Vec splat(float x) { return x - Vec{}; }
 
 TESSERA_INLINE float sum_of(Vec v) {

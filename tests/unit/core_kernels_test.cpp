@@ -175,8 +175,8 @@ TEST_P(VectorKernelsTest, PacksRoundedHeadsWithinTheirRoom) {
       const Floats k = random_numbers(count * width, 1);
       Guarded keys(whole(count, kernels_->panel) * whole(width, 2) / 2),
           values(whole(count, 2) * whole(width, kernels_->panel) / 2);
-      kernels_->rounded.pack_head(k.data(), width, k.data(), width, 0, count, width, keys.data(),
-                                  values.data());
+      kernels_->rounded.pack_head({k.data(), k.data(), width, width, false}, 0, count, width,
+                                  keys.data(), values.data());
       const Floats packed = keys.numbers(), packed_values = values.numbers();
       const auto first = [](const Floats& numbers) {
         std::uint16_t bits;
@@ -197,11 +197,10 @@ TEST_P(VectorKernelsTest, PacksHeads) {
       const std::int64_t padded = (width + panel - 1) / panel * panel;
       const Floats k = random_numbers(count * stride, 1), v = random_numbers(count * stride, 2);
       Guarded keys(padded_count * width), values(count * padded);
-      kernels_->exact.pack_head(k.data(), stride, v.data(), stride, 0, std::min(count, panel),
-                                width, keys.data(), values.data());
+      const KeyValueRows rows{k.data(), v.data(), stride, stride, false};
+      kernels_->exact.pack_head(rows, 0, std::min(count, panel), width, keys.data(), values.data());
       if (count > panel) {
-        kernels_->exact.pack_head(k.data(), stride, v.data(), stride, panel, count, width,
-                                  keys.data(), values.data());
+        kernels_->exact.pack_head(rows, panel, count, width, keys.data(), values.data());
       }
       Floats expected_keys(static_cast<std::size_t>(padded_count * width), 0.0f);
       Floats expected_values(static_cast<std::size_t>(count * padded), 0.0f);
@@ -221,15 +220,14 @@ TEST_P(VectorKernelsTest, PacksHeads) {
 
 /// One head through attention_block, all queries block by block.
 Floats blocked_attention(const VectorKernels& kernels, const AttentionKernels& own, const Floats& q,
-                         const Floats& k, const Floats& v, std::int64_t queries, std::int64_t keys,
+                         const KeyValueRows& rows, std::int64_t queries, std::int64_t keys,
                          std::int64_t width, float scale, bool causal) {
   const auto padded = [&](std::int64_t n) {
     return (n + kernels.panel - 1) / kernels.panel * kernels.panel;
   };
   // room for even numbers of rows and columns, which is what bf16 needs half of
   Guarded packed_keys(padded(keys) * (width + 1)), packed_values((keys + 1) * padded(width));
-  own.pack_head(k.data(), width, v.data(), width, 0, keys, width, packed_keys.data(),
-                packed_values.data());
+  own.pack_head(rows, 0, keys, width, packed_keys.data(), packed_values.data());
   Guarded out(queries * width), scratch(attention_scratch(width));
   for (std::int64_t i = 0; i < queries; i += kQueryBlock) {
     own.block({.q = q.data() + i * width,
@@ -250,9 +248,9 @@ Floats blocked_attention(const VectorKernels& kernels, const AttentionKernels& o
 }
 
 /// The same through attention_part, all keys in one.
-Floats single_attention(const VectorKernels& kernels, const Floats& q, const Floats& k,
-                        const Floats& v, std::int64_t queries, std::int64_t keys,
-                        std::int64_t width, float scale, bool causal) {
+Floats single_attention(const VectorKernels& kernels, const Floats& q, const KeyValueRows& rows,
+                        std::int64_t queries, std::int64_t keys, std::int64_t width, float scale,
+                        bool causal) {
   Floats out;
   for (std::int64_t i = 0; i < queries; ++i) {
     Guarded sums(width), scratch(keys), best(1), total(1);
@@ -263,10 +261,7 @@ Floats single_attention(const VectorKernels& kernels, const Floats& q, const Flo
                             .kv_heads = 1,
                             .width = width,
                             .scale = scale,
-                            .k = k.data(),
-                            .v = v.data(),
-                            .ldk = width,
-                            .ldv = width,
+                            .rows = rows,
                             .keys = causal ? keys - queries + i + 1 : keys,
                             .scores = scratch.data(),
                             .best = best.data(),
@@ -276,6 +271,13 @@ Floats single_attention(const VectorKernels& kernels, const Floats& q, const Flo
     for (const float x : sums.numbers()) out.push_back(x / total.numbers().front());
   }
   return out;
+}
+
+using Halves = std::vector<std::uint16_t>;
+Halves halves(const Floats& x) {
+  Halves to;
+  for (const float number : x) to.push_back(f32_to_bf16(number));
+  return to;
 }
 
 struct AttentionCase {
@@ -295,22 +297,29 @@ void check_attention(const VectorKernels& kernels, const AttentionCase& c, bool 
     return "queries " + std::to_string(c.queries) + ", keys " + std::to_string(c.keys) +
            ", width " + std::to_string(c.width) + (causal ? ", causal" : "");
   };
-  EXPECT_TRUE(close(blocked_attention(kernels, kernels.exact, q, k, v, c.queries, c.keys, c.width,
-                                      c.scale, causal),
-                    expected, tolerance))
-      << says();
-  EXPECT_TRUE(close(single_attention(kernels, q, k, v, c.queries, c.keys, c.width, c.scale, causal),
-                    expected, tolerance))
-      << says();
+  const KeyValueRows rows{k.data(), v.data(), c.width, c.width, false};
+  const auto blocked = [&](const AttentionKernels& own, const KeyValueRows& of) {
+    return blocked_attention(kernels, own, q, of, c.queries, c.keys, c.width, c.scale, causal);
+  };
+  const auto single = [&](const KeyValueRows& of) {
+    return single_attention(kernels, q, of, c.queries, c.keys, c.width, c.scale, causal);
+  };
+  EXPECT_TRUE(close(blocked(kernels.exact, rows), expected, tolerance)) << says();
+  EXPECT_TRUE(close(single(rows), expected, tolerance)) << says();
   // In bf16: of the rounded numbers, and with rounded weights (half a unit in the last of 8 bits).
+  const Floats near_k = nearest_bf16(k), near_v = nearest_bf16(v);
   Floats scaled = q;
   for (float& number : scaled) number *= c.scale;
-  reference::attention(nearest_bf16(scaled).data(), nearest_bf16(k).data(), nearest_bf16(v).data(),
-                       c.queries, c.keys, 1, 1, c.width, 1.0f, causal, expected.data());
-  EXPECT_TRUE(close(blocked_attention(kernels, kernels.rounded, q, k, v, c.queries, c.keys, c.width,
-                                      c.scale, causal),
-                    expected, 0.00196 + tolerance))
-      << says() << ", bf16";
+  reference::attention(nearest_bf16(scaled).data(), near_k.data(), near_v.data(), c.queries, c.keys,
+                       1, 1, c.width, 1.0f, causal, expected.data());
+  EXPECT_TRUE(close(blocked(kernels.rounded, rows), expected, 0.00196 + tolerance)) << says();
+  // Keys and values that lie as bf16 are the same numbers.
+  const Halves half_k = halves(k), half_v = halves(v);
+  const KeyValueRows near{near_k.data(), near_v.data(), c.width, c.width, false},
+      half{half_k.data(), half_v.data(), c.width, c.width, true};
+  EXPECT_EQ(blocked(kernels.exact, half), blocked(kernels.exact, near)) << says();
+  EXPECT_EQ(blocked(kernels.rounded, half), blocked(kernels.rounded, rows)) << says();
+  EXPECT_EQ(single(half), single(near)) << says();
 }
 
 TEST_P(VectorKernelsTest, Attention) {
@@ -337,13 +346,14 @@ TEST_P(VectorKernelsTest, AttentionWithHugeScores) {
                                                     v = random_numbers(keys * width, 3);
   for (std::int64_t c = 0; c < width; ++c) k[static_cast<std::size_t>(123 * width + c)] = 50.0f;
   const Floats expected(v.begin() + 123 * width, v.begin() + 124 * width);
+  const KeyValueRows rows{k.data(), v.data(), width, width, false};
   EXPECT_TRUE(
-      close(blocked_attention(*kernels_, kernels_->exact, q, k, v, 1, keys, width, 1.0f, false),
+      close(blocked_attention(*kernels_, kernels_->exact, q, rows, 1, keys, width, 1.0f, false),
             expected, 1e-6));
-  EXPECT_EQ(blocked_attention(*kernels_, kernels_->rounded, q, k, v, 1, keys, width, 1.0f, false),
+  EXPECT_EQ(blocked_attention(*kernels_, kernels_->rounded, q, rows, 1, keys, width, 1.0f, false),
             nearest_bf16(expected));
   EXPECT_TRUE(
-      close(single_attention(*kernels_, q, k, v, 1, keys, width, 1.0f, false), expected, 1e-6));
+      close(single_attention(*kernels_, q, rows, 1, keys, width, 1.0f, false), expected, 1e-6));
 }
 
 TEST(VectorKernels, KnowsNoOtherNames) {

@@ -108,7 +108,7 @@ class Llama : public LanguageModel {
   std::int64_t width() const override { return c_.width; }
   std::int64_t vocab_size() const override { return c_.vocab; }
   std::int64_t max_positions() const override { return c_.positions; }
-  KvCache new_cache() const override { return KvCache(c_.layers); }
+  KvCache new_cache() const override { return cache_for(blocks_); }
 
   Tensor embed(Context& ctx, std::span<const std::int32_t> ids) const override {
     return tokens_(ctx, ids);

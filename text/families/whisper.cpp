@@ -91,7 +91,7 @@ class WhisperDecoder : public LanguageModel {
   std::int64_t vocab_size() const override { return c_.vocab; }
   std::int64_t max_positions() const override { return c_.positions; }
   bool has_cross_attention() const override { return true; }
-  KvCache new_cache() const override { return KvCache(c_.layers); }
+  KvCache new_cache() const override { return cache_for(blocks_); }
 
   Tensor embed(Context& ctx, std::span<const std::int32_t> ids) const override {
     const Tensor rows = tokens_(ctx, ids);
@@ -101,8 +101,8 @@ class WhisperDecoder : public LanguageModel {
   void set_memory(Context& ctx, const Tensor& memory, KvCache& cache) const override {
     for (const Block& block : blocks_) {
       const Tensor kv = block.cross_kv(ctx, memory);
-      cache.layer(block.layer).memory_k = kv.columns(0, c_.width);
-      cache.layer(block.layer).memory_v = kv.columns(c_.width, 2 * c_.width);
+      cache.layer(block.layer)
+          .set_memory(kv.columns(0, c_.width), kv.columns(c_.width, 2 * c_.width));
     }
   }
 
