@@ -1,9 +1,5 @@
 // Products of tiles, of f32 and of pairs of bf16 numbers; see half.h and vector.h.
 #pragma once
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {

@@ -1,8 +1,4 @@
 // Products of matrices that change from call to call; see training.h.
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
