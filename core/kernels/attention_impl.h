@@ -73,7 +73,9 @@ struct Rounded {
   }
   TESSERA_INLINE static void scale_row(const float* q, float scale, std::int64_t width,
                                        Number* to) {
-    for (std::int64_t c = 0; c < width; c += 2) {
+    std::int64_t c = 0;
+    for (; q && c + kLanes <= width; c += kLanes) round_to(load(q + c) * scale, to + c);
+    for (; c < width; c += 2) {
       const std::uint32_t pair =
           q ? pair_of(q[c] * scale, c + 1 < width ? q[c + 1] * scale : 0.0f) : 0;
       __builtin_memcpy(to + c, &pair, sizeof pair);
@@ -138,17 +140,23 @@ template <class Scheme>
 TESSERA_INLINE float softmax_row(float* scores, std::int64_t padded_count, float& best,
                                  float& total) {
   auto* row = reinterpret_cast<typename Scheme::Number*>(scores);
-  Vec high = splat(best);
-  for (std::int64_t j = 0; j < padded_count; j += kLanes) high = larger(high, load(scores + j));
-  const float now = max_of(high);
-  const float factor = now == best ? 1.0f : exp_negative(splat(best - now))[0];
-  Vec sums{};
-  for (std::int64_t j = 0; j < padded_count; j += kLanes) {
-    const Vec e = Scheme::exponential(load(scores + j) - now);
-    Scheme::put(row, j, e);  // never before what is still to be read
-    sums += e;
+  Vec high = splat(best), higher = high;
+  for (std::int64_t j = 0; j < padded_count; j += kPanel) {
+    high = larger(high, load(scores + j));
+    higher = larger(higher, load(scores + j + kLanes));
   }
-  total = total * factor + sum_of(sums);
+  const float now = max_of(larger(high, higher));
+  const float factor = now == best ? 1.0f : exp_negative(splat(best - now))[0];
+  Vec sums{}, more{};
+  for (std::int64_t j = 0; j < padded_count; j += kPanel) {
+    const Vec e = Scheme::exponential(load(scores + j) - now),
+              f = Scheme::exponential(load(scores + j + kLanes) - now);
+    Scheme::put(row, j, e);  // never before what is still to be read
+    Scheme::put(row, j + kLanes, f);
+    sums += e;
+    more += f;
+  }
+  total = total * factor + sum_of(sums + more);
   best = now;
   return factor;
 }

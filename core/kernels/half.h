@@ -13,7 +13,8 @@ struct HalfTile {
   std::int64_t lda;
   const std::uint16_t* weight;  // a panel
   std::int64_t k;               // even
-  float* sums;                  // [m, columns]
+  float* sums;                  // [m, columns], row stride lds
+  std::int64_t lds;
 };
 
 struct HalfKernels {

@@ -130,7 +130,7 @@ void round_row(const float* x, std::int64_t k, std::int64_t padded, std::uint16_
 template <std::int64_t kCount>
 TESSERA_INLINE void half_rows(const HalfTile& t, std::int64_t r) {
   pair_product<kCount, false>(t.a + r * t.lda, t.lda, t.weight, 2 * kPanel, t.k / 2,
-                              t.sums + r * kPanel, kPanel);
+                              t.sums + r * t.lds, t.lds);
 }
 
 void half_tile(const HalfTile& t) {

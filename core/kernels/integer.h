@@ -44,7 +44,8 @@ struct IntegerTile {
   std::int64_t k;       // a multiple of depth
   std::int64_t group;   // numbers of a column that share a scale; k where there is one scale
   const float* scales;  // [k/group][columns]
-  float* sums;          // [m, columns]
+  float* sums;          // [m, columns], row stride lds
+  std::int64_t lds;
 };
 
 /// 4-bit panels: (nibble - zero) * scale.

@@ -235,7 +235,7 @@ TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first)
     const float* scales = t.scales + g * kPanel;
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kCount; ++r) {
-      float* sums = t.sums + (first + r) * kPanel;
+      float* sums = t.sums + (first + r) * t.lds;
       for (std::int64_t v = 0; v < 2; ++v) {
         const Vec value =
             to_float(acc[r][v]) * (load(scales + v * kLanes) * t.rows.scales[first + r]);

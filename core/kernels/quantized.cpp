@@ -283,13 +283,15 @@ class PanelProduct {
     return {row(r), w_.padded_k_, units_.data() + r,
             groups_ ? sums_.data<std::int32_t>() + r * groups_ : nullptr};
   }
-  HalfTile half_tile(std::int64_t r, std::int64_t m, std::int64_t panel, float* sums) {
+  HalfTile half_tile(std::int64_t r, std::int64_t m, std::int64_t panel, float* sums,
+                     std::int64_t lds) {
     return {m,
             half_row(r),
             w_.padded_k_,
             w_.data_.data<std::uint16_t>() + panel * columns_ * w_.padded_k_,
             w_.padded_k_,
-            sums};
+            sums,
+            lds};
   }
   const std::uint8_t* bytes(std::int64_t panel) const {
     return w_.data_.data<std::uint8_t>() + panel * columns_ * w_.padded_k_;
@@ -299,11 +301,6 @@ class PanelProduct {
     return {reinterpret_cast<const std::uint32_t*>(w_.data_.data<std::uint8_t>() +
                                                    panel * columns_ * w_.padded_k_ / 2),
             w_.scales_.data<std::uint16_t>() + at, w_.zeros_.data<std::uint8_t>() + at};
-  }
-
-  void finish_panel(std::int64_t r, std::int64_t m, std::int64_t panel, const float* sums) const {
-    const std::int64_t j = panel * columns_;
-    finish(a_, r, m, j, std::min(columns_, w_.n_ - j), sums, columns_);
   }
 
   /// Reads each weight once: as fast as memory gives them.
@@ -318,7 +315,8 @@ class PanelProduct {
         for (std::int64_t r = 0; r < a_.m; r += step) {
           const std::int64_t m = std::min(step, a_.m - r);
           multiply_few(r, m, p, sums);
-          finish_panel(r, m, p, sums);
+          const std::int64_t j = p * columns_;
+          finish(a_, r, m, j, std::min(columns_, w_.n_ - j), sums, columns_);
         }
       }
     });
@@ -326,7 +324,7 @@ class PanelProduct {
 
   void multiply_few(std::int64_t r, std::int64_t m, std::int64_t panel, float* sums) {
     const IntegerRows rows = rows_from(r * parts_);
-    if (w_.bits_ == 16) return vector_kernels().half.tile(half_tile(r, m, panel, sums));
+    if (w_.bits_ == 16) return vector_kernels().half.tile(half_tile(r, m, panel, sums, columns_));
     if (w_.bits_ == 4) {
       kernels().few_rows4(rows, m * parts_, nibbles(panel), w_.padded_k_, sums);
     } else {
@@ -351,24 +349,27 @@ class PanelProduct {
     return ((a_.m + tiles - 1) / tiles + step - 1) / step * step;
   }
 
+  /// A task computes kColumnsPerTask columns of a tile of rows, as many rows at a time as keep
+  /// their sums in the first-level cache, where finish() finds them again. A panel that has to be
+  /// widened first is multiplied by all rows at once.
   void many_rows() {
     constexpr std::int64_t kColumnsPerTask = 128;
+    const bool widens = w_.bits_ == 4 || (w_.bits_ == 8 && kernels().widen8);
     const std::int64_t height = rows_per_tile(), tiles = (a_.m + height - 1) / height;
-    const std::int64_t per_task = kColumnsPerTask / columns_;
-    const std::int64_t pieces = (panels() + per_task - 1) / per_task;
+    const std::int64_t block = widens ? height : 4 * kernels().tile_rows;
+    const std::int64_t pieces = (w_.n_ + kColumnsPerTask - 1) / kColumnsPerTask;
     ctx_.parallel_for(tiles * pieces, [&](std::int64_t task) {
-      const std::int64_t r = task / pieces * height, m = std::min(height, a_.m - r);
-      Tensor sums = ctx_.empty({m, columns_});
+      const std::int64_t end = std::min(a_.m, (task / pieces + 1) * height);
+      const std::int64_t j = task % pieces * kColumnsPerTask,
+                         n = std::min(kColumnsPerTask, w_.n_ - j);
+      Tensor sums = ctx_.empty({block, kColumnsPerTask});
       Widened wide;
-      if (w_.bits_ == 4 || (w_.bits_ == 8 && kernels().widen8)) wide = Widened(ctx_, *this);
-      const std::int64_t first = task % pieces * per_task;
-      for (std::int64_t p = first; p < std::min(panels(), first + per_task); ++p) {
-        if (w_.bits_ == 16) {
-          vector_kernels().half.tile(half_tile(r, m, p, sums.data()));
-        } else {
-          integer_tile(r, m, p, wide, sums.data());
-        }
-        finish_panel(r, m, p, sums.data());
+      if (widens) wide = Widened(ctx_, *this);
+      for (std::int64_t r = task / pieces * height; r < end; r += block) {
+        const std::int64_t m = std::min(block, end - r);
+        for (std::int64_t c = 0; c < n; c += columns_)
+          tile(r, m, (j + c) / columns_, wide, sums.data() + c, kColumnsPerTask);
+        finish(a_, r, m, j, n, sums.data(), kColumnsPerTask);
       }
     });
   }
@@ -382,16 +383,17 @@ class PanelProduct {
     Tensor weight, scales;
   };
 
-  void integer_tile(std::int64_t r, std::int64_t m, std::int64_t panel, Widened& wide,
-                    float* sums) {
+  void tile(std::int64_t r, std::int64_t m, std::int64_t panel, Widened& wide, float* sums,
+            std::int64_t lds) {
+    if (w_.bits_ == 16) return vector_kernels().half.tile(half_tile(r, m, panel, sums, lds));
     IntegerTile tile{.m = m,
                      .rows = rows_from(r),
                      .weight = bytes(panel),
                      .k = w_.padded_k_,
                      .group = w_.padded_k_,
                      .scales = w_.bits_ == 8 ? w_.scales_.data() + panel * columns_ : nullptr,
-                     .sums = sums};
-    if (wide.weight) tile.weight = wide.weight.raw();
+                     .sums = sums,
+                     .lds = lds};
     if (w_.bits_ == 4) {
       kernels().widen4(nibbles(panel), w_.padded_k_, wide.weight.raw(), wide.scales.data());
       tile.group = kGroup;
@@ -399,6 +401,7 @@ class PanelProduct {
     } else if (wide.weight) {
       kernels().widen8(bytes(panel), w_.padded_k_, wide.weight.raw());
     }
+    if (wide.weight) tile.weight = wide.weight.raw();
     kernels().tile(tile);
   }
 
