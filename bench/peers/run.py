@@ -15,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 from cases import CASES, HERE, convert
@@ -27,13 +28,16 @@ class Worker:
         self.name = f"{peer} {form}"
         command = [sys.executable, os.path.join(HERE, "worker.py"), peer, case.work, path, "--format", form,
                    "--threads", str(a.threads), "--prefill", str(a.prefill), "--decode", str(a.decode)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.said = tempfile.TemporaryFile("w+")  # not a pipe: what a talkative peer says would fill it and stop the peer
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True)
         self.version = self.answer()["version"]
 
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            said = self.process.stderr.read().strip().splitlines()
+            self.process.wait()
+            self.said.seek(0)
+            said = self.said.read().strip().splitlines()
             raise RuntimeError(said[-1] if said else f"exit code {self.process.wait()}")
         return json.loads(line)
 

@@ -106,6 +106,10 @@ TESSERA_INLINE void pair_product(const std::uint16_t* a, std::int64_t row_step,
     acc[r][1] = kAccumulate ? load(c + r * ldc + kLanes) : Vec{};
   }
   for (std::int64_t i = 0; i < pairs; ++i) {
+    if (kCount <= 4) {
+      prefetch_ahead(b + i * ldb);
+      prefetch_ahead(b + i * ldb + 2 * kLanes);
+    }
     const IntVec b0 = load_as<IntVec>(b + i * ldb), b1 = load_as<IntVec>(b + i * ldb + 2 * kLanes);
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kCount; ++r) {

@@ -263,6 +263,7 @@ TESSERA_INLINE void rows_times_bytes(const IntegerRows& rows, const std::uint8_t
   for (std::int64_t i = 0; i < k; i += kDepth) {
 #pragma GCC unroll 2
     for (std::int64_t v = 0; v < 2; ++v) {
+      prefetch_ahead(panel + i * kPanel + v * kVector);
       const WeightVec w = load_bytes(panel + i * kPanel + v * kVector);
 #pragma GCC unroll 6
       for (std::int64_t r = 0; r < kCount; ++r)
@@ -306,6 +307,7 @@ TESSERA_INLINE void rows_times_nibbles(const IntegerRows& rows, const NibblePane
 #pragma GCC unroll 2
       for (std::int64_t v = 0; v < 2; ++v) {
         WeightVec n[kParts];
+        prefetch_ahead(p.weight + (2 * b + v) * kLanes);
         unpack(p.weight + (2 * b + v) * kLanes, n);
 #pragma GCC unroll 4
         for (std::int64_t r = 0; r < kCount; ++r) {
