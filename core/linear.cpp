@@ -98,11 +98,6 @@ int bits_of(const StackedMatrix& source, Precision precision) {
                                                                                                 : 0;
 }
 
-/// A packed weight is not read from the file again: its pages need not stay in memory beside it.
-void release_if_large(const Weights& w, std::size_t bytes) {
-  if (bytes >= std::size_t{1} << 20) w.release_pages();
-}
-
 }  // namespace
 
 struct Linear::Impl {
@@ -124,6 +119,11 @@ struct Linear::Impl {
     return in_place ? in_place->out() : quantized ? quantized->n() : plain.n();
   }
 
+  /// A packed weight is not read from the file again: its pages need not stay in memory beside it.
+  void release_if_large(const Weights& w, std::size_t bytes) const {
+    if (bytes >= std::size_t{1} << 20 && (quantized || !plain.shared())) w.release_pages();
+  }
+
   kernels::PackedMatrix plain;
   std::optional<kernels::QuantizedMatrix> quantized;  // or instead of plain:
   std::optional<InPlaceMatrix> in_place;
@@ -137,7 +137,7 @@ Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias) {
   }
   const StackedMatrix stored{{read_matrix(w, out, in)}};
   impl_ = std::make_shared<Impl>(stored, read_bias(w, out, bias), w.precision());
-  release_if_large(w, stored.parts.front().weight.nbytes());
+  impl_->release_if_large(w, stored.parts.front().weight.nbytes());
 }
 
 Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision,
@@ -203,14 +203,16 @@ Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
     at += part.out;
   }
   linear.impl_ = std::make_shared<Impl>(stored, any_bias ? bias : Tensor(), first.precision());
-  release_if_large(first, bytes);
+  linear.impl_->release_if_large(first, bytes);
   return linear;
 }
 
 std::int64_t Linear::in() const { return impl_->in(); }
 std::int64_t Linear::out() const { return impl_->out(); }
 std::int64_t Linear::bytes() const {
-  return impl_->quantized ? impl_->quantized->bytes() : in() * out() * 4;
+  return impl_->in_place    ? in() * out() * 4
+         : impl_->quantized ? impl_->quantized->bytes()
+                            : impl_->plain.bytes();
 }
 
 bool Linear::rounds() const { return impl_->quantized.has_value(); }

@@ -1,4 +1,5 @@
 // Attention of few queries over some of the keys, as they lie; see vector.h.
+#pragma once
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {

@@ -185,11 +185,24 @@ PackedMatrix PackedMatrix::pack(const StackedMatrix& source) {
   PackedMatrix packed;
   packed.n_ = source.n();
   packed.k_ = source.k();
-  packed.blocked_ = blocked_is_fast(packed.n_, packed.k_);
   const StoredMatrix& first = source.parts.front();
-  if (!packed.blocked_ && source.parts.size() == 1 && !first.scales &&
-      first.weight.dtype() == DType::f32 && first.weight.is_contiguous()) {
+  const auto stored_as = [&](DType type) {
+    return std::ranges::all_of(source.parts, [&](const StoredMatrix& part) {
+      return part.weight.dtype() == type && !part.scales && part.weight.is_contiguous();
+    });
+  };
+  const bool half = stored_as(DType::bf16);
+  packed.blocked_ = !half && blocked_is_fast(packed.n_, packed.k_);
+  if (source.parts.size() == 1 && (half || (!packed.blocked_ && stored_as(DType::f32)))) {
     packed.data_ = first.weight;
+    packed.shared_ = true;
+    return packed;
+  }
+  if (half) {
+    packed.data_ = Tensor::empty({packed.n_, packed.k_}, DType::bf16);
+    auto* to = packed.data_.data<std::uint16_t>();
+    for (const StoredMatrix& part : source.parts)
+      to = std::copy_n(part.weight.data<std::uint16_t>(), part.weight.numel(), to);
     return packed;
   }
   const std::int64_t k = packed.k_, step = packed.blocked_ ? packed.padded_k() : k;
@@ -221,6 +234,12 @@ void finish(const MatmulArguments& a, std::int64_t i, std::int64_t m, std::int64
                            .ldr = a.ldr,
                            .y = a.y + i * a.ldy + j,
                            .ldy = a.ldy});
+}
+
+std::int64_t panels_per_task(std::int64_t panels, std::int64_t bytes) {
+  constexpr std::int64_t kLeastTasks = 8, kMostBytes = 1 << 18;
+  return std::clamp<std::int64_t>(panels / kLeastTasks, 1,
+                                  std::max<std::int64_t>(1, kMostBytes / bytes));
 }
 
 bool fuses(Activation activation) {
@@ -287,9 +306,9 @@ namespace {
 constexpr std::int64_t kManyRows = 16;
 
 void few_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) {
-  constexpr std::int64_t kColumns = PackedMatrix::kPanel, kBytesPerTask = 1 << 18;
+  constexpr std::int64_t kColumns = PackedMatrix::kPanel;
   const std::int64_t n = weight.n(), k = weight.k(), panels = (n + kColumns - 1) / kColumns;
-  const std::int64_t per_task = std::max<std::int64_t>(1, kBytesPerTask / (k * kColumns * 4));
+  const std::int64_t per_task = panels_per_task(panels, k * kColumns * (weight.half() ? 2 : 4));
   const auto& kernels = vector_kernels();
   ctx.parallel_for((panels + per_task - 1) / per_task, [&](std::int64_t task) {
     alignas(64) float sums[kFewRows * kColumns];
@@ -300,7 +319,9 @@ void few_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a
         if (weight.blocked()) {
           kernels.few_rows_panel(a.x + i * a.ldx, a.ldx, m, weight.column(j), k, sums);
         } else {
-          kernels.few_rows_dot(a.x + i * a.ldx, a.ldx, m, weight.column(j), columns, k, sums);
+          const WeightRows rows = weight.half() ? WeightRows{nullptr, weight.half_column(j)}
+                                                : WeightRows{weight.column(j)};
+          kernels.few_rows_dot(a.x + i * a.ldx, a.ldx, m, rows, columns, k, sums);
         }
         finish(a, i, m, j, columns, sums, weight.blocked() ? kColumns : columns);
       }
@@ -314,7 +335,8 @@ void many_rows_unpacked(Context& ctx, const PackedMatrix& weight, const MatmulAr
                 .n = weight.n(),
                 .k = weight.k(),
                 .a = {a.x, a.ldx, false},
-                .b = {weight.column(0), weight.k(), true},
+                .b = weight.half() ? MatrixView{nullptr, weight.k(), true, weight.half_column(0)}
+                                   : MatrixView{weight.column(0), weight.k(), true},
                 .bias = a.bias,
                 .activation = a.activation,
                 .residual = a.residual,

@@ -50,10 +50,17 @@ void pack(Context& ctx, const Part& part, float* packed) {
     const std::int64_t depth = std::min(part.depth, part.end - begin);
     const std::int64_t first = task % pieces * kPanelsPerTask * panel;
     const std::int64_t last = std::min(padded, first + kPanelsPerTask * panel);
+    const MatrixView& b = part.p.b;
     for (std::int64_t j = first; j < last; j += panel) {
-      kernels.training.pack_columns(corner(part.p.b, begin, part.column + j), part.p.b.stride,
-                                    part.p.b.turned, std::min(panel, part.columns - j), depth,
-                                    packed + (begin - part.begin) * padded + j * depth);
+      float* to = packed + (begin - part.begin) * padded + j * depth;
+      const std::int64_t columns = std::min(panel, part.columns - j);
+      if (b.half) {
+        kernels.training.pack_half_columns(b.half + (part.column + j) * b.stride + begin, b.stride,
+                                           columns, depth, to);
+      } else {
+        kernels.training.pack_columns(corner(b, begin, part.column + j), b.stride, b.turned,
+                                      columns, depth, to);
+      }
     }
   });
 }

@@ -12,6 +12,7 @@ struct MatrixView {
   const float* data = nullptr;
   std::int64_t stride = 0;
   bool turned = false;
+  const std::uint16_t* half = nullptr;  ///< instead of data, bf16 numbers; only of b, and turned
 };
 
 struct ProductArguments {

@@ -45,10 +45,11 @@ void pack_rows(const float* a, std::int64_t stride, bool turned, std::int64_t m,
 
 #if TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
 /// to[c][j] = from[j][c] of 8 x 8 numbers.
-TESSERA_INLINE void turn_square(const float* from, std::int64_t stride, float* to) {
+template <class From>
+TESSERA_INLINE void turn_square(const From* from, std::int64_t stride, float* to) {
   __m256 row[8], pair[8], four[8];
 #pragma GCC unroll 8
-  for (std::int64_t j = 0; j < 8; ++j) row[j] = (__m256)load(from + j * stride);
+  for (std::int64_t j = 0; j < 8; ++j) row[j] = (__m256)numbers_at(from + j * stride);
 #pragma GCC unroll 4
   for (std::int64_t j = 0; j < 8; j += 2) {
     pair[j] = _mm256_unpacklo_ps(row[j], row[j + 1]);
@@ -69,51 +70,60 @@ TESSERA_INLINE void turn_square(const float* from, std::int64_t stride, float* t
 }
 constexpr std::int64_t kSquare = 8;
 #else
-TESSERA_INLINE void turn_square(const float* from, std::int64_t stride, float* to) {
+template <class From>
+TESSERA_INLINE void turn_square(const From* from, std::int64_t stride, float* to) {
   for (std::int64_t j = 0; j < 4; ++j) {
-    for (std::int64_t c = 0; c < 4; ++c) to[c * kPanel + j] = from[j * stride + c];
+    for (std::int64_t c = 0; c < 4; ++c) to[c * kPanel + j] = number_at(from + j * stride + c);
   }
 }
 constexpr std::int64_t kSquare = 4;
 #endif
 
 /// A whole panel of columns that lie as rows.
-void turn_panel(const float* b, std::int64_t stride, std::int64_t k, float* to) {
+template <class From>
+void turn_panel(const From* b, std::int64_t stride, std::int64_t k, float* to) {
   const std::int64_t whole = k / kSquare * kSquare;
   for (std::int64_t c = 0; c < whole; c += kSquare) {
     for (std::int64_t j = 0; j < kPanel; j += kSquare)
       turn_square(b + j * stride + c, stride, to + c * kPanel + j);
   }
   for (std::int64_t c = whole; c < k; ++c) {
-    for (std::int64_t j = 0; j < kPanel; ++j) to[c * kPanel + j] = b[j * stride + c];
+    for (std::int64_t j = 0; j < kPanel; ++j) to[c * kPanel + j] = number_at(b + j * stride + c);
   }
+}
+
+/// Columns that lie as rows, at most a panel of them; zeros for those that are missing.
+template <class From>
+TESSERA_INLINE void turn_columns(const From* b, std::int64_t stride, std::int64_t n, std::int64_t k,
+                                 float* to) {
+  if (n == kPanel) return turn_panel(b, stride, k, to);
+  for (std::int64_t i = 0; i < k * kPanel; ++i) to[i] = 0.0f;
+  constexpr std::int64_t kStep = 16;  // a cache line of each row at a time
+  for (std::int64_t c0 = 0; c0 < k; c0 += kStep) {
+    const std::int64_t c1 = c0 + kStep < k ? c0 + kStep : k;
+    for (std::int64_t j = 0; j < n; ++j) {
+      for (std::int64_t c = c0; c < c1; ++c) to[c * kPanel + j] = number_at(b + j * stride + c);
+    }
+  }
+}
+
+void pack_half_columns(const std::uint16_t* b, std::int64_t stride, std::int64_t n, std::int64_t k,
+                       float* to) {
+  turn_columns(b, stride, n, k, to);
 }
 
 void pack_columns(const float* b, std::int64_t stride, bool turned, std::int64_t n, std::int64_t k,
                   float* to) {
-  if (!turned && n == kPanel) {
+  if (turned) return turn_columns(b, stride, n, k, to);
+  if (n == kPanel) {
     for (std::int64_t c = 0; c < k; ++c) {
       store(to + c * kPanel, load(b + c * stride));
       store(to + c * kPanel + kLanes, load(b + c * stride + kLanes));
     }
     return;
   }
-  if (turned && n == kPanel) return turn_panel(b, stride, k, to);
-  if (n < kPanel) {
-    for (std::int64_t i = 0; i < k * kPanel; ++i) to[i] = 0.0f;
-  }
-  if (turned) {
-    constexpr std::int64_t kStep = 16;  // a cache line of each row at a time
-    for (std::int64_t c0 = 0; c0 < k; c0 += kStep) {
-      const std::int64_t c1 = c0 + kStep < k ? c0 + kStep : k;
-      for (std::int64_t j = 0; j < n; ++j) {
-        for (std::int64_t c = c0; c < c1; ++c) to[c * kPanel + j] = b[j * stride + c];
-      }
-    }
-  } else {
-    for (std::int64_t c = 0; c < k; ++c) {
-      for (std::int64_t j = 0; j < n; ++j) to[c * kPanel + j] = b[c * stride + j];
-    }
+  for (std::int64_t c = 0; c < k; ++c) {
+    for (std::int64_t j = 0; j < kPanel; ++j) to[c * kPanel + j] = j < n ? b[c * stride + j] : 0.0f;
   }
 }
 

@@ -305,9 +305,7 @@ class PanelProduct {
 
   /// Reads each weight once: as fast as memory gives them.
   void few_rows() {
-    constexpr std::int64_t kBytesPerTask = 1 << 14;
-    const std::int64_t per_task =
-        std::max<std::int64_t>(1, kBytesPerTask * 8 / (w_.padded_k_ * columns_ * w_.bits_));
+    const std::int64_t per_task = panels_per_task(panels(), w_.padded_k_ * columns_ * w_.bits_ / 8);
     ctx_.parallel_for((panels() + per_task - 1) / per_task, [&](std::int64_t task) {
       alignas(64) float sums[kFewIntegerRows * kMostColumns];
       const std::int64_t step = kFewIntegerRows / parts_;

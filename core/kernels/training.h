@@ -52,6 +52,9 @@ struct TrainingKernels {
   /// [k][panel], zeros where there are none.
   void (*pack_columns)(const float* b, std::int64_t stride, bool turned, std::int64_t n,
                        std::int64_t k, float* to);
+  /// The same of the transpose of what lies as bf16, [n, k].
+  void (*pack_half_columns)(const std::uint16_t* b, std::int64_t stride, std::int64_t n,
+                            std::int64_t k, float* to);
   void (*product_tile)(const ProductTile& tile);
 
   /// y = act(x); one that fuses().

@@ -23,6 +23,12 @@ struct PackedHead {
   const void* values;
 };
 
+/// Weights of columns, one column after the other: f32, or bf16 where `half` is not null.
+struct WeightRows {
+  const float* data;
+  const std::uint16_t* half = nullptr;
+};
+
 /// Most rows of few_rows_panel and few_rows_dot.
 constexpr std::int64_t kFewRows = 4;
 
@@ -105,7 +111,7 @@ struct VectorKernels {
   void (*few_rows_panel)(const float* x, std::int64_t ldx, std::int64_t m, const float* panel,
                          std::int64_t k, float* sums);
   /// The same for n columns whose weights lie one after the other, [n, k] -> sums [m][n].
-  void (*few_rows_dot)(const float* x, std::int64_t ldx, std::int64_t m, const float* weight,
+  void (*few_rows_dot)(const float* x, std::int64_t ldx, std::int64_t m, const WeightRows& weight,
                        std::int64_t n, std::int64_t k, float* sums);
   AttentionKernels exact, rounded;  // f32; keys, values and weights in bf16
   /// Few queries over a part of the keys.

@@ -1,4 +1,5 @@
 // Norms, sums and products of few rows; see vector.h.
+#include "core/kernels/attention_few_impl.h"
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
@@ -116,22 +117,50 @@ void few_rows_panel(const float* x, std::int64_t ldx, std::int64_t m, const floa
   }
 }
 
-void few_rows_dot(const float* x, std::int64_t ldx, std::int64_t m, const float* weight,
-                  std::int64_t n, std::int64_t k, float* sums) {
-  const std::int64_t whole = k / kPanel * kPanel;
-  for (std::int64_t j = 0; j < n; ++j) {
-    const float* w = weight + j * k;
+/// x times one column, lane by lane.
+template <class Number>
+TESSERA_INLINE Vec dot(const float* x, const Number* w, std::int64_t whole) {
+  constexpr std::int64_t kStep = 4 * kLanes;
+  Vec sums[4] = {};
+  std::int64_t i = 0;
+  for (; i + kStep <= whole; i += kStep) {
+#pragma GCC unroll 4
+    for (std::int64_t v = 0; v < 4; ++v)
+      sums[v] += load(x + i + v * kLanes) * numbers_at(w + i + v * kLanes);
+  }
+  for (; i < whole; i += kLanes) sums[0] += load(x + i) * numbers_at(w + i);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+/// Reads column after column, from one end of memory to the other.
+template <class Number>
+TESSERA_INLINE void few_rows_dot_of(const float* x, std::int64_t ldx, std::int64_t m,
+                                    const Number* weight, std::int64_t n, std::int64_t k,
+                                    float* sums) {
+  const std::int64_t whole = k / kLanes * kLanes;
+  for (std::int64_t j = 0; j < n; j += kKeysAtOnce) {
+    const std::int64_t count = n - j < kKeysAtOnce ? n - j : kKeysAtOnce;
     for (std::int64_t r = 0; r < m; ++r) {
       const float* row = x + r * ldx;
-      Vec a{}, b{};
-      for (std::int64_t i = 0; i < whole; i += kPanel) {
-        a += load(row + i) * load(w + i);
-        b += load(row + i + kLanes) * load(w + i + kLanes);
+      Vec lanes[kKeysAtOnce] = {};
+      for (std::int64_t c = 0; c < count; ++c) lanes[c] = dot(row, weight + (j + c) * k, whole);
+      float dots[kKeysAtOnce];
+      sums_of(lanes, dots);
+      for (std::int64_t c = 0; c < count; ++c) {
+        const Number* w = weight + (j + c) * k;
+        for (std::int64_t i = whole; i < k; ++i) dots[c] += row[i] * number_at(w + i);
+        sums[r * n + j + c] = dots[c];
       }
-      float sum = sum_of(a + b);
-      for (std::int64_t i = whole; i < k; ++i) sum += row[i] * w[i];
-      sums[r * n + j] = sum;
     }
+  }
+}
+
+void few_rows_dot(const float* x, std::int64_t ldx, std::int64_t m, const WeightRows& weight,
+                  std::int64_t n, std::int64_t k, float* sums) {
+  if (weight.half) {
+    few_rows_dot_of(x, ldx, m, weight.half, n, k, sums);
+  } else {
+    few_rows_dot_of(x, ldx, m, weight.data, n, k, sums);
   }
 }
 

@@ -35,6 +35,13 @@ class Guarded {
   Floats memory_;
 };
 
+using Halves = std::vector<std::uint16_t>;
+Halves halves(const Floats& x) {
+  Halves to;
+  for (const float number : x) to.push_back(f32_to_bf16(number));
+  return to;
+}
+
 class VectorKernelsTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
@@ -158,9 +165,16 @@ TEST_P(VectorKernelsTest, FewRowsTimesWeights) {
         reference::linear(rows.data(), weight.data(), nullptr, nullptr, Activation::none, m, n, k,
                           expected.data());
         Guarded by_dot(m * n);
-        kernels_->few_rows_dot(x.data(), ldx, m, weight.data(), n, k, by_dot.data());
+        kernels_->few_rows_dot(x.data(), ldx, m, {weight.data()}, n, k, by_dot.data());
         expected.resize(static_cast<std::size_t>(m * n));
         EXPECT_TRUE(close(by_dot.numbers(), expected, 2e-5)) << m << " rows of " << k;
+        // Weights that lie as bf16 are the same numbers, but for the order of the last sums.
+        const Floats near = nearest_bf16(weight);
+        const Halves half = halves(weight);
+        kernels_->few_rows_dot(x.data(), ldx, m, {near.data()}, n, k, by_dot.data());
+        const Floats wanted = by_dot.numbers();
+        kernels_->few_rows_dot(x.data(), ldx, m, {nullptr, half.data()}, n, k, by_dot.data());
+        EXPECT_TRUE(close(by_dot.numbers(), wanted, 1e-6)) << m << " rows of " << k;
         expected.resize(static_cast<std::size_t>(m * kColumns));
       }
     }
@@ -271,13 +285,6 @@ Floats single_attention(const VectorKernels& kernels, const Floats& q, const Key
     for (const float x : sums.numbers()) out.push_back(x / total.numbers().front());
   }
   return out;
-}
-
-using Halves = std::vector<std::uint16_t>;
-Halves halves(const Floats& x) {
-  Halves to;
-  for (const float number : x) to.push_back(f32_to_bf16(number));
-  return to;
 }
 
 struct AttentionCase {

@@ -158,6 +158,28 @@ TEST_F(Layers, LinearReadsEveryType) {
   EXPECT_EQ(w.leftovers(), std::vector<std::string>{"bias"});
 }
 
+/// bf16 numbers stay as they are and lose nothing: a copy of them in f32 gives the same.
+TEST_F(Layers, LinearKeepsBf16Weights) {
+  const Tensor first = as_type(random_tensor({40, 97}, 2), DType::bf16),
+               second = as_type(random_tensor({27, 97}, 3), DType::bf16);
+  const Weights half = checkpoint({{"a.weight", first}, {"b.weight", second}}),
+                wide = checkpoint({{"a.weight", first.to_f32()}, {"b.weight", second.to_f32()}});
+  for (const std::int64_t rows : {1, 5, 16, 70}) {
+    const Tensor x = random_tensor({rows, 97}, 1);
+    const auto product = [&](const Weights& w, bool both) {
+      if (!both) return Linear(w.at("a"), 97, 40, Linear::Bias::none)(ctx_, x).to_vector();
+      return Linear::concat(
+                 {{w.at("a"), 40, Linear::Bias::none}, {w.at("b"), 27, Linear::Bias::none}}, 97)(
+                 ctx_, x)
+          .to_vector();
+    };
+    for (const bool both : {false, true})
+      EXPECT_TRUE(close(product(half, both), product(wide, both), 1e-5)) << rows << " rows";
+  }
+  EXPECT_EQ(Linear(half.at("a"), 97, 40, Linear::Bias::none).bytes(), 40 * 97 * 2);
+  EXPECT_FALSE(Linear(half.at("a"), 97, 40, Linear::Bias::none).rounds());
+}
+
 TEST_F(Layers, LinearMultipliesInt8Rows) {
   for (const Size& s : {Size{1, 3, 17}, Size{33, 97, 64}}) {
     const Tensor x = random_tensor({s.rows, s.in}, 1), weight = random_int8({s.out, s.in}, 2),
