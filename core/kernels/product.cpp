@@ -7,9 +7,8 @@
 namespace tessera::kernels {
 namespace {
 
-/// Rows of b (columns of a) in one run of a tile: a panel of them and a group of rows fit the first
-/// cache.
-constexpr std::int64_t kDepth = 384;
+/// Numbers of a panel of b in one run of a tile: with a group of rows they fit the first cache.
+constexpr std::int64_t kPanelNumbers = 6144;
 /// Most and least rows of a that one task takes; packed for one run they fit the second cache.
 /// Multiples of every tile_rows.
 constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
@@ -133,12 +132,12 @@ void add_part(Context& ctx, const Part& part) {
 
 void product(Context& ctx, const ProductArguments& p) {
   if (p.m == 0 || p.n == 0) return;
-  const std::int64_t runs = std::max<std::int64_t>(1, (p.k + kDepth - 1) / kDepth);
+  const std::int64_t panel = vector_kernels().panel, most = kPanelNumbers / panel;
+  const std::int64_t runs = std::max<std::int64_t>(1, (p.k + most - 1) / most);
   const std::int64_t depth = std::max<std::int64_t>(1, (p.k + runs - 1) / runs);
   const std::int64_t columns = std::min(p.n, kColumns);
   const std::int64_t step =
       std::max<std::int64_t>(1, kPackedNumbers / (columns * depth)) * depth;  // whole runs
-  const std::int64_t panel = vector_kernels().panel;
   Tensor packed = ctx.empty({(columns + panel) * std::max(depth, std::min(step, p.k))});
   for (std::int64_t column = 0; column < p.n; column += columns) {
     std::int64_t begin = 0;

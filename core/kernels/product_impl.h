@@ -43,13 +43,19 @@ void pack_rows(const float* a, std::int64_t stride, bool turned, std::int64_t m,
   }
 }
 
-#if TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+#if TESSERA_VECTOR_BYTES >= 32 && defined(__AVX2__)
+TESSERA_INLINE __m256 eight_at(const float* p) { return _mm256_loadu_ps(p); }
+TESSERA_INLINE __m256 eight_at(const std::uint16_t* p) {
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return (__m256)_mm256_slli_epi32(wide, 16);
+}
+
 /// to[c][j] = from[j][c] of 8 x 8 numbers.
 template <class From>
 TESSERA_INLINE void turn_square(const From* from, std::int64_t stride, float* to) {
   __m256 row[8], pair[8], four[8];
 #pragma GCC unroll 8
-  for (std::int64_t j = 0; j < 8; ++j) row[j] = (__m256)numbers_at(from + j * stride);
+  for (std::int64_t j = 0; j < 8; ++j) row[j] = eight_at(from + j * stride);
 #pragma GCC unroll 4
   for (std::int64_t j = 0; j < 8; j += 2) {
     pair[j] = _mm256_unpacklo_ps(row[j], row[j + 1]);
@@ -64,8 +70,8 @@ TESSERA_INLINE void turn_square(const From* from, std::int64_t stride, float* to
   }
 #pragma GCC unroll 4
   for (std::int64_t c = 0; c < 4; ++c) {
-    store(to + c * kPanel, (Vec)_mm256_permute2f128_ps(four[c], four[c + 4], 0x20));
-    store(to + (c + 4) * kPanel, (Vec)_mm256_permute2f128_ps(four[c], four[c + 4], 0x31));
+    _mm256_storeu_ps(to + c * kPanel, _mm256_permute2f128_ps(four[c], four[c + 4], 0x20));
+    _mm256_storeu_ps(to + (c + 4) * kPanel, _mm256_permute2f128_ps(four[c], four[c + 4], 0x31));
   }
 }
 constexpr std::int64_t kSquare = 8;
