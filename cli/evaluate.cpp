@@ -412,6 +412,11 @@ int run(const Options& o) {
   fusion::Examples examples = fusion::read_examples(o.file);
   if (examples.mixed)
     throw ArgumentError(concat(o.file, ": examples of several kinds; score one kind at a time"));
+  for (const fusion::Example& e : examples.list) {
+    if (!e.prompts.empty())
+      throw ArgumentError(concat(fusion::where(examples, e),
+                                 ": a list of prompts is for training; score one a line"));
+  }
   const std::vector<std::string> names = chosen_metrics(o, examples);
   if (o.confusion && names.front() != "accuracy" && names.front() != "macro-f1")
     throw ArgumentError("--confusion is for examples with labels");

@@ -28,8 +28,8 @@ struct Options : TrainFlags {
   std::string model, file, validation, recipe = "all", language, task;
   std::optional<std::string> answer_prefix;
   std::vector<std::string> freeze, only;
-  std::int64_t steps = 0, limit = 0;
-  double epochs = 3, head_share = 0.3, later_rate = 0.1, smoothing = 0;
+  std::int64_t steps = 0, limit = 0, texts = 1, sampled_tokens = 0;
+  double epochs = 3, head_share = 0.3, later_rate = 0.1, smoothing = 0, least_view = 1;
   fusion::LoraOptions lora{.rank = 0};
 };
 
@@ -201,7 +201,11 @@ class FinetuneRun {
         loss_(student_.model, examples_, loss_options()),
         progress_(o) {
     if (!o.validation.empty()) {
-      held_out_.emplace(student_.model, read_data(o.validation), loss_options());
+      fusion::ExampleLossOptions plain = loss_options();  // one text, whole images, all tokens
+      plain.texts = 1;
+      plain.least_view = 1;
+      plain.sampled_tokens = 0;
+      held_out_.emplace(student_.model, read_data(o.validation), plain);
       const bool classes = examples_.kind == ExampleKind::classification;
       if (classes != (held_out_->examples().kind == ExampleKind::classification))
         throw ArgumentError(concat(o.validation, ": another kind of examples than ", o.file));
@@ -223,6 +227,10 @@ class FinetuneRun {
     options.task = o_.task;
     options.answer_prefix = o_.answer_prefix;
     options.label_smoothing = static_cast<float>(o_.smoothing);
+    options.texts = o_.texts;
+    options.least_view = o_.least_view;
+    options.seed = o_.trainer.seed;
+    options.sampled_tokens = o_.sampled_tokens;
     return options;
   }
   train::Parameters chosen() const;
@@ -341,13 +349,9 @@ void FinetuneRun::describe(const fs::path& folder) const {
 void FinetuneRun::keep_features(Context& ctx, const train::Parameters& trained) {
   Tape tape;
   for (const NamedTensor& p : trained) tape.watch(p.tensor);
-  const bool changes = [&] {
-    const TapeScope recording(ctx, &tape);
-    return loss_.trains_tower(ctx);
-  }();
-  const fs::path folder = changes ? fs::path() : fs::path(o_.run) / "features";
-  loss_.keep_features(folder);
-  if (held_out_) held_out_->keep_features(folder);
+  const TapeScope recording(ctx, &tape);
+  loss_.keep_features(ctx, fs::path(o_.run) / "features");
+  if (held_out_) held_out_->keep_features(ctx, fs::path(o_.run) / "features");
 }
 
 bool FinetuneRun::train(Context& ctx, const Phase& phase) {
@@ -559,6 +563,18 @@ Run add_finetune(Command& program) {
                      "Stands before every text (default: a space for checkpoints that hear)");
   add("--label-smoothing", o->smoothing, "Share of the probability for all other tokens")
       .range(0.0, 0.9)
+      .group("Learning");
+  add("--texts", o->texts, "Of an example with several texts, how many a batch takes")
+      .positive()
+      .group("Learning");
+  add("--least-view", o->least_view,
+      "See random views of images, mirrored half of the time, of at least this share (1: whole)")
+      .range(0.05, 1.0)
+      .group("Learning");
+  add("--sampled-tokens", o->sampled_tokens,
+      "Sampled softmax: the answers' tokens and so many others, drawn anew for every batch (0: "
+      "all)")
+      .non_negative()
       .group("Learning");
   command.footer(
       "Examples:\n  tessera finetune --model vit-tiny --recipe last-layer -o runs/flowers "

@@ -1,6 +1,7 @@
 #include "cli/train_options.h"
 
 #include <cstdio>
+#include <cstdlib>
 
 #include "core/error.h"
 
@@ -15,6 +16,12 @@ void add_learning(Command& command, TrainFlags& o, const char* what_a_batch_has)
   add("--batch", o.batch, what_a_batch_has).range(1, 1 << 16);
   add("--accumulate", t.accumulation, "Batches of a step").range(1, 1 << 16);
   add("--rate", t.schedule.peak, "Highest learning rate").positive();
+  command
+      .add_option("--rate-of", o.rate_factors,
+                  "PATTERN=FACTOR: the rate is multiplied for parameters of such names")
+      .type_name("PATTERN=FACTOR")
+      .one_each()
+      .group("Learning");
   add("--warmup", t.schedule.warmup, "Steps until it is reached").non_negative();
   add("--schedule", o.schedule, "How the rate goes on").one_of({"cosine", "linear", "constant"});
   add("--floor", t.schedule.floor, "Share of the rate at the end").range(0.0, 1.0);
@@ -67,6 +74,15 @@ train::TrainerOptions TrainFlags::options() const {
                                              : Kind::constant;
   out.optimizer.kind = optimizer == "sgd" ? train::OptimizerOptions::Kind::sgd
                                           : train::OptimizerOptions::Kind::adamw;
+  for (const std::string& given : rate_factors) {
+    const auto at = given.rfind('=');
+    char* end = nullptr;
+    const double factor = at == given.npos ? -1 : std::strtod(given.c_str() + at + 1, &end);
+    if (!end || *end || end == given.c_str() + at + 1 || !(factor >= 0 && factor < 1e6))
+      throw ArgumentError(
+          concat("--rate-of ", given, ": expected PATTERN=FACTOR, as '*tower*=0.1'"));
+    out.optimizer.rate_factors.emplace_back(given.substr(0, at), factor);
+  }
   return out;
 }
 

@@ -10,6 +10,7 @@ namespace tessera::cli {
 /// Options that every training command has.
 struct TrainFlags {
   train::TrainerOptions trainer;
+  std::vector<std::string> rate_factors;
   std::string run, schedule = "cosine", optimizer = "adamw";
   std::int64_t batch = 16;
   int threads = 0;

@@ -54,9 +54,10 @@ std::optional<InPlaceMatrix::Lora> InPlaceMatrix::Lora::read(const Weights& laye
                                                              std::int64_t out) {
   if (!layer.has("lora_A.weight")) return std::nullopt;
   const std::int64_t rank = layer.get("lora_A.weight").dim(0);
-  return Lora{
-      layer.get_f32("lora_A.weight", {rank, in}), layer.get_f32("lora_B.weight", {out, rank}),
-      layer.get_f32("lora_scale", {1}).data()[0], layer.get_f32("lora_dropout", {1}).data()[0]};
+  return Lora{layer.get_f32("lora_A.weight", {rank, in}),
+              layer.get_f32("lora_B.weight", {out, rank}),
+              layer.has("lora_scale") ? layer.get_f32("lora_scale", {1}).data()[0] : 1,
+              layer.has("lora_dropout") ? layer.get_f32("lora_dropout", {1}).data()[0] : 0};
 }
 
 std::int64_t InPlaceMatrix::out() const {

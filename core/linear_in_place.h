@@ -14,7 +14,7 @@ struct InPlaceMatrix {
     Tensor a, b;  // [rank, in], [out, rank]
     float scale = 1, dropout = 0;
     /// That of a layer: its `lora_A.weight`, `lora_B.weight`, `lora_scale` [1] and `lora_dropout`
-    /// [1]; nothing where it has none.
+    /// [1] (absent: 1 and 0); nothing where it has none.
     static std::optional<Lora> read(const Weights& layer, std::int64_t in, std::int64_t out);
   };
   struct Part {

@@ -11,6 +11,7 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/quantize.h"
 #include "text/sampler.h"
 
 namespace tessera::fusion {
@@ -18,7 +19,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kWeight = ".weight", kPeft = "base_model.model.";
+constexpr std::string_view kWeight = ".weight", kPeft = "base_model.model.", kA = ".lora_A.weight",
+                           kB = ".lora_B.weight";
 
 /// GPT-2's Conv1D layers keep their weight as [in, out].
 bool is_conv1d(const std::string& layer) {
@@ -135,7 +137,6 @@ std::optional<std::string> find_layer(const Weights& checkpoint, const std::stri
 void merge(const Weights& checkpoint, const fs::path& folder, std::map<std::string, Tensor>& all) {
   const AdapterConfig config(folder);
   const Weights adapter = Weights::open(folder / "adapter_model.safetensors");
-  constexpr std::string_view kA = ".lora_A.weight", kB = ".lora_B.weight";
   for (const std::string& name : adapter.names()) {
     if (name.ends_with(kB)) continue;
     if (!name.ends_with(kA) || !name.starts_with(kPeft)) {
@@ -218,6 +219,46 @@ NewLora new_lora(const std::vector<NamedTensor>& checkpoint, LoraOptions options
                     .dump(2) +
                 "\n";
   return lora;
+}
+
+Weights with_own_adapter(const Weights& decoder, const Weights& adapter) {
+  std::map<std::string, Tensor> all;
+  for (const std::string& name : decoder.names()) all[name] = decoder.get(name);
+  const auto foreign = [&](const std::string& name, const auto&... found) {
+    return ShapeError(concat(adapter.where(name), ": ", found..., " does not fit the decoder (",
+                             decoder.where(), ")"));
+  };
+  for (const std::string& name : adapter.names()) {
+    const Tensor tensor = adapter.get(name);
+    if (name.ends_with(kB)) continue;  // with its A
+    if (!name.ends_with(kA)) {
+      if (!all.count(name) || all[name].shape() != tensor.shape())
+        throw foreign(name, tensor.shape().str());
+      all[name] = tensor;
+      all.erase(name + "_scale");
+      continue;
+    }
+    const std::string layer = name.substr(0, name.size() - kA.size()),
+                      target = layer + std::string(kWeight), other = layer + std::string(kB);
+    const Tensor high = adapter.get(other);
+    if (!all.count(target) || tensor.rank() != 2 || high.rank() != 2 ||
+        high.dim(1) != tensor.dim(0) || all[target].shape() != Shape{high.dim(0), tensor.dim(1)})
+      throw foreign(name, tensor.shape().str(), " with ", high.shape().str());
+    if (decoder.precision() == Precision::in_place) {
+      all[name] = tensor;
+      all[other] = high;
+      continue;
+    }
+    const bool int8 = all[target].dtype() == DType::i8;
+    const Tensor plain = decoder.get_f32(target, all[target].shape()).clone();
+    add_product(plain, false, tensor.to_f32(), high.to_f32(), 1);
+    all[target] = plain;
+    if (!int8) continue;
+    for (const NamedTensor& part : quantized(target, plain, 8)) all[part.name] = part.tensor;
+  }
+  std::vector<NamedTensor> tensors;
+  for (auto& [name, tensor] : all) tensors.push_back({name, std::move(tensor)});
+  return Weights::of(tensors).with(decoder.precision());
 }
 
 Weights with_adapters(const Weights& checkpoint, const std::vector<fs::path>& adapters) {

@@ -40,4 +40,11 @@ NewLora new_lora(const std::vector<NamedTensor>& checkpoint, LoraOptions options
 Weights with_adapters(const Weights& checkpoint,
                       const std::vector<std::filesystem::path>& adapters);
 
+/// A decoder's tensors with one of the adapters that its own checkpoint keeps for some tasks:
+/// NAME takes the place of the decoder's, LAYER.lora_A.weight [rank, in] and LAYER.lora_B.weight
+/// [out, rank] are added to LAYER.weight, which stays int8 where it was. Where products are made
+/// in place they are left beside it, to be trained. Throws FormatError, ShapeError for tensors that
+/// do not belong to the decoder.
+Weights with_own_adapter(const Weights& decoder, const Weights& adapter);
+
 }  // namespace tessera::fusion

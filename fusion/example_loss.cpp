@@ -1,15 +1,18 @@
 #include "fusion/example_loss.h"
 
 #include <algorithm>
+#include <deque>
 
 #include "core/error.h"
 #include "core/fingerprint.h"
+#include "core/layers.h"
 #include "core/loss.h"
 #include "core/output_file.h"
 #include "core/profile.h"
 #include "core/tape.h"
 #include "fusion/sequence.h"
 #include "fusion/speech.h"
+#include "vision/augment.h"
 
 namespace tessera::fusion {
 namespace {
@@ -34,6 +37,11 @@ std::int64_t count_right(const Tensor& logits, std::span<const std::int32_t> tar
         std::max_element(row, row + logits.dim(1)) - row == targets[static_cast<std::size_t>(i)];
   }
   return right;
+}
+
+/// Of what is drawn for one example at one time.
+std::uint64_t mixed_seed(std::uint64_t seed, std::int64_t turn, std::int64_t example) {
+  return fnv1a(concat(seed, "/", turn, "/", example));
 }
 
 }  // namespace
@@ -67,6 +75,8 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
     throw lacks("text decoder");
   }
   if (!options_.answer_prefix) options_.answer_prefix = m.speech || m.audio ? " " : "";
+  if (options_.sampled_tokens > 0)
+    answered_.resize(static_cast<std::size_t>(m.decoder->vocab_size()));
   for (const Example& example : examples_.list) check(example);
 }
 
@@ -128,15 +138,18 @@ void ExampleLoss::check(const Example& example) {
     return;
   }
   plan(task_name(example));
-  const Ids prompt = model_->tokenizer->encode(example.prompt);
-  check_ids(example, prompt);
   const Plan& own = plan_of(example);
-  const auto before = static_cast<std::int64_t>(own.start.size() + own.end.size() + prompt.size());
-  for (const std::string& text : example.texts) {
-    const Ids ids = answer_ids(example, text);
+  for (std::size_t i = 0; i < example.texts.size(); ++i) {
+    const Ids prompt = model_->tokenizer->encode(prompt_before(example, i)),
+              ids = answer_ids(example, example.texts[i]);
+    check_ids(example, prompt);
     check_ids(example, ids);
+    const auto before =
+        static_cast<std::int64_t>(own.start.size() + own.end.size() + prompt.size());
+    if (!answered_.empty())
+      for (const std::int32_t id : ids) answered_[static_cast<std::size_t>(id)] = true;
     const auto answer = static_cast<std::int64_t>(ids.size());
-    if (&text == &example.texts.front()) targets_ += answer;
+    if (i == 0) targets_ += answer;
     longest_ = std::max(longest_, before + answer);
     if (before + answer > model_->decoder->max_positions()) {
       throw FormatError(concat(where(examples_, example), ": ", before + answer,
@@ -167,34 +180,39 @@ void ExampleLoss::check_media(std::int64_t index) const {
   }
 }
 
-ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example,
-                                            Medium medium) const {
+ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example, Medium medium,
+                                            std::int64_t turn) const {
   if (medium == Medium::sound) {
     const Tensor frames = (*model_->log_mel)(ctx, load_sound(example).samples);
     const Tensor rows = model_->audio->encode(ctx, frames);
     return {rows, {0, 1, rows.dim(0)}};
   }
-  const Tensor pixels = model_->preprocess(ctx, vision::load_image(example.image));
+  vision::Image image = vision::load_image(example.image);
+  if (options_.least_view < 1)
+    image = vision::random_view(image, options_.least_view,
+                                mixed_seed(options_.seed, turn, example.line));
+  const Tensor pixels = model_->preprocess(ctx, image);
   const std::int64_t patch = model_->vision->patch_size();
   return {model_->vision->encode(ctx, pixels),
           {model_->vision->class_tokens(), pixels.dim(1) / patch, pixels.dim(2) / patch}};
 }
 
-ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example,
-                                          Medium medium) const {
+ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example, Medium medium,
+                                          std::int64_t turn) const {
   const StageScope scope(ctx, "towers");
-  if (features_.empty()) return compute_rows(ctx, example, medium);
+  const fs::path& folder = medium == Medium::sound ? sound_features_ : image_features_;
+  if (folder.empty()) return compute_rows(ctx, example, medium, turn);
   const TapeScope unrecorded(ctx, nullptr);
   const fs::path& media = medium == Medium::sound ? example.audio : example.image;
-  const fs::path file = features_ / feature_name(*model_, media);
+  const fs::path file = folder / feature_name(*model_, media);
   std::error_code ignored;
   if (!fs::exists(file, ignored)) {
-    const Rows made = compute_rows(ctx, example, medium);
+    const Rows made = compute_rows(ctx, example, medium, turn);
     const Tensor layout = Tensor::from(std::vector<float>{static_cast<float>(made.layout.extra),
                                                           static_cast<float>(made.layout.rows),
                                                           static_cast<float>(made.layout.columns)},
                                        {3});
-    make_folders(features_);
+    make_folders(folder);
     save_safetensors(file, {{"layout", layout}, {"rows", made.rows}});
     return made;
   }
@@ -205,35 +223,38 @@ ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example,
            static_cast<std::int64_t>(layout[2])}};
 }
 
-bool ExampleLoss::trains_tower(Context& ctx) const {
+/// Whether what is trained is in a tower or below it: the first example that has such tells.
+bool ExampleLoss::trains(Context& ctx, Medium medium) const {
   if (!ctx.tape) return false;
-  bool wanted = false, image = false, sound = false;  // of each, one example tells
-  for (const Example& example : examples_.list) {
-    if (!image && !example.image.empty()) {
-      wanted = wanted || ctx.tape->wants(compute_rows(ctx, example, Medium::image).rows);
-      image = true;
-    }
-    if (!sound && !example.audio.empty()) {
-      wanted = wanted || ctx.tape->wants(compute_rows(ctx, example, Medium::sound).rows);
-      sound = true;
-    }
-  }
+  const auto file = medium == Medium::sound ? &Example::audio : &Example::image;
+  const auto has = [&](const Example& e) { return !(e.*file).empty(); };
+  const auto first = std::ranges::find_if(examples_.list, has);
+  if (first == examples_.list.end()) return false;
+  const bool wanted = ctx.tape->wants(compute_rows(ctx, *first, medium, 0).rows);
   ctx.tape->clear();
   return wanted;
 }
 
+void ExampleLoss::keep_features(Context& ctx, const fs::path& folder) {
+  const bool views = options_.least_view < 1;
+  image_features_ = views || trains(ctx, Medium::image) ? fs::path() : folder;
+  sound_features_ = trains(ctx, Medium::sound) ? fs::path() : folder;
+}
+
 ExampleLoss::Sum ExampleLoss::operator()(Context& ctx, std::span<const std::int64_t> which,
                                          std::int64_t turn) const {
-  return examples_.kind == ExampleKind::classification ? class_loss(ctx, which)
+  return examples_.kind == ExampleKind::classification ? class_loss(ctx, which, turn)
                                                        : text_loss(ctx, which, turn);
 }
 
-ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int64_t> which) const {
+ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int64_t> which,
+                                         std::int64_t turn) const {
   std::vector<Tensor> rows;
   Ids targets;
   for (const std::int64_t i : which) {
     const Example& example = examples_.list[static_cast<std::size_t>(i)];
-    rows.push_back(model_->vision->class_logits(ctx, tower_rows(ctx, example, Medium::image).rows));
+    rows.push_back(
+        model_->vision->class_logits(ctx, tower_rows(ctx, example, Medium::image, turn).rows));
     targets.push_back(class_index(examples_, example, labels_, model_->path));
   }
   const Tensor logits = join_rows(ctx, rows);
@@ -241,39 +262,77 @@ ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int6
           count_right(logits, targets)};
 }
 
-ExampleLoss::Sum ExampleLoss::text_loss(Context& ctx, std::span<const std::int64_t> which,
-                                        std::int64_t turn) const {
-  const text::LanguageModel& decoder = *model_->decoder;
-  std::vector<KvCache> caches(which.size(), decoder.new_cache());
+/// What goes through a decoder together.
+struct ExampleLoss::Batch {
+  std::deque<KvCache> caches;  // stay where they are
   std::vector<text::Sequence> sequences;
   std::vector<Tensor> rows;
   Ids targets, places;  // what is learnt, and behind which rows
   std::int32_t at = 0;
-  for (std::size_t i = 0; i < which.size(); ++i) {
-    const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
-    const std::string& text = example.texts[static_cast<std::size_t>(turn) % example.texts.size()];
-    const Plan& own = plan_of(example);
-    Ids answer = answer_ids(example, text);
+  std::vector<Tensor> memories;        // of examples
+  std::vector<std::size_t> memory_of;  // which of them each sequence sees; none: kNone
+  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+
+  /// Makes every memory's keys and values, all in one product, and gives them to the caches.
+  void set_memories(Context& ctx, const text::LanguageModel& decoder);
+};
+
+void ExampleLoss::Batch::set_memories(Context& ctx, const text::LanguageModel& decoder) {
+  if (memories.empty()) return;
+  KvCache all = decoder.new_cache();
+  decoder.set_memory(ctx, join_rows(ctx, memories), all);
+  std::vector<std::int64_t> begin = {0};
+  for (const Tensor& memory : memories) begin.push_back(begin.back() + memory.dim(0));
+  for (std::size_t i = 0; i < caches.size(); ++i) {
+    const std::size_t m = memory_of[i];
+    if (m == kNone) continue;
+    for (std::int64_t l = 0; l < all.layers(); ++l) {
+      const auto& [k, v] = all.layer(l).memory();
+      caches[i].layer(l).set_memory(k.slice(begin[m], begin[m + 1]),
+                                    v.slice(begin[m], begin[m + 1]));
+    }
+  }
+}
+
+/// One example with some of its texts: its media are encoded once.
+void ExampleLoss::add_answers(Context& ctx, const text::LanguageModel& decoder, std::int64_t index,
+                              std::int64_t turn, Batch& batch) const {
+  const Example& example = examples_.list[static_cast<std::size_t>(index)];
+  const Plan& own = plan_of(example);
+  Tensor image, sound;
+  if (!example.image.empty()) {
+    const Rows tower = tower_rows(ctx, example, Medium::image, turn);
+    image = model_->vision_projector(ctx, tower.rows, tower.layout);
+  }
+  if (!example.audio.empty()) {
+    const Rows tower = tower_rows(ctx, example, Medium::sound, turn);
+    sound = model_->audio_projector(ctx, tower.rows, tower.layout);
+  }
+  const std::size_t count = example.texts.size(),
+                    wanted = std::min(static_cast<std::size_t>(options_.texts), count);
+  std::size_t memory = Batch::kNone;
+  for (std::size_t i = 0; i < wanted; ++i) {
+    const std::size_t text = (static_cast<std::size_t>(turn) * wanted + i) % count;
     Sequence before(ctx, *model_);
     before.add_ids(own.start);
-    if (!example.image.empty()) {
-      const Rows tower = tower_rows(ctx, example, Medium::image);
-      before.add_image_rows(model_->vision_projector(ctx, tower.rows, tower.layout));
-    }
-    if (!example.audio.empty()) {
-      const Rows tower = tower_rows(ctx, example, Medium::sound);
-      before.add_sound_rows(model_->audio_projector(ctx, tower.rows, tower.layout));
-    }
-    if (!example.prompt.empty()) before.add(Text{example.prompt});
+    if (image) before.add_image_rows(image);
+    if (sound) before.add_sound_rows(sound);
+    if (const std::string& prompt = prompt_before(example, text); !prompt.empty())
+      before.add(Text{prompt});
     before.add_ids(own.end);
     before.demand_start();
-    if (const Tensor memory = before.memory()) decoder.set_memory(ctx, memory, caches[i]);
+    if (const Tensor rows = i == 0 ? before.memory() : Tensor()) {
+      memory = batch.memories.size();
+      batch.memories.push_back(rows);
+    }
+    Ids answer = answer_ids(example, example.texts[text]);
     const auto first = static_cast<std::int32_t>(before.ids().size()) - 1;
-    targets.insert(targets.end(), answer.begin(), answer.end());
-    for (std::int32_t j = 0; j < std::ssize(answer); ++j) places.push_back(at + first + j);
+    batch.targets.insert(batch.targets.end(), answer.begin(), answer.end());
+    for (std::int32_t j = 0; j < std::ssize(answer); ++j)
+      batch.places.push_back(batch.at + first + j);
     answer.pop_back();
-    rows.push_back(before.rows());
-    if (!answer.empty()) rows.push_back(decoder.embed(ctx, answer));
+    batch.rows.push_back(before.rows());
+    if (!answer.empty()) batch.rows.push_back(decoder.embed(ctx, answer));
     const std::int64_t length = first + 1 + std::ssize(answer);
     if (length > decoder.max_positions()) {
       throw FormatError(
@@ -281,13 +340,73 @@ ExampleLoss::Sum ExampleLoss::text_loss(Context& ctx, std::span<const std::int64
                  " tokens with its images and sounds, but the model's context ends at ",
                  decoder.max_positions()));
     }
-    sequences.push_back({&caches[i], length});
-    at += static_cast<std::int32_t>(length);
+    batch.caches.push_back(decoder.new_cache());
+    batch.memory_of.push_back(memory);
+    batch.sequences.push_back({&batch.caches.back(), length});
+    batch.at += static_cast<std::int32_t>(length);
   }
-  const Tensor hidden = decoder.forward(ctx, join_rows(ctx, rows), sequences);
-  const Tensor logits = decoder.logits(ctx, gather_rows(ctx, hidden, places));
-  return {cross_entropy(ctx, logits, targets, options_.label_smoothing), std::ssize(targets),
-          count_right(logits, targets)};
+}
+
+/// Those of the answers, and others drawn from (seed, turn, number of the first example).
+Ids ExampleLoss::candidates(std::int64_t turn, std::int64_t first) const {
+  Ids ids;
+  const auto all = static_cast<std::int64_t>(answered_.size());
+  for (std::int64_t id = 0; id < all; ++id)
+    if (answered_[static_cast<std::size_t>(id)]) ids.push_back(static_cast<std::int32_t>(id));
+  std::vector<bool> taken = answered_;
+  text::Random random(mixed_seed(options_.seed, turn, first));
+  const std::int64_t others = std::min(options_.sampled_tokens, all - std::ssize(ids));
+  for (std::int64_t drawn = 0; drawn < others;) {
+    const auto id = static_cast<std::size_t>(random.uniform() * static_cast<double>(all));
+    if (taken[id]) continue;
+    taken[id] = true;
+    ids.push_back(static_cast<std::int32_t>(id));
+    ++drawn;
+  }
+  return ids;
+}
+
+ExampleLoss::Sum ExampleLoss::decoder_loss(Context& ctx, const text::LanguageModel& decoder,
+                                           std::span<const std::int64_t> which,
+                                           std::int64_t turn) const {
+  Batch batch;
+  for (const std::int64_t i : which) add_answers(ctx, decoder, i, turn, batch);
+  batch.set_memories(ctx, decoder);
+  const Tensor hidden = decoder.forward(ctx, join_rows(ctx, batch.rows), batch.sequences);
+  const Tensor last = gather_rows(ctx, hidden, batch.places);
+  Tensor logits;
+  if (options_.sampled_tokens > 0) {
+    const Ids ids = candidates(turn, which.front());
+    std::map<std::int32_t, std::int32_t> place;
+    for (const std::int32_t id : ids) place[id] = static_cast<std::int32_t>(place.size());
+    for (std::int32_t& target : batch.targets) target = place.at(target);
+    logits = Linear(decoder.embed(ctx, ids), {}, Precision::in_place)(ctx, last);
+  } else {
+    logits = decoder.logits(ctx, last);
+  }
+  return {cross_entropy(ctx, logits, batch.targets, options_.label_smoothing),
+          std::ssize(batch.targets), count_right(logits, batch.targets)};
+}
+
+/// Decoders with and without adapters take their examples one after the other.
+ExampleLoss::Sum ExampleLoss::text_loss(Context& ctx, std::span<const std::int64_t> which,
+                                        std::int64_t turn) const {
+  std::vector<std::pair<const text::LanguageModel*, std::vector<std::int64_t>>> groups;
+  for (const std::int64_t i : which) {
+    const Example& example = examples_.list[static_cast<std::size_t>(i)];
+    const text::LanguageModel* decoder = &model_->decoder_for(task_name(example));
+    const auto own = std::ranges::find(groups, decoder, &decltype(groups)::value_type::first);
+    (own == groups.end() ? groups.emplace_back(decoder, std::vector<std::int64_t>{}) : *own)
+        .second.push_back(i);
+  }
+  Sum sum;
+  for (const auto& [decoder, own] : groups) {
+    const Sum part = decoder_loss(ctx, *decoder, own, turn);
+    sum.loss = sum.loss ? add(ctx, sum.loss, part.loss) : part.loss;
+    sum.count += part.count;
+    sum.right += part.right;
+  }
+  return sum;
 }
 
 }  // namespace tessera::fusion

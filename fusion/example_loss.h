@@ -23,6 +23,13 @@ struct ExampleLossOptions {
   /// begin with one (Whisper's vocabulary).
   std::optional<std::string> answer_prefix;
   float label_smoothing = 0;
+  std::int64_t texts = 1;  ///< of an example that has several, how many a batch takes
+  /// Images are seen as random views (vision/augment.h) of at least this share of them; 1: whole.
+  double least_view = 1;
+  std::uint64_t seed = 1;  ///< of the views
+  /// Tokens that the answers have, and so many others drawn for every batch, share the probability
+  /// among them (sampled softmax, Jean et al. 2015); 0: all tokens do.
+  std::int64_t sampled_tokens = 0;
 };
 
 /// What a model is to learn from examples: the loss of their answers, given what stands before
@@ -54,22 +61,26 @@ class ExampleLoss {
   /// that can't be read.
   Sum operator()(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
 
-  /// Whether what is trained (as the context's tape has it) is in a tower or below it.
-  bool trains_tower(Context& ctx) const;
-  /// Where the rows of towers are kept, which are then computed once; only for towers that stay as
-  /// they are. Empty: computed every time.
-  void keep_features(const std::filesystem::path& folder) { features_ = folder; }
+  /// Where the rows of towers are kept, which are then computed once: of those towers that stay as
+  /// they are (as the context's tape has it) and see the same each time.
+  void keep_features(Context& ctx, const std::filesystem::path& folder);
 
  private:
   struct Rows;
+  struct Batch;
   enum class Medium { image, sound };
   /// What stands around the answers of a task.
   struct Plan {
     std::vector<std::int32_t> start, end;  ///< before the prompt, between it and the answer
     std::int32_t stop = 0;                 ///< behind the answer
   };
-  Sum class_loss(Context& ctx, std::span<const std::int64_t> which) const;
+  Sum class_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
+  Sum decoder_loss(Context& ctx, const text::LanguageModel& decoder,
+                   std::span<const std::int64_t> which, std::int64_t turn) const;
+  void add_answers(Context& ctx, const text::LanguageModel& decoder, std::int64_t index,
+                   std::int64_t turn, Batch& batch) const;
+  std::vector<std::int32_t> candidates(std::int64_t turn, std::int64_t first) const;
   void check(const Example& example);
   void check_ids(const Example& example, const std::vector<std::int32_t>& ids) const;
   std::vector<std::int32_t> start_ids() const;
@@ -78,15 +89,17 @@ class ExampleLoss {
   const Plan& plan_of(const Example& example) const;
   std::vector<std::int32_t> answer_ids(const Example& example, const std::string& text) const;
   audio::Sound load_sound(const Example& example) const;
-  Rows tower_rows(Context& ctx, const Example& example, Medium medium) const;
-  Rows compute_rows(Context& ctx, const Example& example, Medium medium) const;
+  Rows tower_rows(Context& ctx, const Example& example, Medium medium, std::int64_t turn) const;
+  Rows compute_rows(Context& ctx, const Example& example, Medium medium, std::int64_t turn) const;
+  bool trains(Context& ctx, Medium medium) const;
 
   std::shared_ptr<const Model> model_;
   Examples examples_;
   ExampleLossOptions options_;
-  std::filesystem::path features_;
-  std::map<std::string, Plan> plans_;  // by task
+  std::filesystem::path image_features_, sound_features_;  // empty: computed every time
+  std::map<std::string, Plan> plans_;                      // by task
   std::vector<std::string> labels_;
+  std::vector<bool> answered_;  // tokens that answers have, for sampled_tokens
   std::int64_t longest_ = 0, targets_ = 0;
 };
 

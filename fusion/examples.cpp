@@ -50,8 +50,16 @@ Example read_line(const Config& line, ExampleKind kind, const fs::path& folder) 
     example.image = media_file(line, "image", folder);
     example.audio = media_file(line, "audio", folder);
   }
-  example.prompt = line.string("prompt", "");
   example.texts = line.strings(kind == ExampleKind::completion ? "completion" : "text");
+  if (line.has("prompt") && line.at("prompt").is_array()) {
+    example.prompts = line.strings("prompt");
+    if (example.prompts.size() != example.texts.size()) {
+      throw FormatError(concat(line.where(), ": ", example.prompts.size(), " prompts for ",
+                               example.texts.size(), " texts; a list of prompts has one for each"));
+    }
+  } else {
+    example.prompt = line.string("prompt", "");
+  }
   if (line.has("label")) {
     example.label_is_index = line.at("label").is_number();
     example.label =

@@ -23,6 +23,7 @@ struct Example {
   std::int64_t line = 0;                  ///< in the file, from 1
   std::filesystem::path image, audio;     ///< empty: none
   std::string prompt;                     ///< the text before the answer
+  std::vector<std::string> prompts;       ///< or one before each of the texts
   std::string task;                       ///< whose start sequence to take; empty: the kind's
   std::vector<std::string> texts;         ///< what is to be written: references, or the one answer
   std::string label;                      ///< the class: its name, or its index as digits
@@ -37,6 +38,11 @@ struct Examples {
   std::vector<Example> list;  ///< at least one
 };
 
+/// What stands before a text of an example.
+inline const std::string& prompt_before(const Example& example, std::size_t text) {
+  return example.prompts.empty() ? example.prompt : example.prompts[text];
+}
+
 /// "list.jsonl:3", for messages.
 std::string where(const Examples& examples, const Example& example);
 
@@ -49,7 +55,8 @@ std::int32_t class_index(const Examples& examples, const Example& example,
                          const std::vector<std::string>& labels,
                          const std::filesystem::path& checkpoint);
 
-/// Reads a file of one JSON object a line. "text" may be a list of texts; "image" and "audio" are
+/// Reads a file of one JSON object a line. "text" may be a list of texts, and "prompt" then a list
+/// as long, one for each; "image" and "audio" are
 /// files, relative to the folder of the list; other keys are left alone. Throws IoError, and
 /// FormatError naming the line: no JSON, a key missing or of another type, classes or predictions
 /// among other kinds, a text without a character, a media file that is not there.

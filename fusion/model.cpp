@@ -165,6 +165,11 @@ Task Model::task(const std::string& name) const {
   return plain;
 }
 
+const text::LanguageModel& Model::decoder_for(const std::string& name) const {
+  const std::string adapter = task(name).adapter;
+  return adapter.empty() ? *decoder : *adapted.at(adapter);
+}
+
 text::SamplingOptions Model::sampling(const std::string& name) const {
   auto options = text::SamplingOptions::from_config(generation_config);
   options.apply(task(name).generation);

@@ -31,6 +31,8 @@ enum class Consume {
 struct Task {
   std::vector<std::int32_t> start, end;
   Config generation;
+  std::string adapter =
+      {};  ///< of the checkpoint's own ones, which the decoder takes on; empty: none
 };
 
 struct OpenOptions {
@@ -57,6 +59,8 @@ struct Model {
   std::unique_ptr<audio::AudioTower> audio;
   Projector vision_projector, audio_projector;
   std::unique_ptr<text::LanguageModel> decoder;
+  /// The decoder with each of the checkpoint's own adapters, by name.
+  std::map<std::string, std::unique_ptr<text::LanguageModel>> adapted;
 
   Consume consume = Consume::splice;
   std::int32_t image_token = 0, audio_token = 0;  ///< placeholders, for splice
@@ -82,6 +86,8 @@ struct Model {
 
   /// The task of that name, else "prompt", else [bos_token_id].
   Task task(const std::string& name) const;
+  /// The decoder as that task has it: with its adapter, if it has one. Only where there is one.
+  const text::LanguageModel& decoder_for(const std::string& task) const;
   /// generation_config.json with the task's overrides.
   text::SamplingOptions sampling(const std::string& task) const;
 };

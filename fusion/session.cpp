@@ -45,14 +45,15 @@ Timings& Timings::operator+=(const Timings& other) {
 Session::Session(std::shared_ptr<const Model> model, const ContextOptions& options)
     : model_(std::move(model)), context_(options) {}
 
-Result Session::generate_from(const std::vector<std::int32_t>& ids, const Tensor& rows,
+Result Session::generate_from(const text::LanguageModel& decoder,
+                              const std::vector<std::int32_t>& ids, const Tensor& rows,
                               const Tensor& memory, const text::SamplingOptions& sampling,
                               const text::GenerateHooks& hooks) {
   const auto start = Clock::now();
-  text::GenerateInput input{model_->decoder->new_cache(), rows, ids};
+  text::GenerateInput input{decoder.new_cache(), rows, ids};
   if (memory) {
     const PhaseScope phase(context_, "memory");
-    model_->decoder->set_memory(context_, memory, input.cache);
+    decoder.set_memory(context_, memory, input.cache);
   }
   Result result;
   text::GenerateHooks own = hooks;
@@ -62,8 +63,7 @@ Result Session::generate_from(const std::vector<std::int32_t>& ids, const Tensor
     if (outer) outer();
   };
   const text::Tokenizer* tokenizer = model_->tokenizer ? &*model_->tokenizer : nullptr;
-  result.sequences =
-      text::generate(context_, *model_->decoder, tokenizer, std::move(input), sampling, own);
+  result.sequences = text::generate(context_, decoder, tokenizer, std::move(input), sampling, own);
   const text::Generated& best = result.sequences.front();
   result.text = best.text;
   result.ids = best.ids;
@@ -85,8 +85,9 @@ Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
     hooks.on_token = [&](std::int32_t, const std::string& piece) {
       return piece.empty() || on_text(piece);
     };
-  Result result = generate_from(sequence.ids(), sequence.rows(), sequence.memory(),
-                                options.sampling.value_or(defaults(options.task)), hooks);
+  Result result =
+      generate_from(model_->decoder_for(options.task), sequence.ids(), sequence.rows(),
+                    sequence.memory(), options.sampling.value_or(defaults(options.task)), hooks);
   result.timings.encode = encode;
   return result;
 }

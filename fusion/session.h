@@ -54,10 +54,10 @@ class Session {
   Result generate(const Prompt& prompt, const GenerateOptions& options = {},
                   const OnText& on_text = {});
 
-  /// The most general form: start ids and memory rows are the caller's. Used by transcribe().
-  Result generate_from(const std::vector<std::int32_t>& ids, const Tensor& rows,
-                       const Tensor& memory, const text::SamplingOptions& sampling,
-                       const text::GenerateHooks& hooks);
+  /// The most general form: decoder, start ids and memory rows are the caller's.
+  Result generate_from(const text::LanguageModel& decoder, const std::vector<std::int32_t>& ids,
+                       const Tensor& rows, const Tensor& memory,
+                       const text::SamplingOptions& sampling, const text::GenerateHooks& hooks);
 
   /// Class scores of an image, best first. Throws UnsupportedError without a classification head.
   struct Label {

@@ -182,7 +182,8 @@ class Whisper {
       };
     }
     const Tensor rows = model_.decoder->embed(session_.context(), window.prompt);
-    Result result = session_.generate_from(window.prompt, rows, memory, sampling, hooks);
+    Result result =
+        session_.generate_from(*model_.decoder, window.prompt, rows, memory, sampling, hooks);
     out_.timings += result.timings;
     out_.stop_reason = result.stop_reason;
     return result;

@@ -27,6 +27,18 @@ Optimizer::Optimizer(Parameters parameters, const OptimizerOptions& options)
       second_.push_back(Tensor::zeros(p.tensor.shape()));
     if (averages()) averages_.push_back(p.tensor.clone());
   }
+  rate_factors_.assign(parameters_.size(), 1);
+  for (const auto& [pattern, factor] : options.rate_factors) {
+    bool any = false;
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      if (!name_matches(parameters_[i].name, pattern)) continue;
+      rate_factors_[i] = factor;
+      any = true;
+    }
+    if (!any)
+      throw ArgumentError(
+          concat("a learning rate for \"", pattern, "\", but nothing of that name is trained"));
+  }
 }
 
 void Optimizer::step(Context& ctx, const Gradients& gradients, double rate, double factor) {
@@ -35,10 +47,11 @@ void Optimizer::step(Context& ctx, const Gradients& gradients, double rate, doub
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const Tensor gradient = gradients.find(parameters_[i].tensor);
     if (!gradient) continue;
+    const double own = rate * rate_factors_[i];
     if (options_.kind == OptimizerOptions::Kind::adamw) {
-      adamw(ctx, i, gradient, rate, factor);
+      adamw(ctx, i, gradient, own, factor);
     } else {
-      sgd(ctx, i, gradient, rate, factor);
+      sgd(ctx, i, gradient, own, factor);
     }
   }
   average(ctx);

@@ -1,5 +1,7 @@
 #pragma once
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "core/context.h"
@@ -19,11 +21,14 @@ struct OptimizerOptions {
   /// A second set of parameters goes after the first, each step this share of the old: a mean over
   /// about 1 / (1 - average) steps (EMA). 0: none.
   double average = 0;
+  /// What the learning rate of parameters is multiplied by, by a pattern of their names; the last
+  /// one that matches counts.
+  std::vector<std::pair<std::string, double>> rate_factors = {};
 };
 
 class Optimizer {
  public:
-  /// Throws ArgumentError for options out of range.
+  /// Throws ArgumentError for options out of range, and patterns that match nothing.
   Optimizer(Parameters parameters, const OptimizerOptions& options);
 
   /// One step with `factor` times the gradients; a parameter without one stays. The numbers do not
@@ -52,6 +57,7 @@ class Optimizer {
   Parameters parameters_;
   std::vector<Tensor> first_, second_, averages_;  // first_: of SGD, the momentum
   OptimizerOptions options_;
+  std::vector<double> rate_factors_;  // of each parameter
   std::int64_t steps_ = 0;
 };
 

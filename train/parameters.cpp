@@ -11,22 +11,13 @@
 namespace tessera::train {
 namespace {
 
-bool matches(std::string_view name, std::string_view pattern) {
-  if (pattern.empty()) return name.empty();
-  if (pattern.front() == '*') {
-    return matches(name, pattern.substr(1)) || (!name.empty() && matches(name.substr(1), pattern));
-  }
-  return !name.empty() && name.front() == pattern.front() &&
-         matches(name.substr(1), pattern.substr(1));
-}
-
 bool matches_any(std::string_view name, const std::vector<std::string>& patterns) {
-  return std::ranges::any_of(patterns, [&](const std::string& p) { return matches(name, p); });
+  return std::ranges::any_of(patterns, [&](const std::string& p) { return name_matches(name, p); });
 }
 
 void check_patterns(const Parameters& parameters, const std::vector<std::string>& patterns) {
   for (const std::string& p : patterns) {
-    if (std::ranges::none_of(parameters, [&](const auto& t) { return matches(t.name, p); }))
+    if (std::ranges::none_of(parameters, [&](const auto& t) { return name_matches(t.name, p); }))
       throw ArgumentError(concat("no parameter's name matches \"", p, "\"; the first is \"",
                                  parameters.empty() ? "" : parameters.front().name, "\""));
   }
@@ -57,6 +48,16 @@ bool repeats_embedding(const Weights& weights, const std::string& name) {
 }
 
 }  // namespace
+
+bool name_matches(std::string_view name, std::string_view pattern) {
+  if (pattern.empty()) return name.empty();
+  if (pattern.front() == '*') {
+    return name_matches(name, pattern.substr(1)) ||
+           (!name.empty() && name_matches(name.substr(1), pattern));
+  }
+  return !name.empty() && name.front() == pattern.front() &&
+         name_matches(name.substr(1), pattern.substr(1));
+}
 
 Parameters copy_of(const Weights& weights) {
   Parameters out;

@@ -17,6 +17,8 @@ using Parameters = std::vector<NamedTensor>;
 /// the token embedding once more is left out. Throws UnsupportedError for other number formats.
 Parameters copy_of(const Weights& weights);
 
+/// Whether a name is what a pattern says, in which * stands for any characters.
+bool name_matches(std::string_view name, std::string_view pattern);
 /// Those whose names match one of the patterns, in which * stands for any characters. Throws
 /// ArgumentError for a pattern that matches nothing.
 Parameters matching(const Parameters& parameters, const std::vector<std::string>& patterns);

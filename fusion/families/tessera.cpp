@@ -1,6 +1,7 @@
 // Our own checkpoints: any image tower and any sound tower project into the token space of a text
 // decoder. The format is described in docs/tessera-format.md.
 #include "core/error.h"
+#include "fusion/adapter.h"
 #include "fusion/model.h"
 
 namespace tessera::fusion {
@@ -50,7 +51,15 @@ void load(const CheckpointFiles& files, Model& model) {
   const Config tasks = c.child("tasks");
   for (const std::string& name : tasks.keys()) {
     const Config task = tasks.at(name);
-    model.tasks[name] = {read_ids(task, "start"), read_ids(task, "end"), task.child("generation")};
+    model.tasks[name] = {read_ids(task, "start"), read_ids(task, "end"), task.child("generation"),
+                         task.string("adapter", "")};
+    const std::string& adapter = model.tasks[name].adapter;
+    if (adapter.empty() || model.adapted.count(adapter)) continue;
+    if (w.at("adapters").at(adapter).names().empty())
+      throw FormatError(
+          concat(task.where(), ".adapter: the checkpoint has no tensors adapters.", adapter, ".*"));
+    model.adapted[adapter] = text::load_language_model(
+        c.at("text_config"), with_own_adapter(w.at("decoder"), w.at("adapters").at(adapter)));
   }
 }
 

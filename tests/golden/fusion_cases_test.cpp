@@ -56,8 +56,8 @@ TEST_P(VisionEncoderDecoder, GeneratesTheSameIds) {
   const Tensor memory = model_->encode_pixels(ctx, case_.get("pixels"));
   for (const golden::Generated& g : case_.generated()) {
     const auto options = sampling("caption", g);
-    const Result result = session_.generate_from(g.prompt, model_->decoder->embed(ctx, g.prompt),
-                                                 memory, options, {});
+    const Result result = session_.generate_from(
+        *model_->decoder, g.prompt, model_->decoder->embed(ctx, g.prompt), memory, options, {});
     golden::expect_generated(result.sequences, g, options.stop_tokens);
     EXPECT_EQ(result.text, g.entry.string("text")) << g.name;
   }

@@ -76,7 +76,7 @@ TEST_F(ExampleLossTest, FeaturesAreKeptUntilTheFileChanges) {
   write_sound("a.wav", 440), write_sound("b.wav", 900);
   ExampleLoss l = loss("whisper-english", kTwoSounds);
   const double plain = mean(l, {0, 1});
-  l.keep_features(folder_ / "features");
+  l.keep_features(ctx_, folder_ / "features");
   EXPECT_EQ(mean(l, {0, 1}), plain);
   EXPECT_EQ(mean(l, {0, 1}), plain);  // from the files
   const auto count = [&] {
@@ -100,7 +100,7 @@ TEST_F(ExampleLossTest, KnowsWhetherATowerIsTrained) {
     parameters.push_back({name, all.get(name).to_f32().clone()});
   const auto trained = Model::open(c.dir(), {.weights = Weights::of(parameters)});
   std::ofstream(folder_ / "list.jsonl") << kTwoSounds;
-  const ExampleLoss l(trained, read_examples(folder_ / "list.jsonl"), {});
+  ExampleLoss l(trained, read_examples(folder_ / "list.jsonl"), {});
   for (const bool tower : {true, false}) {
     Tape tape;
     for (const NamedTensor& p : parameters)
@@ -111,8 +111,11 @@ TEST_F(ExampleLossTest, KnowsWhetherATowerIsTrained) {
         if (p.name.starts_with("model.decoder.")) tape.watch(p.tensor);
     }
     ctx_.tape = &tape;
-    EXPECT_EQ(l.trains_tower(ctx_), tower);
+    const auto kept = folder_ / (tower ? "none" : "features");
+    l.keep_features(ctx_, kept);
     ctx_.tape = nullptr;
+    mean(l, {0});
+    EXPECT_EQ(std::filesystem::exists(kept), !tower);
   }
 }
 

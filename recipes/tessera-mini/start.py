@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Assembles the default model: one checkpoint of the tessera family (docs/tessera-format.md) from first light's
-decoder and projector, ViT-Ti's tower, and Whisper tiny.en's encoder, token embedding and tokenizer. Needs NumPy only.
+"""Where the training of tessera-mini starts: one checkpoint of the tessera family (docs/tessera-format.md), f32, of
+ViT-Ti's tower, Whisper tiny.en as it is (encoder, decoder, tokenizer), first light's image projector, and what first
+light's decoder learnt as an adapter for captions and prompts: low-rank for matrices (the largest singular values of the
+difference), as it is for biases, norms and positions. Needs NumPy only.
 
-    assemble_default.py OUT [--dtype int8|f16|f32] [--models DIR]
+    start.py OUT [--rank 64] [--models DIR]
 """
 import argparse
 import json
@@ -13,12 +15,11 @@ import struct
 
 import numpy as np
 
-from int8_rows import quantize
-
 HERE = os.path.dirname(os.path.abspath(__file__))
 TYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8}
 END, START, CAPTION, NO_TIMESTAMPS = 50256, 50257, 50358, 50362
-CAPTION_TOKENS, SPEECH_TOKENS = 24, 200  # first light's own limits
+CAPTION_TOKENS, SPEECH_TOKENS = 24, 200
+ADAPTER = "adapters.caption."
 
 
 def read_safetensors(path):
@@ -59,19 +60,40 @@ def write_json(path, value, indent=1):
         f.write("\n")
 
 
-def gather(first_light, vit, whisper):
+def low_rank(difference, rank):
+    """The best B A of that rank (Eckart and Young 1936), their sizes alike."""
+    u, sizes, v = np.linalg.svd(difference, full_matrices=False)
+    root = np.sqrt(sizes[:rank])
+    return {"lora_A.weight": root[:, None] * v[:rank], "lora_B.weight": u[:, :rank] * root}
+
+
+def adapter(taught, plain, rank):
+    """What makes of the untouched decoder the taught one, nearly."""
+    tensors = {}
+    for name, t in taught.items():
+        if t.ndim == 2 and not name.endswith("embed_positions.weight"):
+            layer = name.removesuffix("weight")
+            tensors.update({layer + n: m for n, m in low_rank(t - plain[name], rank).items()})
+        else:
+            tensors[name] = t
+    return {ADAPTER + n: t.astype(np.float32) for n, t in tensors.items()}
+
+
+def gather(first_light, vit, whisper, rank):
     """All tensors under the family's names, as f32."""
-    ours = read_safetensors(os.path.join(first_light, "model.safetensors"))
-    towers = read_safetensors(os.path.join(vit, "model.safetensors"))
-    speech = read_safetensors(os.path.join(whisper, "model.safetensors"))
+    ours, towers, speech = ({n: t.astype(np.float32) for n, t in
+                             read_safetensors(os.path.join(p, "model.safetensors")).items()}
+                            for p in (first_light, vit, whisper))
     tensors = {"vision_tower." + n.removeprefix("vit."): t for n, t in towers.items() if n.startswith("vit.")}
-    encoder = "model.encoder."
-    tensors.update({"audio_tower." + n.removeprefix(encoder): t for n, t in speech.items() if n.startswith(encoder)})
-    tensors.update(ours)
-    embedding = speech["model.decoder.embed_tokens.weight"].copy()
-    embedding[CAPTION] = tensors.pop("decoder.caption_token")  # ids from START on are never produced: input only
-    tensors["decoder.embed_tokens.weight"] = embedding
-    return {n: t.astype(np.float32) for n, t in tensors.items()}
+    for ours_name, theirs in (("audio_tower.", "model.encoder."), ("decoder.", "model.decoder.")):
+        tensors.update({ours_name + n.removeprefix(theirs): t for n, t in speech.items() if n.startswith(theirs)})
+    embedding = tensors["decoder.embed_tokens.weight"]
+    embedding[CAPTION] = ours.pop("decoder.caption_token")  # ids from START on are never produced: input only
+    tensors.update({n: t for n, t in ours.items() if n.startswith("vision_projector.")})
+    taught = {n.removeprefix("decoder."): t for n, t in ours.items() if n.startswith("decoder.")}
+    plain = {n.removeprefix("decoder."): t for n, t in tensors.items() if n.startswith("decoder.")}
+    tensors.update(adapter(taught, plain, rank))
+    return tensors
 
 
 def config(vit, whisper):
@@ -88,9 +110,10 @@ def config(vit, whisper):
         "audio_projector": {"type": "none"},
         "bos_token_id": START, "eos_token_id": END, "pad_token_id": END,
         "tasks": {
-            "caption": {"start": [START, CAPTION], "generation": {"max_new_tokens": CAPTION_TOKENS, "num_beams": 4}},
+            "caption": {"start": [START, CAPTION], "adapter": "caption",
+                        "generation": {"max_new_tokens": CAPTION_TOKENS, "num_beams": 4}},
             "transcribe": {"start": [START, NO_TIMESTAMPS]},
-            "prompt": {"start": [START, CAPTION]}}}
+            "prompt": {"start": [START, CAPTION], "adapter": "caption"}}}
 
 
 def generation_config(vocabulary):
@@ -99,28 +122,16 @@ def generation_config(vocabulary):
             "suppress_tokens": list(range(START, vocabulary))}
 
 
-def model_card(dtype):
-    with open(os.path.join(HERE, "default_model_card.md"), encoding="utf-8") as f:
-        card = f.read()
-    rounded = "2-D weights int8 with one scale per output row (compressed-tensors, int-quantized), all else f16"
-    return card.replace("{weights}", rounded if dtype == "int8" else dtype)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
-    parser.add_argument("--dtype", choices=["int8", "f16", "f32"], default="int8")
-    parser.add_argument("--models", default=os.path.join(HERE, "../../shared/models"),
+    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--models", default=os.path.join(HERE, "../../../shared/models"),
                         help="folder with first-light, vit-tiny-patch16-224 and whisper-tiny.en")
     arguments = parser.parse_args()
     first_light, vit, whisper = (os.path.join(arguments.models, n)
                                  for n in ("first-light", "vit-tiny-patch16-224", "whisper-tiny.en"))
-    tensors, settings = gather(first_light, vit, whisper), config(vit, whisper)
-    if arguments.dtype == "int8":
-        tensors, _, settings["quantization_config"] = quantize(tensors)
-    elif arguments.dtype == "f16":
-        tensors = {n: t.astype(np.float16) for n, t in tensors.items()}
-
+    tensors, settings = gather(first_light, vit, whisper, arguments.rank), config(vit, whisper)
     out = arguments.out
     os.makedirs(out, exist_ok=True)
     write_safetensors(os.path.join(out, "model.safetensors"), tensors)
@@ -132,8 +143,6 @@ def main():
                 "feature_extractor": read_json(whisper, "preprocessor_config.json")})
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(os.path.join(whisper, file), os.path.join(out, file))
-    with open(os.path.join(out, "README.md"), "w", encoding="utf-8") as f:
-        f.write(model_card(arguments.dtype))
     size = sum(e.stat().st_size for e in os.scandir(out))
     parameters = sum(t.size for n, t in tensors.items() if not n.endswith("_scale"))
     print(f"{out}: {size / 1e6:.1f} MB, {parameters:,} parameters")
