@@ -467,6 +467,7 @@ void FinetuneRun::print_result(Context& ctx) {
 
 int FinetuneRun::run() {
   Context ctx({.threads = o_.threads});
+  ctx.rounded_products = o_.bf16;
   Profile profile;
   if (o_.timings) ctx.profile = &profile;
   if (!o_.dry_run) o_.check_folder();

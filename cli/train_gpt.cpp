@@ -170,6 +170,7 @@ int GptRun::run() {
     return kOk;
   }
   Context ctx({.threads = o_.threads});
+  ctx.rounded_products = o_.bf16;
   Profile profile;
   if (o_.timings) ctx.profile = &profile;
   set_hooks(ctx);

@@ -34,6 +34,10 @@ void add_learning(Command& command, TrainFlags& o, const char* what_a_batch_has)
       .range(0.0, 0.99999);
   add("--beta1", t.optimizer.beta1, "AdamW: of the mean").range(0.0, 0.9999);
   add("--beta2", t.optimizer.beta2, "AdamW: of the squares").range(0.0, 0.99999);
+  command
+      .add_flag("--bf16", o.bf16,
+                "Multiply bf16 numbers, sums in f32, where the processor does so (faster)")
+      .group("Learning");
   add("--clip", t.clip, "Largest norm of the gradient (0: any)").non_negative();
   add("-s,--seed", t.seed, "Same seed, same run");
 }

@@ -14,7 +14,7 @@ struct TrainFlags {
   std::string run, schedule = "cosine", optimizer = "adamw";
   std::int64_t batch = 16;
   int threads = 0;
-  bool resume = false, dry_run = false, json = false, timings = false;
+  bool resume = false, dry_run = false, json = false, timings = false, bf16 = false;
 
   void add_to(Command& command, const char* what_a_batch_has);
   /// The trainer's options with the flags in.

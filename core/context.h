@@ -61,6 +61,10 @@ class Context {
     if (observer) observer(std::string(name) + "." + std::to_string(index), value);
   }
 
+  /// Matrices that are multiplied in place (training) are rounded to bf16 for each product, where
+  /// the machine multiplies these; sums and all else stay in f32.
+  bool rounded_products = false;
+
   Tape* tape = nullptr;        ///< null: nothing is recorded (inference)
   Profile* profile = nullptr;  ///< null: nothing is timed
 

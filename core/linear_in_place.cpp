@@ -27,7 +27,8 @@ void multiply(Context& ctx, const Matrix& matrix, const Tensor& x, const Tensor&
                          .initial = residual ? residual.data() : nullptr,
                          .ld_initial = residual ? residual.stride(0) : 0,
                          .c = y.data(),
-                         .ldc = y.stride(0)});
+                         .ldc = y.stride(0),
+                         .rounded = ctx.rounded_products});
   if (ctx.tape) {
     ctx.tape->record({.op = Op::linear,
                       .inputs = {x, weight, bias, residual},

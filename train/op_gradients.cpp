@@ -27,7 +27,8 @@ void product_into(Context& ctx, const Gradients::Target& to, const kernels::Matr
                          .initial = to.fresh ? nullptr : c.data(),
                          .ld_initial = c.stride(0),
                          .c = c.data(),
-                         .ldc = c.stride(0)});
+                         .ldc = c.stride(0),
+                         .rounded = ctx.rounded_products});
 }
 
 /// input(i)'s gradient += dy, as it is given or a part of it

@@ -7,13 +7,13 @@
 namespace tessera::kernels {
 namespace {
 
-/// Numbers of a panel of b in one run of a tile: with a group of rows they fit the first cache.
-constexpr std::int64_t kPanelNumbers = 6144;
+/// Words of a panel of b in one run of a tile: with a group of rows they fit the first cache.
+constexpr std::int64_t kPanelWords = 6144;
 /// Most and least rows of a that one task takes; packed for one run they fit the second cache.
 /// Multiples of every tile_rows.
 constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
-/// Columns and numbers of b that are packed at a time; they fit the third cache.
-constexpr std::int64_t kColumns = 4096, kPackedNumbers = std::int64_t{1} << 21;
+/// Columns and words of b that are packed at a time; they fit the third cache.
+constexpr std::int64_t kColumns = 4096, kPackedWords = std::int64_t{1} << 21;
 constexpr std::int64_t kPanelsPerTask = 8;
 
 const float* corner(const MatrixView& matrix, std::int64_t row, std::int64_t column) {
@@ -31,12 +31,16 @@ std::int64_t rows_per_task(std::int64_t m) {
 /// A part of b, packed run by run and panel by panel, and where it is in the product.
 struct Part {
   const ProductArguments& p;
+  const ProductKernels& kernels;
   std::int64_t column, columns;  // of the result
   std::int64_t begin, end;       // of the sums
-  std::int64_t depth;            // of a run; the last one may be shorter
+  std::int64_t depth;            // of a run, whole words; the last one may be shorter
   const float* packed = nullptr;
 
   std::int64_t padded(std::int64_t panel) const { return (columns + panel - 1) / panel * panel; }
+  std::int64_t words(std::int64_t numbers) const {
+    return (numbers + kernels.depth - 1) / kernels.depth;
+  }
 };
 
 void pack(Context& ctx, const Part& part, float* packed) {
@@ -51,14 +55,14 @@ void pack(Context& ctx, const Part& part, float* packed) {
     const std::int64_t last = std::min(padded, first + kPanelsPerTask * panel);
     const MatrixView& b = part.p.b;
     for (std::int64_t j = first; j < last; j += panel) {
-      float* to = packed + (begin - part.begin) * padded + j * depth;
+      float* to = packed + part.words(begin - part.begin) * padded + j * part.words(depth);
       const std::int64_t columns = std::min(panel, part.columns - j);
       if (b.half) {
         kernels.training.pack_half_columns(b.half + (part.column + j) * b.stride + begin, b.stride,
                                            columns, depth, to);
       } else {
-        kernels.training.pack_columns(corner(b, begin, part.column + j), b.stride, b.turned,
-                                      columns, depth, to);
+        part.kernels.pack_columns(corner(b, begin, part.column + j), b.stride, b.turned, columns,
+                                  depth, to);
       }
     }
   });
@@ -70,24 +74,24 @@ void add_run(const Part& part, std::int64_t begin, std::int64_t depth, const flo
   const VectorKernels& kernels = vector_kernels();
   const ProductArguments& p = part.p;
   const std::int64_t tile = kernels.training.tile_rows, panel = kernels.panel;
-  const float* packed = part.packed + (begin - part.begin) * part.padded(panel);
+  const std::int64_t words = part.words(depth);
+  const float* packed = part.packed + part.words(begin - part.begin) * part.padded(panel);
   const bool starts = begin == 0;  // later runs go on from what is there
   const float* initial = starts ? p.initial : p.c;
   const std::int64_t ld_initial = starts ? p.ld_initial : p.ldc;
   for (std::int64_t j = 0; j < part.columns; j += panel) {
     const std::int64_t column = part.column + j;
     for (std::int64_t i = 0; i < count; i += tile) {
-      kernels.training.product_tile(
-          {.a = rows + i * depth,
-           .b = packed + j * depth,
-           .k = depth,
-           .bias = starts && p.bias ? p.bias + column : nullptr,
-           .initial = initial ? initial + (first + i) * ld_initial + column : nullptr,
-           .ld_initial = ld_initial,
-           .c = p.c + (first + i) * p.ldc + column,
-           .ldc = p.ldc,
-           .rows = std::min(tile, count - i),
-           .columns = std::min(panel, part.columns - j)});
+      part.kernels.tile({.a = rows + i * words,
+                         .b = packed + j * words,
+                         .k = words,
+                         .bias = starts && p.bias ? p.bias + column : nullptr,
+                         .initial = initial ? initial + (first + i) * ld_initial + column : nullptr,
+                         .ld_initial = ld_initial,
+                         .c = p.c + (first + i) * p.ldc + column,
+                         .ldc = p.ldc,
+                         .rows = std::min(tile, count - i),
+                         .columns = std::min(panel, part.columns - j)});
     }
   }
 }
@@ -115,12 +119,12 @@ void add_part(Context& ctx, const Part& part) {
   const std::int64_t tile = vector_kernels().training.tile_rows;
   in_pieces(ctx, p.m, rows_per_task(p.m), [&](std::int64_t first, std::int64_t last) {
     const std::int64_t count = last - first;
-    Tensor rows = ctx.empty({(count + tile - 1) / tile * tile * part.depth});
+    Tensor rows = ctx.empty({(count + tile - 1) / tile * tile * part.words(part.depth)});
     std::int64_t begin = part.begin;
     do {
       const std::int64_t depth = std::min(part.depth, part.end - begin);
-      vector_kernels().training.pack_rows(corner(p.a, first, begin), p.a.stride, p.a.turned, count,
-                                          depth, rows.data());
+      part.kernels.pack_rows(corner(p.a, first, begin), p.a.stride, p.a.turned, count, depth,
+                             rows.data());
       add_run(part, begin, depth, rows.data(), first, count);
       begin += part.depth;
     } while (begin < part.end);
@@ -132,26 +136,31 @@ void add_part(Context& ctx, const Part& part) {
 
 void product(Context& ctx, const ProductArguments& p) {
   if (p.m == 0 || p.n == 0) return;
-  const std::int64_t panel = vector_kernels().panel, most = kPanelNumbers / panel;
-  const std::int64_t runs = std::max<std::int64_t>(1, (p.k + most - 1) / most);
-  const std::int64_t depth = std::max<std::int64_t>(1, (p.k + runs - 1) / runs);
+  const VectorKernels& all = vector_kernels();
+  const bool rounded = p.rounded && all.half.native && !p.b.half;
+  const ProductKernels& kernels = rounded ? all.training.rounded : all.training.exact;
+  const std::int64_t per_word = kernels.depth;
+  const std::int64_t words = std::max<std::int64_t>(1, (p.k + per_word - 1) / per_word);
+  const std::int64_t most = kPanelWords / all.panel, runs = (words + most - 1) / most;
+  const std::int64_t depth = (words + runs - 1) / runs;  // of a run
   const std::int64_t columns = std::min(p.n, kColumns);
   const std::int64_t step =
-      std::max<std::int64_t>(1, kPackedNumbers / (columns * depth)) * depth;  // whole runs
-  Tensor packed = ctx.empty({(columns + panel) * std::max(depth, std::min(step, p.k))});
+      std::max<std::int64_t>(1, kPackedWords / (columns * depth)) * depth;  // whole runs
+  Tensor packed = ctx.empty({(columns + all.panel) * std::max(depth, std::min(step, words))});
   for (std::int64_t column = 0; column < p.n; column += columns) {
     std::int64_t begin = 0;
     do {
       Part part{.p = p,
+                .kernels = kernels,
                 .column = column,
                 .columns = std::min(columns, p.n - column),
                 .begin = begin,
-                .end = std::min(p.k, begin + step),
-                .depth = depth};
+                .end = std::min(p.k, begin + step * per_word),
+                .depth = depth * per_word};
       pack(ctx, part, packed.data());
       part.packed = packed.data();
       add_part(ctx, part);
-      begin += step;
+      begin += step * per_word;
     } while (begin < p.k);
   }
 }

@@ -27,6 +27,7 @@ struct ProductArguments {
   std::int64_t ldr = 0;
   float* c = nullptr;  // [m, n], row stride ldc
   std::int64_t ldc = 0;
+  bool rounded = false;  // a and b as bf16 numbers, where the machine multiplies these
 };
 
 /// c = act(a b + bias + initial) + residual, for matrices that change from call to call: nothing is

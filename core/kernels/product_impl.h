@@ -1,4 +1,5 @@
 // Products of matrices that change from call to call; see training.h.
+#include "core/kernels/half_impl.h"
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
@@ -133,6 +134,73 @@ void pack_columns(const float* b, std::int64_t stride, bool turned, std::int64_t
   }
 }
 
+/// Words of numbers `low` and `high` of each lane, as bf16.
+TESSERA_INLINE void store_pairs(float* to, Vec low, Vec high) {
+  const IntVec pairs = pairs_of(low, high);
+  __builtin_memcpy(to, &pairs, sizeof pairs);
+}
+
+TESSERA_INLINE float word_of(float low, float high) {
+  return __builtin_bit_cast(float, pair_of(low, high));
+}
+
+/// pack_rows of pairs.
+void pack_row_pairs(const float* a, std::int64_t stride, bool turned, std::int64_t m,
+                    std::int64_t k, float* to) {
+  const std::int64_t words = (k + 1) / 2;
+  for (std::int64_t first = 0; first < m; first += kRows, to += words * kRows) {
+    const std::int64_t count = m - first < kRows ? m - first : kRows;
+    const bool whole = m - first >= kLanes && m - first > kRows;  // see pack_turned_rows
+    for (std::int64_t c = 0; turned && c < k; c += 2) {
+      const float *low = a + c * stride + first, *high = c + 1 < k ? low + stride : nullptr;
+      if (whole) {
+        store_pairs(to + c / 2 * kRows, load(low), high ? load(high) : Vec{});
+        continue;
+      }
+      for (std::int64_t r = 0; r < kRows; ++r)
+        to[c / 2 * kRows + r] = r < count ? word_of(low[r], high ? high[r] : 0.0f) : 0.0f;
+    }
+    for (std::int64_t r = 0; !turned && r < kRows; ++r) {
+      const float* from = a + (first + (r < count ? r : 0)) * stride;
+      std::int64_t c = 0;
+      for (; r < count && c + kLanes <= k; c += kLanes) {
+        std::uint16_t near[kLanes];
+        round_to(load(from + c), near);
+#pragma GCC unroll 8
+        for (std::int64_t i = 0; i < kLanes / 2; ++i)
+          __builtin_memcpy(to + (c / 2 + i) * kRows + r, near + 2 * i, sizeof(float));
+      }
+      for (; c < k; c += 2) {
+        to[c / 2 * kRows + r] = r < count ? word_of(from[c], c + 1 < k ? from[c + 1] : 0.0f) : 0.0f;
+      }
+    }
+  }
+}
+
+/// pack_columns of pairs.
+void pack_column_pairs(const float* b, std::int64_t stride, bool turned, std::int64_t n,
+                       std::int64_t k, float* to) {
+  const std::int64_t words = (k + 1) / 2;
+  if (turned) {
+    alignas(64) std::uint16_t near[kPanel * kMostPairedNumbers];
+    for (std::int64_t j = 0; j < n; ++j)
+      round_row(b + j * stride, k, 2 * words, near + j * 2 * words);
+    turn_columns(reinterpret_cast<const float*>(near), words, n, words, to);
+    return;
+  }
+  for (std::int64_t c = 0; c < k; c += 2) {
+    const float *low = b + c * stride, *high = c + 1 < k ? low + stride : nullptr;
+    float* word = to + c / 2 * kPanel;
+    if (n == kPanel) {
+      store_pairs(word, load(low), high ? load(high) : Vec{});
+      store_pairs(word + kLanes, load(low + kLanes), high ? load(high + kLanes) : Vec{});
+      continue;
+    }
+    for (std::int64_t j = 0; j < kPanel; ++j)
+      word[j] = j < n ? word_of(low[j], high ? high[j] : 0.0f) : 0.0f;
+  }
+}
+
 /// What a row of the tile starts from, for the columns that are there.
 TESSERA_INLINE void product_edge(const ProductTile& t, const float* sums) {
   for (std::int64_t r = 0; r < t.rows; ++r) {
@@ -145,6 +213,15 @@ TESSERA_INLINE void product_edge(const ProductTile& t, const float* sums) {
   }
 }
 
+/// sums + word * words.
+template <bool kPairs>
+TESSERA_INLINE Vec add_words(Vec sums, const float* word, Vec words) {
+  if constexpr (kPairs)
+    return add_pairs(sums, splat_pair(reinterpret_cast<const std::uint16_t*>(word)), (IntVec)words);
+  return sums + splat(*word) * words;
+}
+
+template <bool kPairs>
 void product_tile(const ProductTile& t) {
   Vec acc[kRows][2] = {};
   const float *a = t.a, *b = t.b;
@@ -156,9 +233,8 @@ void product_tile(const ProductTile& t) {
     const Vec b0 = load(b), b1 = load(b + kLanes);
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kRows; ++r) {
-      const Vec x = splat(a[r]);
-      acc[r][0] += x * b0;
-      acc[r][1] += x * b1;
+      acc[r][0] = add_words<kPairs>(acc[r][0], a + r, b0);
+      acc[r][1] = add_words<kPairs>(acc[r][1], a + r, b1);
     }
   }
   if (t.rows < kRows || t.columns < kPanel) {

@@ -5,11 +5,12 @@
 
 namespace tessera::kernels {
 
-/// A tile of a product: `rows` x one panel of columns, from packed factors.
+/// A tile of a product: `rows` x one panel of columns, from packed factors. What is packed are
+/// words: numbers, or pairs of bf16 numbers that follow each other along the sums.
 struct ProductTile {
-  const float* a;  // [k][tile rows]
-  const float* b;  // [k][panel]
-  std::int64_t k;
+  const float* a;        // [k][tile rows]
+  const float* b;        // [k][panel]
+  std::int64_t k;        // words
   const float* bias;     // of these columns, or null
   const float* initial;  // row stride ld_initial, or null
   std::int64_t ld_initial;
@@ -41,21 +42,30 @@ struct AdamWStep {
   float decay;              // what the weight is multiplied with: 1 - rate * decay
 };
 
-/// What only training needs; compiled for each instruction set as the rest of VectorKernels.
-struct TrainingKernels {
-  std::int64_t tile_rows;
+/// Products of matrices that are packed as they are multiplied, in one number format.
+struct ProductKernels {
+  std::int64_t depth;  // numbers in a word; sums are filled up with zeros to whole words
   /// Rows [0, m) of a [m, k] (or of the transpose of what lies there as [k, m]) -> groups of
-  /// tile_rows, [ceil(m/tile_rows)][k][tile_rows], zeros where there are none.
+  /// tile_rows, [ceil(m/tile_rows)][words][tile_rows], zeros where there are none.
   void (*pack_rows)(const float* a, std::int64_t stride, bool turned, std::int64_t m,
                     std::int64_t k, float* to);
   /// Columns [0, n) of b [k, n] (or of the transpose of [n, k]), n at most a panel ->
-  /// [k][panel], zeros where there are none.
+  /// [words][panel], zeros where there are none.
   void (*pack_columns)(const float* b, std::int64_t stride, bool turned, std::int64_t n,
                        std::int64_t k, float* to);
-  /// The same of the transpose of what lies as bf16, [n, k].
+  void (*tile)(const ProductTile& tile);
+};
+
+/// Most numbers of a column that pack_columns of bf16 takes.
+constexpr std::int64_t kMostPairedNumbers = 512;
+
+/// What only training needs; compiled for each instruction set as the rest of VectorKernels.
+struct TrainingKernels {
+  std::int64_t tile_rows;
+  ProductKernels exact, rounded;  // f32; bf16 with sums in f32
+  /// exact.pack_columns of the transpose of what lies as bf16, [n, k].
   void (*pack_half_columns)(const std::uint16_t* b, std::int64_t stride, std::int64_t n,
                             std::int64_t k, float* to);
-  void (*product_tile)(const ProductTile& tile);
 
   /// y = act(x); one that fuses().
   void (*activate)(Activation activation, const float* x, std::int64_t n, float* y);

@@ -30,8 +30,20 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     {kHasBf16, kPanel, round_row, half_tile},
     {kPanel, kRows, kDepth, quantize_row, kDepth == 4 ? quantize_fine : nullptr, sum_groups,
      kDepth == 4 ? nullptr : widen8, widen4, integer_tile, few_rows8, few_rows4},
-    {kRows, pack_rows, pack_columns, pack_half_columns, product_tile, activate, activate_gradient,
-     layer_norm_gradient, rms_norm_gradient, attention_gradient, row_log_sum_exp, softmax_gradient,
-     add_scaled, add_product, sum_of_squares, adamw}};
+    {kRows,
+     {1, pack_rows, pack_columns, product_tile<false>},
+     {2, pack_row_pairs, pack_column_pairs, product_tile<true>},
+     pack_half_columns,
+     activate,
+     activate_gradient,
+     layer_norm_gradient,
+     rms_norm_gradient,
+     attention_gradient,
+     row_log_sum_exp,
+     softmax_gradient,
+     add_scaled,
+     add_product,
+     sum_of_squares,
+     adamw}};
 
 }  // namespace tessera::kernels

@@ -1,5 +1,6 @@
 #include "core/kernels/product.h"
 
+#include "core/kernels/vector.h"
 #include "unit/core_numbers.h"
 
 namespace tessera::kernels {
@@ -16,9 +17,11 @@ struct Stored {
   }
 };
 
-Stored stored(std::int64_t rows, std::int64_t columns, bool turned, std::uint32_t seed) {
+Stored stored(std::int64_t rows, std::int64_t columns, bool turned, std::uint32_t seed,
+              bool bf16 = false) {
   const std::int64_t high = turned ? columns : rows, wide = (turned ? rows : columns) + 3;
-  const Tensor memory = random_tensor({high, wide}, seed);
+  Tensor memory = random_tensor({high, wide}, seed);
+  if (bf16) memory = Tensor::from(testing::nearest_bf16(memory.to_vector()), memory.shape());
   return {memory, {memory.data(), wide, turned}};
 }
 
@@ -34,9 +37,11 @@ TEST(Product, IsTheSumOfProducts) {
                                 {200, 31, 513},
                                 {13, 17, 1024},
                                 {3, 5, 0}}) {
-    for (int variant = 0; variant < 8; ++variant) {
-      const Stored a = stored(m, k, variant & 1, 1), b = stored(k, n, variant & 2, 2);
-      const bool more = variant & 4;
+    for (int variant = 0; variant < 16; ++variant) {
+      const bool more = variant & 4,
+                 rounded = variant & 8;  // of numbers that rounding leaves alone
+      const Stored a = stored(m, k, variant & 1, 1, rounded),
+                   b = stored(k, n, variant & 2, 2, rounded);
       const Tensor bias = random_tensor({n}, 3), initial = random_tensor({m, n + 2}, 4);
       Tensor c = random_tensor({m, n + 1}, 5);
       const testing::Floats before = c.to_vector();
@@ -49,7 +54,8 @@ TEST(Product, IsTheSumOfProducts) {
                     .initial = more ? initial.data() : nullptr,
                     .ld_initial = n + 2,
                     .c = c.data(),
-                    .ldc = n + 1});
+                    .ldc = n + 1,
+                    .rounded = rounded});
       for (std::int64_t i = 0; i < m; ++i) {
         for (std::int64_t j = 0; j < n; ++j) {
           double sum = more ? bias.data()[j] + initial.data()[i * (n + 2) + j] : 0.0;
@@ -60,6 +66,31 @@ TEST(Product, IsTheSumOfProducts) {
         }
         ASSERT_EQ(c.data()[i * (n + 1) + n], before[static_cast<std::size_t>(i * (n + 1) + n)])
             << "written beyond the columns";
+      }
+    }
+  }
+}
+
+TEST(Product, RoundsItsFactorsToBf16) {
+  if (!vector_kernels().half.native) GTEST_SKIP() << "this machine multiplies no bf16 numbers";
+  Context ctx({.threads = 2});
+  for (int variant = 0; variant < 4; ++variant) {
+    const Stored a = stored(30, 75, variant & 1, 1), b = stored(75, 70, variant & 2, 2);
+    Tensor c = Tensor::zeros({30, 70});
+    product(ctx, {.m = 30,
+                  .n = 70,
+                  .k = 75,
+                  .a = a.view,
+                  .b = b.view,
+                  .c = c.data(),
+                  .ldc = 70,
+                  .rounded = true});
+    const auto near = [](float x) { return static_cast<double>(bf16_to_f32(f32_to_bf16(x))); };
+    for (std::int64_t i = 0; i < 30; ++i) {
+      for (std::int64_t j = 0; j < 70; ++j) {
+        double sum = 0;
+        for (std::int64_t x = 0; x < 75; ++x) sum += near(a.at(i, x)) * near(b.at(x, j));
+        ASSERT_NEAR(c.data()[i * 70 + j], sum, 1e-5) << variant << ", " << i << ", " << j;
       }
     }
   }
