@@ -27,8 +27,8 @@ using fusion::ExampleKind;
 struct Options : TrainFlags {
   std::string model, file, validation, recipe = "all", language, task;
   std::optional<std::string> answer_prefix;
-  std::vector<std::string> freeze, only;
-  std::int64_t steps = 0, limit = 0, texts = 1, sampled_tokens = 0;
+  std::vector<std::string> freeze, only, rewards;
+  std::int64_t steps = 0, limit = 0, texts = 1, sampled_tokens = 0, draws = 5;
   double epochs = 3, head_share = 0.3, later_rate = 0.1, smoothing = 0, least_view = 1;
   fusion::LoraOptions lora{.rank = 0};
 };
@@ -205,6 +205,7 @@ class FinetuneRun {
       plain.texts = 1;
       plain.least_view = 1;
       plain.sampled_tokens = 0;
+      plain.rewards.clear();
       held_out_.emplace(student_.model, read_data(o.validation), plain);
       const bool classes = examples_.kind == ExampleKind::classification;
       if (classes != (held_out_->examples().kind == ExampleKind::classification))
@@ -231,6 +232,8 @@ class FinetuneRun {
     options.least_view = o_.least_view;
     options.seed = o_.trainer.seed;
     options.sampled_tokens = o_.sampled_tokens;
+    options.rewards = o_.rewards;
+    options.draws = o_.draws;
     return options;
   }
   train::Parameters chosen() const;
@@ -254,6 +257,8 @@ class FinetuneRun {
   std::optional<fusion::ExampleLoss> held_out_;
   std::vector<Phase> phases_;
   TrainProgress progress_;
+  double reward_ = 0;  // of answers drawn since the last score
+  std::int64_t drawn_ = 0;
   std::int64_t epoch_ = -1;
   std::vector<std::int64_t> order_;  // of the examples in this epoch
 };
@@ -322,6 +327,8 @@ train::BatchLoss FinetuneRun::batch_loss(Context& ctx, std::int64_t step, std::i
   std::int64_t turn = 0;
   const std::vector<std::int64_t> which = batch_of(step, batch, turn);
   const fusion::ExampleLoss::Sum sum = loss_(ctx, which, turn);
+  reward_ += sum.reward;
+  drawn_ += sum.drawn;
   return {sum.loss, sum.count};
 }
 
@@ -366,7 +373,10 @@ bool FinetuneRun::train(Context& ctx, const Phase& phase) {
       const auto [loss, right] = score(c);
       progress_.clear();
       report(concat(phase.name, ", step ", trainer.step(), ": held-out loss ", loss, ", ",
-                    100 * right, " % of ", unit, " right"));
+                    100 * right, " % of ", unit, " right",
+                    drawn_ ? concat(", mean reward ", reward_ / static_cast<double>(drawn_)) : ""));
+      reward_ = 0;
+      drawn_ = 0;
       return loss;
     };
   }
@@ -577,6 +587,12 @@ Run add_finetune(Command& program) {
       "all)")
       .non_negative()
       .group("Learning");
+  const std::string reward = "Reward: answers are drawn, and the better ones made likelier";
+  command.add_option("--reward", o->rewards, "cider-d or bleu, beside the texts without a prompt")
+      .type_name("NAME")
+      .one_each()
+      .group(reward);
+  add("--draws", o->draws, "Answers drawn of each example").range(2, 1000).group(reward);
   command.footer(
       "Examples:\n  tessera finetune --model vit-tiny --recipe last-layer -o runs/flowers "
       "flowers/\n"

@@ -19,10 +19,12 @@ std::int64_t counted(std::span<const std::int32_t> targets) {
 }
 
 Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
-                     float smoothing) {
+                     float smoothing, std::span<const float> weights) {
   const std::int64_t rows = logits.dim(0), vocab = logits.dim(1);
   if (static_cast<std::int64_t>(targets.size()) != rows)
     throw ShapeError(concat(targets.size(), " targets for logits ", logits.shape().str()));
+  if (!weights.empty() && weights.size() != targets.size())
+    throw ShapeError(concat(weights.size(), " weights for ", targets.size(), " targets"));
   for (const std::int32_t t : targets) {
     if ((t < 0 || t >= vocab) && t != kIgnored)
       throw ArgumentError(concat("target ", t, " is outside the vocabulary of ", vocab, " tokens"));
@@ -42,12 +44,20 @@ Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::in
     }
   });
   double total = 0;
-  for (std::int64_t i = 0; i < rows; ++i) total += static_cast<double>(losses.data()[i]);
+  Tensor factors;
+  if (!weights.empty()) {
+    factors = ctx.empty({rows});
+    std::ranges::copy(weights, factors.data());
+  }
+  for (std::int64_t i = 0; i < rows; ++i) {
+    total += static_cast<double>(losses.data()[i]) *
+             (factors ? static_cast<double>(factors.data()[i]) : 1);
+  }
   Tensor loss = ctx.empty({1});
   loss.data()[0] = static_cast<float>(total);
   if (ctx.tape) {
     ctx.tape->record({.op = Op::cross_entropy,
-                      .inputs = {logits, totals},
+                      .inputs = {logits, totals, factors},
                       .output = loss,
                       .number = smoothing,
                       .ids = {targets.begin(), targets.end()}});

@@ -15,8 +15,9 @@ std::int64_t counted(std::span<const std::int32_t> targets);
 
 /// The sum over rows of -log softmax(logits)[target], [1]; divide by counted(targets) for the mean.
 /// logits [N, V]; with smoothing e, the target has probability 1 - e + e/V and every other token
-/// e/V. Throws ArgumentError for a target that is neither in [0, V) nor kIgnored.
+/// e/V. `weights` multiply the rows' losses; empty: all are 1. Throws ArgumentError for a target
+/// that is neither in [0, V) nor kIgnored.
 Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
-                     float smoothing = 0);
+                     float smoothing = 0, std::span<const float> weights = {});
 
 }  // namespace tessera

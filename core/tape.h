@@ -25,7 +25,7 @@ enum class Op : std::uint8_t {
   patches,        ///< x; window.kernel
   join_rows,      ///< a, b, ...
   dropout,        ///< x; number: share dropped; stream
-  cross_entropy,  ///< logits; ids: targets; number: label smoothing
+  cross_entropy,  ///< logits, totals, [weights]; ids: targets; number: label smoothing
 };
 
 /// How windows are cut from frames [T, C] for a convolution.

@@ -1,6 +1,7 @@
 #include "fusion/example_loss.h"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 
 #include "core/error.h"
@@ -10,7 +11,6 @@
 #include "core/output_file.h"
 #include "core/profile.h"
 #include "core/tape.h"
-#include "fusion/sequence.h"
 #include "fusion/speech.h"
 #include "vision/augment.h"
 
@@ -37,6 +37,19 @@ std::int64_t count_right(const Tensor& logits, std::span<const std::int32_t> tar
         std::max_element(row, row + logits.dim(1)) - row == targets[static_cast<std::size_t>(i)];
   }
   return right;
+}
+
+/// An index with probability softmax(logits), which `u` in [0, 1) decides.
+std::int32_t draw_index(std::span<const float> logits, double u) {
+  const float largest = *std::ranges::max_element(logits);
+  double total = 0;
+  for (const float x : logits) total += std::exp(static_cast<double>(x - largest));
+  double left = u * total;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    left -= std::exp(static_cast<double>(logits[i] - largest));
+    if (left < 0) return static_cast<std::int32_t>(i);
+  }
+  return static_cast<std::int32_t>(std::ranges::max_element(logits) - logits.begin());
 }
 
 /// Of what is drawn for one example at one time.
@@ -78,6 +91,9 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
   if (options_.sampled_tokens > 0)
     answered_.resize(static_cast<std::size_t>(m.decoder->vocab_size()));
   for (const Example& example : examples_.list) check(example);
+  if (options_.rewards.empty()) return;
+  if (options_.draws < 2) throw ArgumentError("a reward needs at least two draws, to be compared");
+  reward_.emplace(examples_, options_.rewards);
 }
 
 std::string ExampleLoss::task_name(const Example& example) const {
@@ -262,94 +278,194 @@ ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int6
           count_right(logits, targets)};
 }
 
+/// Of one example, encoded once: projected rows, and a cache that has seen them as its memory.
+struct ExampleLoss::Media {
+  Tensor image, sound;
+  KvCache seen;
+};
+
 /// What goes through a decoder together.
 struct ExampleLoss::Batch {
   std::deque<KvCache> caches;  // stay where they are
   std::vector<text::Sequence> sequences;
   std::vector<Tensor> rows;
   Ids targets, places;  // what is learnt, and behind which rows
+  std::vector<float> weights;
   std::int32_t at = 0;
-  std::vector<Tensor> memories;        // of examples
-  std::vector<std::size_t> memory_of;  // which of them each sequence sees; none: kNone
-  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
-
-  /// Makes every memory's keys and values, all in one product, and gives them to the caches.
-  void set_memories(Context& ctx, const text::LanguageModel& decoder);
+  double reward = 0;
+  std::int64_t drawn = 0;
 };
 
-void ExampleLoss::Batch::set_memories(Context& ctx, const text::LanguageModel& decoder) {
-  if (memories.empty()) return;
-  KvCache all = decoder.new_cache();
-  decoder.set_memory(ctx, join_rows(ctx, memories), all);
-  std::vector<std::int64_t> begin = {0};
-  for (const Tensor& memory : memories) begin.push_back(begin.back() + memory.dim(0));
-  for (std::size_t i = 0; i < caches.size(); ++i) {
-    const std::size_t m = memory_of[i];
-    if (m == kNone) continue;
-    for (std::int64_t l = 0; l < all.layers(); ++l) {
-      const auto& [k, v] = all.layer(l).memory();
-      caches[i].layer(l).set_memory(k.slice(begin[m], begin[m + 1]),
-                                    v.slice(begin[m], begin[m + 1]));
-    }
-  }
-}
-
-/// One example with some of its texts: its media are encoded once.
-void ExampleLoss::add_answers(Context& ctx, const text::LanguageModel& decoder, std::int64_t index,
-                              std::int64_t turn, Batch& batch) const {
-  const Example& example = examples_.list[static_cast<std::size_t>(index)];
-  const Plan& own = plan_of(example);
-  Tensor image, sound;
+ExampleLoss::Media ExampleLoss::encode(Context& ctx, const Example& example,
+                                       std::int64_t turn) const {
+  Media media;
   if (!example.image.empty()) {
     const Rows tower = tower_rows(ctx, example, Medium::image, turn);
-    image = model_->vision_projector(ctx, tower.rows, tower.layout);
+    media.image = model_->vision_projector(ctx, tower.rows, tower.layout);
   }
   if (!example.audio.empty()) {
     const Rows tower = tower_rows(ctx, example, Medium::sound, turn);
-    sound = model_->audio_projector(ctx, tower.rows, tower.layout);
+    media.sound = model_->audio_projector(ctx, tower.rows, tower.layout);
   }
-  const std::size_t count = example.texts.size(),
-                    wanted = std::min(static_cast<std::size_t>(options_.texts), count);
-  std::size_t memory = Batch::kNone;
-  for (std::size_t i = 0; i < wanted; ++i) {
-    const std::size_t text = (static_cast<std::size_t>(turn) * wanted + i) % count;
-    Sequence before(ctx, *model_);
-    before.add_ids(own.start);
-    if (image) before.add_image_rows(image);
-    if (sound) before.add_sound_rows(sound);
-    if (const std::string& prompt = prompt_before(example, text); !prompt.empty())
-      before.add(Text{prompt});
-    before.add_ids(own.end);
-    before.demand_start();
-    if (const Tensor rows = i == 0 ? before.memory() : Tensor()) {
-      memory = batch.memories.size();
-      batch.memories.push_back(rows);
+  return media;
+}
+
+/// Also makes all memories' keys and values, in one product.
+std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
+                                                        const text::LanguageModel& decoder,
+                                                        std::span<const std::int64_t> which,
+                                                        std::int64_t turn) const {
+  std::vector<Media> all;
+  std::vector<Tensor> memories;
+  std::vector<std::int64_t> begin = {0};
+  for (const std::int64_t i : which) {
+    const Example& example = examples_.list[static_cast<std::size_t>(i)];
+    all.push_back(encode(ctx, example, turn));
+    all.back().seen = decoder.new_cache();
+    const Tensor memory = before_answer(ctx, example, all.back(), "").memory();
+    if (memory) memories.push_back(memory);
+    begin.push_back(begin.back() + (memory ? memory.dim(0) : 0));
+  }
+  if (memories.empty()) return all;
+  KvCache together = decoder.new_cache();
+  decoder.set_memory(ctx, join_rows(ctx, memories), together);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (begin[i] == begin[i + 1]) continue;
+    for (std::int64_t l = 0; l < together.layers(); ++l) {
+      const auto& [k, v] = together.layer(l).memory();
+      all[i].seen.layer(l).set_memory(k.slice(begin[i], begin[i + 1]),
+                                      v.slice(begin[i], begin[i + 1]));
     }
-    Ids answer = answer_ids(example, example.texts[text]);
-    const auto first = static_cast<std::int32_t>(before.ids().size()) - 1;
-    batch.targets.insert(batch.targets.end(), answer.begin(), answer.end());
-    for (std::int32_t j = 0; j < std::ssize(answer); ++j)
-      batch.places.push_back(batch.at + first + j);
-    answer.pop_back();
-    batch.rows.push_back(before.rows());
-    if (!answer.empty()) batch.rows.push_back(decoder.embed(ctx, answer));
-    const std::int64_t length = first + 1 + std::ssize(answer);
-    if (length > decoder.max_positions()) {
-      throw FormatError(
-          concat(where(examples_, example), ": ", length,
-                 " tokens with its images and sounds, but the model's context ends at ",
-                 decoder.max_positions()));
+  }
+  return all;
+}
+
+Sequence ExampleLoss::before_answer(Context& ctx, const Example& example, const Media& media,
+                                    const std::string& prompt) const {
+  const Plan& own = plan_of(example);
+  Sequence before(ctx, *model_);
+  before.add_ids(own.start);
+  if (media.image) before.add_image_rows(media.image);
+  if (media.sound) before.add_sound_rows(media.sound);
+  if (!prompt.empty()) before.add(Text{prompt});
+  before.add_ids(own.end);
+  before.demand_start();
+  return before;
+}
+
+void ExampleLoss::add_answer(Context& ctx, const text::LanguageModel& decoder,
+                             const Example& example, const Media& media, const std::string& prompt,
+                             const Ids& answer, float weight, Batch& batch) const {
+  const Sequence before = before_answer(ctx, example, media, prompt);
+  const auto first = static_cast<std::int32_t>(before.ids().size()) - 1;
+  batch.targets.insert(batch.targets.end(), answer.begin(), answer.end());
+  batch.weights.insert(batch.weights.end(), answer.size(), weight);
+  for (std::int32_t j = 0; j < std::ssize(answer); ++j)
+    batch.places.push_back(batch.at + first + j);
+  batch.rows.push_back(before.rows());
+  const std::span<const std::int32_t> seen(answer.data(), answer.size() - 1);
+  if (!seen.empty()) batch.rows.push_back(decoder.embed(ctx, seen));
+  const std::int64_t length = first + std::ssize(answer);
+  if (length > decoder.max_positions()) {
+    throw FormatError(concat(where(examples_, example), ": ", length,
+                             " tokens with its images and sounds, but the model's context ends at ",
+                             decoder.max_positions()));
+  }
+  batch.caches.push_back(media.seen.clone());
+  batch.sequences.push_back({&batch.caches.back(), length});
+  batch.at += static_cast<std::int32_t>(length);
+}
+
+/// An answer while it is drawn.
+struct ExampleLoss::Draw {
+  const Example& example;
+  const Media& media;
+  KvCache cache;
+  Ids ids;
+  text::Random random;
+  bool ended = false;
+};
+
+/// Draws answers of examples with texts that have no prompt, all side by side, and adds each with
+/// what it is better than the others as its weight.
+void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
+                            std::span<const std::int64_t> which, std::int64_t turn,
+                            const std::vector<Media>& media, Batch& batch) const {
+  constexpr std::size_t kMostTokens = 32;
+  const auto draws = static_cast<std::size_t>(options_.draws);
+  std::deque<Draw> all;
+  const Ids ids = candidates(turn, which.front());
+  {
+    const TapeScope unrecorded(ctx, nullptr);
+    std::vector<text::Sequence> sequences;
+    std::vector<Tensor> rows;
+    Ids last;
+    std::vector<Draw*> active;
+    for (std::size_t i = 0; i < which.size(); ++i) {
+      const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
+      if (unprompted(example).empty()) continue;
+      const Sequence before = before_answer(ctx, example, media[i], "");
+      for (std::size_t j = 0; j < draws; ++j) {
+        all.push_back({example,
+                       media[i],
+                       media[i].seen.clone(),
+                       {},
+                       text::Random(mixed_seed(options_.seed + j + 1, turn, example.line))});
+        active.push_back(&all.back());
+        rows.push_back(before.rows());
+        sequences.push_back({&all.back().cache, std::ssize(before.ids())});
+        last.push_back((last.empty() ? -1 : last.back()) +
+                       static_cast<std::int32_t>(before.ids().size()));
+      }
     }
-    batch.caches.push_back(decoder.new_cache());
-    batch.memory_of.push_back(memory);
-    batch.sequences.push_back({&batch.caches.back(), length});
-    batch.at += static_cast<std::int32_t>(length);
+    while (!active.empty()) {
+      const Tensor hidden = decoder.forward(ctx, join_rows(ctx, rows), sequences);
+      const Tensor scores = logits(ctx, decoder, gather_rows(ctx, hidden, last), ids);
+      std::vector<Draw*> going;
+      Ids next;
+      sequences.clear(), last.clear();
+      for (std::size_t i = 0; i < active.size(); ++i) {
+        Draw& draw = *active[i];
+        const Tensor row = scores[static_cast<std::int64_t>(i)];
+        const std::int32_t place =
+            draw_index({row.data(), static_cast<std::size_t>(row.numel())}, draw.random.uniform());
+        draw.ids.push_back(ids.empty() ? place : ids[static_cast<std::size_t>(place)]);
+        draw.ended = draw.ids.back() == plan_of(draw.example).stop;
+        if (draw.ended || draw.ids.size() >= kMostTokens) continue;
+        next.push_back(draw.ids.back());
+        last.push_back(static_cast<std::int32_t>(last.size()));
+        sequences.push_back({&draw.cache, 1});
+        going.push_back(&draw);
+      }
+      active = going;
+      if (!next.empty()) rows = {decoder.embed(ctx, next)};
+    }
+  }
+  for (std::size_t first = 0; first < all.size(); first += draws) {
+    std::vector<double> rewards;
+    double sum = 0;
+    for (std::size_t j = 0; j < draws; ++j) {
+      const Draw& draw = all[first + j];
+      Ids text = draw.ids;
+      if (draw.ended) text.pop_back();
+      rewards.push_back((*reward_)(draw.example, model_->tokenizer->decode(text), draw.ended));
+      sum += rewards.back();
+    }
+    batch.reward += sum;
+    batch.drawn += options_.draws;
+    for (std::size_t j = 0; j < draws; ++j) {
+      const double others = (sum - rewards[j]) / static_cast<double>(draws - 1);
+      add_answer(ctx, decoder, all[first + j].example, all[first + j].media, "", all[first + j].ids,
+                 static_cast<float>(rewards[j] - others), batch);
+    }
   }
 }
 
-/// Those of the answers, and others drawn from (seed, turn, number of the first example).
+/// The tokens of the answers, and others drawn from (seed, turn, number of the first example);
+/// none: all tokens are.
 Ids ExampleLoss::candidates(std::int64_t turn, std::int64_t first) const {
   Ids ids;
+  if (answered_.empty()) return ids;
   const auto all = static_cast<std::int64_t>(answered_.size());
   for (std::int64_t id = 0; id < all; ++id)
     if (answered_[static_cast<std::size_t>(id)]) ids.push_back(static_cast<std::int32_t>(id));
@@ -366,26 +482,43 @@ Ids ExampleLoss::candidates(std::int64_t turn, std::int64_t first) const {
   return ids;
 }
 
+/// All logits, or those of some tokens.
+Tensor ExampleLoss::logits(Context& ctx, const text::LanguageModel& decoder, const Tensor& hidden,
+                           const Ids& ids) const {
+  return ids.empty() ? decoder.logits(ctx, hidden)
+                     : Linear(decoder.embed(ctx, ids), {}, Precision::in_place)(ctx, hidden);
+}
+
 ExampleLoss::Sum ExampleLoss::decoder_loss(Context& ctx, const text::LanguageModel& decoder,
                                            std::span<const std::int64_t> which,
                                            std::int64_t turn) const {
   Batch batch;
-  for (const std::int64_t i : which) add_answers(ctx, decoder, i, turn, batch);
-  batch.set_memories(ctx, decoder);
+  const std::vector<Media> media = encode_all(ctx, decoder, which, turn);
+  if (reward_) add_drawn(ctx, decoder, which, turn, media, batch);
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
+    const std::size_t count = example.texts.size(),
+                      wanted = std::min(static_cast<std::size_t>(options_.texts), count);
+    for (std::size_t j = 0; j < wanted; ++j) {
+      const std::size_t text = (static_cast<std::size_t>(turn) * wanted + j) % count;
+      const std::string& prompt = prompt_before(example, text);
+      if (reward_ && prompt.empty()) continue;
+      add_answer(ctx, decoder, example, media[i], prompt, answer_ids(example, example.texts[text]),
+                 1, batch);
+    }
+  }
+  if (batch.rows.empty()) return {Tensor::zeros({1})};
   const Tensor hidden = decoder.forward(ctx, join_rows(ctx, batch.rows), batch.sequences);
-  const Tensor last = gather_rows(ctx, hidden, batch.places);
-  Tensor logits;
-  if (options_.sampled_tokens > 0) {
-    const Ids ids = candidates(turn, which.front());
+  const Ids ids = candidates(turn, which.front());
+  if (!ids.empty()) {
     std::map<std::int32_t, std::int32_t> place;
     for (const std::int32_t id : ids) place[id] = static_cast<std::int32_t>(place.size());
     for (std::int32_t& target : batch.targets) target = place.at(target);
-    logits = Linear(decoder.embed(ctx, ids), {}, Precision::in_place)(ctx, last);
-  } else {
-    logits = decoder.logits(ctx, last);
   }
-  return {cross_entropy(ctx, logits, batch.targets, options_.label_smoothing),
-          std::ssize(batch.targets), count_right(logits, batch.targets)};
+  const Tensor scores = logits(ctx, decoder, gather_rows(ctx, hidden, batch.places), ids);
+  if (!reward_) batch.weights.clear();
+  return {cross_entropy(ctx, scores, batch.targets, options_.label_smoothing, batch.weights),
+          std::ssize(batch.targets), count_right(scores, batch.targets), batch.reward, batch.drawn};
 }
 
 /// Decoders with and without adapters take their examples one after the other.
@@ -405,6 +538,8 @@ ExampleLoss::Sum ExampleLoss::text_loss(Context& ctx, std::span<const std::int64
     sum.loss = sum.loss ? add(ctx, sum.loss, part.loss) : part.loss;
     sum.count += part.count;
     sum.right += part.right;
+    sum.reward += part.reward;
+    sum.drawn += part.drawn;
   }
   return sum;
 }

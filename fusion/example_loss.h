@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "core/context.h"
+#include "fusion/answer_reward.h"
 #include "fusion/examples.h"
 #include "fusion/model.h"
+#include "fusion/sequence.h"
 
 namespace tessera::fusion {
 
@@ -30,6 +32,11 @@ struct ExampleLossOptions {
   /// Tokens that the answers have, and so many others drawn for every batch, share the probability
   /// among them (sampled softmax, Jean et al. 2015); 0: all tokens do.
   std::int64_t sampled_tokens = 0;
+  /// Self-critical training (Rennie et al. 2017): of texts without a prompt, `draws` are drawn from
+  /// the model instead of taken from the example, and each is made likelier by as much as its
+  /// reward (AnswerReward) exceeds the mean of the others' (Luo 2020). Empty: none.
+  std::vector<std::string> rewards = {};
+  std::int64_t draws = 5;
 };
 
 /// What a model is to learn from examples: the loss of their answers, given what stands before
@@ -56,6 +63,8 @@ class ExampleLoss {
     Tensor loss;             ///< [1]: -log p summed over all targets
     std::int64_t count = 0;  ///< of targets
     std::int64_t right = 0;  ///< of them the likeliest ones
+    double reward = 0;       ///< summed over the answers drawn
+    std::int64_t drawn = 0;
   };
   /// Of several examples together; `turn` chooses among the texts of each. Throws Error for media
   /// that can't be read.
@@ -68,6 +77,8 @@ class ExampleLoss {
  private:
   struct Rows;
   struct Batch;
+  struct Media;
+  struct Draw;
   enum class Medium { image, sound };
   /// What stands around the answers of a task.
   struct Plan {
@@ -78,8 +89,19 @@ class ExampleLoss {
   Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   Sum decoder_loss(Context& ctx, const text::LanguageModel& decoder,
                    std::span<const std::int64_t> which, std::int64_t turn) const;
-  void add_answers(Context& ctx, const text::LanguageModel& decoder, std::int64_t index,
-                   std::int64_t turn, Batch& batch) const;
+  Media encode(Context& ctx, const Example& example, std::int64_t turn) const;
+  std::vector<Media> encode_all(Context& ctx, const text::LanguageModel& decoder,
+                                std::span<const std::int64_t> which, std::int64_t turn) const;
+  Sequence before_answer(Context& ctx, const Example& example, const Media& media,
+                         const std::string& prompt) const;
+  void add_answer(Context& ctx, const text::LanguageModel& decoder, const Example& example,
+                  const Media& media, const std::string& prompt,
+                  const std::vector<std::int32_t>& answer, float weight, Batch& batch) const;
+  void add_drawn(Context& ctx, const text::LanguageModel& decoder,
+                 std::span<const std::int64_t> which, std::int64_t turn,
+                 const std::vector<Media>& media, Batch& batch) const;
+  Tensor logits(Context& ctx, const text::LanguageModel& decoder, const Tensor& hidden,
+                const std::vector<std::int32_t>& ids) const;
   std::vector<std::int32_t> candidates(std::int64_t turn, std::int64_t first) const;
   void check(const Example& example);
   void check_ids(const Example& example, const std::vector<std::int32_t>& ids) const;
@@ -100,6 +122,7 @@ class ExampleLoss {
   std::map<std::string, Plan> plans_;                      // by task
   std::vector<std::string> labels_;
   std::vector<bool> answered_;  // tokens that answers have, for sampled_tokens
+  std::optional<AnswerReward> reward_;
   std::int64_t longest_ = 0, targets_ = 0;
 };
 

@@ -271,20 +271,27 @@ double translation_bleu(const std::vector<Scored>& corpus) {
   return penalty * std::exp(sum / static_cast<double>(kOrders));
 }
 
+CiderD::CiderD(const std::vector<std::vector<Words>>& references) : items_(references.size()) {
+  for (const std::vector<Words>& item : references) {
+    for (const auto& [ngram, count] : largest_counts(item)) ++documents_[ngram];
+  }
+}
+
+double CiderD::operator()(const Words& hypothesis, const std::vector<Words>& references) const {
+  const WeightedNgrams own = weigh(hypothesis, documents_, items_);
+  double sum = 0;
+  for (const Words& reference : references)
+    sum += cider_similarity(own, weigh(reference, documents_, items_));
+  return 10 * sum / static_cast<double>(references.size());
+}
+
 std::vector<double> cider_d(const std::vector<Scored>& corpus) {
   check_references(corpus);
-  Counts documents;
-  for (const Scored& item : corpus) {
-    for (const auto& [ngram, count] : largest_counts(item.references)) ++documents[ngram];
-  }
+  std::vector<std::vector<Words>> references;
+  for (const Scored& item : corpus) references.push_back(item.references);
+  const CiderD score(references);
   std::vector<double> scores;
-  for (const Scored& item : corpus) {
-    const WeightedNgrams hypothesis = weigh(item.hypothesis, documents, corpus.size());
-    double sum = 0;
-    for (const Words& reference : item.references)
-      sum += cider_similarity(hypothesis, weigh(reference, documents, corpus.size()));
-    scores.push_back(10 * sum / static_cast<double>(item.references.size()));
-  }
+  for (const Scored& item : corpus) scores.push_back(score(item.hypothesis, item.references));
   return scores;
 }
 

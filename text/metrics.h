@@ -49,6 +49,18 @@ std::vector<double> bleu(const std::vector<Scored>& corpus);
 /// words of split_13a(). Throws ArgumentError for an item without references.
 double translation_bleu(const std::vector<Scored>& corpus);
 
+/// CIDEr-D of single texts, where n-grams are as rare as in references given once (each item's are
+/// one document).
+class CiderD {
+ public:
+  explicit CiderD(const std::vector<std::vector<Words>>& references);
+  double operator()(const Words& hypothesis, const std::vector<Words>& references) const;
+
+ private:
+  std::map<Words, std::int64_t> documents_;  // how many have each n-gram
+  std::size_t items_;
+};
+
 /// CIDEr-D of each item (Vedantam et al. 2015; sigma 6), as pycocoevalcap's Cider: document
 /// frequencies are those of the corpus itself, so one item alone has 0. Throws ArgumentError for an
 /// item without references.
