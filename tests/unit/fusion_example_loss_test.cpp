@@ -72,6 +72,69 @@ TEST_F(ExampleLossTest, TurnsChooseAmongTheTexts) {
   EXPECT_EQ(mean(l, {1}, 0), mean(l, {1}, 1));
 }
 
+TEST_F(ExampleLossTest, SeveralTextsAreSeveralTurns) {
+  write_sound("a.wav", 440), write_sound("b.wav", 900);
+  const std::vector<std::int64_t> first = {0};
+  const ExampleLoss one = loss("whisper-english", kTwoSounds),
+                    two = loss("whisper-english", kTwoSounds, {.texts = 2});
+  const auto a = one(ctx_, first, 0), b = one(ctx_, first, 1), both = two(ctx_, first, 0);
+  EXPECT_EQ(both.count, a.count + b.count);
+  EXPECT_NEAR(both.loss.data()[0], a.loss.data()[0] + b.loss.data()[0], 1e-4f);
+}
+
+TEST_F(ExampleLossTest, EveryTextMayHaveItsPrompt) {
+  const ExampleLoss together = loss("tessera-splice",
+                                    "{\"prompt\": [\"ab\", \"\"], \"completion\": [\"c\", "
+                                    "\"de\"]}",
+                                    {.texts = 2}),
+                    apart = loss("tessera-splice",
+                                 "{\"prompt\": \"ab\", \"completion\": \"c\"}\n{\"prompt\": "
+                                 "\"\", \"completion\": \"de\"}");
+  const auto all = together(ctx_, std::vector<std::int64_t>{0}, 0),
+             each = apart(ctx_, std::vector<std::int64_t>{0, 1}, 0);
+  EXPECT_EQ(all.count, each.count);
+  EXPECT_NEAR(all.loss.data()[0], each.loss.data()[0], 1e-4f);
+}
+
+TEST_F(ExampleLossTest, SampledTokensAreFewerRivals) {
+  write_sound("a.wav", 440), write_sound("b.wav", 900);
+  const auto at = [&](std::int64_t tokens) {
+    return mean(loss("whisper-english", kTwoSounds, {.sampled_tokens = tokens}), {0, 1});
+  };
+  EXPECT_LT(at(5), at(0));
+  EXPECT_EQ(at(5), at(5));
+  EXPECT_NEAR(at(100000), at(0), 1e-5) << "all of them";
+}
+
+TEST_F(ExampleLossTest, DrawnAnswersWeighWhatTheyAreBetter) {
+  write_sound("a.wav", 440), write_sound("b.wav", 900);
+  const ExampleLoss l =
+      loss("whisper-english", kTwoSounds, {.rewards = {"bleu", "cider-d"}, .draws = 3});
+  const std::vector<std::int64_t> both = {0, 1};
+  const auto sum = l(ctx_, both, 0), again = l(ctx_, both, 0);
+  EXPECT_EQ(sum.drawn, 6);
+  EXPECT_GT(sum.count, 0);
+  EXPECT_EQ(sum.loss.data()[0], again.loss.data()[0]) << "the same are drawn";
+  EXPECT_THROW(loss("whisper-english", kTwoSounds, {.rewards = {"luck"}}), ArgumentError);
+  EXPECT_THROW(loss("whisper-english", kTwoSounds, {.rewards = {"bleu"}, .draws = 1}),
+               ArgumentError);
+}
+
+TEST(AnswerReward, IsHigherForWhatPeopleWrote) {
+  Examples examples{.file = "list", .kind = ExampleKind::caption, .mixed = false, .list = {}};
+  for (const char* text : {"A dog runs on the beach.", "Two men play the guitar."}) {
+    Example e;
+    e.line = std::ssize(examples.list) + 1;
+    e.texts = {text};
+    examples.list.push_back(e);
+  }
+  const AnswerReward reward(examples, {"cider-d", "bleu"});
+  const Example& dog = examples.list.front();
+  EXPECT_NEAR(reward(dog, "A dog runs on the beach.", true), 10 + 1, 1e-6);
+  EXPECT_LT(reward(dog, "A dog runs on the beach.", false), 10);
+  EXPECT_NEAR(reward(dog, "Two men play the guitar.", true), 0.2, 0.2);
+}
+
 TEST_F(ExampleLossTest, FeaturesAreKeptUntilTheFileChanges) {
   write_sound("a.wav", 440), write_sound("b.wav", 900);
   ExampleLoss l = loss("whisper-english", kTwoSounds);

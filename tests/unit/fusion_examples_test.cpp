@@ -54,6 +54,16 @@ TEST_F(ExamplesTest, LinesBecomeExamples) {
   EXPECT_EQ(e.list[1].texts, std::vector<std::string>{"three"});
 }
 
+TEST_F(ExamplesTest, EveryTextMayHaveAPromptOfItsOwn) {
+  const Examples e = read(R"({"prompt": ["a", ""], "completion": ["b", "c"]})");
+  EXPECT_EQ(prompt_before(e.list[0], 0), "a");
+  EXPECT_EQ(prompt_before(e.list[0], 1), "");
+  const Examples one = read(R"({"prompt": "a", "completion": ["b", "c"]})");
+  EXPECT_EQ(prompt_before(one.list[0], 1), "a");
+  EXPECT_NE(error(R"({"prompt": ["a"], "completion": ["b", "c"]})").find("1 prompts for 2 texts"),
+            std::string::npos);
+}
+
 TEST_F(ExamplesTest, TextsOfAllKindsMayBeMixed) {
   std::ofstream(folder_ / "a.wav") << "x";
   const std::string sound = R"({"audio": "a.wav", "text": "b"})",

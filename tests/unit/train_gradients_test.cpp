@@ -295,6 +295,11 @@ TEST(Gradients, CrossEntropy) {
     check([&](Context& ctx) { return cross_entropy(ctx, logits, targets, smoothing); }, {logits},
           "cross entropy");
   }
+  const std::vector<float> weights = {0.5f, -2, 0, 3, 1};
+  const Tensor five = random_tensor({5, 7}, 8);
+  const std::vector<std::int32_t> classes = {1, 6, 0, 3, 3};
+  check([&](Context& ctx) { return cross_entropy(ctx, five, classes, 0, weights); }, {five},
+        "weighted cross entropy");
 }
 
 TEST(Gradients, FrozenTensorsAreNotRecorded) {

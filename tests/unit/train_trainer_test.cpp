@@ -70,6 +70,31 @@ void steps_of(Optimizer& optimizer, const Tensor& weight, int first, int count) 
   }
 }
 
+TEST(Optimizer, RatesGoByName) {
+  Tensor slow = random_tensor({4, 5}, 1), still = random_tensor({4, 5}, 1);
+  const std::vector<float> before = still.to_vector();
+  Tensor fast = slow.clone();
+  const auto options = [](double factor) {
+    return OptimizerOptions{.kind = OptimizerOptions::Kind::sgd,
+                            .momentum = 0,
+                            .weight_decay = 0,
+                            .rate_factors = {{"*", 1.0}, {"a.*", factor}}};
+  };
+  Optimizer half({{"a.w", slow}}, options(0.5)),
+      whole({{"b.w", fast}},
+            {.kind = OptimizerOptions::Kind::sgd, .momentum = 0, .weight_decay = 0}),
+      none({{"a.w", still}}, options(0));
+  steps_of(half, slow, 1, 1);
+  steps_of(whole, fast, 1, 1);
+  steps_of(none, still, 1, 1);
+  for (std::int64_t i = 0; i < 20; ++i) {
+    const float start = before[static_cast<std::size_t>(i)];
+    EXPECT_NEAR(fast.data()[i] - start, 2 * (slow.data()[i] - start), 1e-6f);
+    EXPECT_EQ(still.data()[i], start);
+  }
+  EXPECT_THROW(Optimizer({{"b", fast}}, options(1)), ArgumentError);
+}
+
 TEST(Optimizer, IsGradientDescentWithMomentum) {
   for (const double momentum : {0.0, 0.7}) {
     const Tensor weight = random_tensor({7, 11}, 1);
