@@ -7,12 +7,12 @@ namespace {
 
 struct Options {
   std::string from, to, dtype = "int8";
-  bool json = false;
+  bool half = false, json = false;
 };
 
 int run(const Options& o) {
   const auto done = fusion::quantize_checkpoint(
-      o.from, o.to, o.dtype == "int4" ? Precision::int4 : Precision::int8);
+      o.from, o.to, o.dtype == "int4" ? Precision::int4 : Precision::int8, o.half);
   if (o.json) {
     print_json({{"file", o.to},
                 {"eight_bits", done.eight_bits},
@@ -43,6 +43,7 @@ Run add_quantize(Command& program) {
           "int8, or int4 for decoders (towers, token tables and output layers stay at int8)")
       .one_of({"int8", "int4"})
       .show_default();
+  command.add_flag("--half", o->half, "All other numbers as f16 (default: as they are)");
   command.add_flag("--json", o->json, "Print one JSON object");
   command.footer("Example:\n  tessera quantize --dtype int4 SmolLM2-135M SmolLM2-135M-int4");
   return [o] { return run(*o); };

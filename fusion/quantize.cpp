@@ -1,7 +1,9 @@
 #include "fusion/quantize.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -60,9 +62,30 @@ std::string with_quantization(const Config& config, const Layers& layers) {
                 "\"quantization_config\": ", quantization_config(layers).dump(), "}\n");
 }
 
+/// As f16, where it is f32 of numbers that f16 has.
+Tensor as_half(const Tensor& tensor) {
+  constexpr float kLargest = 65504;
+  if (tensor.dtype() != DType::f32) return tensor;
+  const Tensor numbers = tensor.to_f32();
+  const std::span<const float> from(numbers.data(), static_cast<std::size_t>(numbers.numel()));
+  if (std::ranges::any_of(from, [](float x) { return !(std::abs(x) <= kLargest); })) return tensor;
+  Tensor half = Tensor::empty(tensor.shape(), DType::f16);
+  std::ranges::transform(from, half.data<std::uint16_t>(), f32_to_f16);
+  return half;
+}
+
+/// Whether an adapter of the checkpoint's own is added to a layer, which then is to stay int8.
+bool is_adapted(const Weights& weights, const std::string& layer) {
+  const std::string end = concat(layer.substr(layer.find('.')), ".lora_A.weight");
+  return std::ranges::any_of(weights.names(), [&](const std::string& name) {
+    return name.starts_with("adapters.") && name.ends_with(end);
+  });
+}
+
 }  // namespace
 
-QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to, Precision precision) {
+QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to, Precision precision,
+                                   bool half) {
   if (precision != Precision::int8 && precision != Precision::int4)
     throw ArgumentError("a checkpoint is rounded to int8 or int4");
   const auto model = Model::open(from, {.precision = precision});
@@ -75,11 +98,13 @@ QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to, Pre
     const Tensor tensor = weights.get(name);
     const Precision wanted = weights.matrix_precision(name);
     if ((wanted != Precision::int8 && wanted != Precision::int4) || tensor.rank() != 2) {
-      tensors.push_back({name, tensor});
+      tensors.push_back({name, half ? as_half(tensor) : tensor});
       continue;
     }
-    const int bits = wanted == Precision::int4 && fits_four_bits(tensor) ? 4 : 8;
     const std::string layer = name.substr(0, name.rfind('.'));
+    const bool four =
+        wanted == Precision::int4 && fits_four_bits(tensor) && !is_adapted(weights, layer);
+    const int bits = four ? 4 : 8;
     (bits == 4 ? layers.four_bits : layers.eight_bits).push_back(layer);
     for (NamedTensor& part : quantized(name, tensor, bits)) tensors.push_back(std::move(part));
   }

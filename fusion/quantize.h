@@ -12,11 +12,14 @@ struct QuantizeReport {
 };
 
 /// Saves the checkpoint in `from` with its matrices rounded as they would be when it is opened in
-/// `precision` (int8 or int4), token tables to int8, all else as it is; under the names and with
-/// the `quantization_config` of compressed-tensors, so that it opens like any other. `to` must not
+/// `precision` (int8 or int4), token tables and what an adapter of the checkpoint's own is added to
+/// to int8, all else as it is or, with `half`, as f16 where its numbers are not too large; under
+/// the names and with the `quantization_config` of compressed-tensors, so that it opens like any
+/// other. `to` must not
 /// exist or be empty; config.json is written last, so that what is not complete is no checkpoint.
 /// Throws ArgumentError, IoError and what Model::open throws.
 QuantizeReport quantize_checkpoint(const std::filesystem::path& from,
-                                   const std::filesystem::path& to, Precision precision);
+                                   const std::filesystem::path& to, Precision precision,
+                                   bool half = false);
 
 }  // namespace tessera::fusion

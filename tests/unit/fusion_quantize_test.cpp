@@ -50,6 +50,22 @@ TEST_F(Quantize, TowersComputeWhatTheyWouldWhenRoundedAtOpening) {
   }
 }
 
+TEST_F(Quantize, OtherNumbersMayBeHalved) {
+  const fs::path from = family("tessera-memory");
+  quantize_checkpoint(from, out_, Precision::int8, true);
+  const Weights saved = Weights::open(out_), original = Weights::open(from);
+  for (const std::string& name : saved.names()) {
+    if (name.ends_with("_scale")) continue;
+    const Tensor t = saved.get(name);
+    EXPECT_NE(t.dtype(), DType::f32) << name;
+    if (t.dtype() != DType::f16) continue;
+    const Tensor a = t.to_f32(), b = original.get_f32(name, t.shape());
+    for (std::int64_t i = 0; i < a.numel(); ++i)
+      ASSERT_NEAR(a.data()[i], b.data()[i], 5e-4f * std::abs(b.data()[i]) + 1e-7f) << name;
+  }
+  EXPECT_EQ(seen(Model::open(out_)).size(), seen(Model::open(from)).size());
+}
+
 TEST_F(Quantize, FourBitsWhereTheyFit) {
   const QuantizeReport report =
       quantize_checkpoint(family("tessera-memory"), out_, Precision::int4);
