@@ -11,6 +11,8 @@
 
 #include "core/config.h"
 #include "core/error.h"
+#include "core/kernels/product.h"
+#include "core/layers.h"
 #include "core/quantize.h"
 #include "text/sampler.h"
 
@@ -75,19 +77,21 @@ void check_options(const LoraOptions& o) {
 
 /// weight += scale * B A.
 void add_product(Tensor weight, bool inputs_first, const Tensor& a, const Tensor& b, float scale) {
+  Context ctx({.threads = 1});
   const std::int64_t rank = a.dim(0), in = a.dim(1), out = b.dim(0);
-  for (std::int64_t o = 0; o < out; ++o) {
-    for (std::int64_t r = 0; r < rank; ++r) {
-      const float factor = scale * b.data()[o * rank + r];
-      const float* from = a.data() + r * in;
-      if (inputs_first) {
-        for (std::int64_t i = 0; i < in; ++i) weight.data()[i * out + o] += factor * from[i];
-      } else {
-        float* to = weight.data() + o * in;
-        for (std::int64_t i = 0; i < in; ++i) to[i] += factor * from[i];
-      }
-    }
-  }
+  const Tensor scaled_b = scaled(ctx, b, scale);
+  const kernels::MatrixView low{a.data(), in, inputs_first},
+      high{scaled_b.data(), rank, inputs_first};
+  const std::int64_t rows = inputs_first ? in : out, columns = inputs_first ? out : in;
+  kernels::product(ctx, {.m = rows,
+                         .n = columns,
+                         .k = rank,
+                         .a = inputs_first ? low : high,
+                         .b = inputs_first ? high : low,
+                         .initial = weight.data(),
+                         .ld_initial = columns,
+                         .c = weight.data(),
+                         .ldc = columns});
 }
 
 struct AdapterConfig {
@@ -228,6 +232,12 @@ Weights with_own_adapter(const Weights& decoder, const Weights& adapter) {
     return ShapeError(concat(adapter.where(name), ": ", found..., " does not fit the decoder (",
                              decoder.where(), ")"));
   };
+  struct Addition {
+    std::string target;
+    Tensor low, high;
+    std::vector<NamedTensor> result;
+  };
+  std::vector<Addition> additions;
   for (const std::string& name : adapter.names()) {
     const Tensor tensor = adapter.get(name);
     if (name.ends_with(kB)) continue;  // with its A
@@ -247,15 +257,22 @@ Weights with_own_adapter(const Weights& decoder, const Weights& adapter) {
     if (decoder.precision() == Precision::in_place) {
       all[name] = tensor;
       all[other] = high;
-      continue;
+    } else {
+      additions.push_back({target, tensor.to_f32(), high.to_f32(), {}});
     }
-    const bool int8 = all[target].dtype() == DType::i8;
-    const Tensor plain = decoder.get_f32(target, all[target].shape()).clone();
-    add_product(plain, false, tensor.to_f32(), high.to_f32(), 1);
-    all[target] = plain;
-    if (!int8) continue;
-    for (const NamedTensor& part : quantized(target, plain, 8)) all[part.name] = part.tensor;
   }
+  Context ctx;
+  ctx.parallel_for(std::ssize(additions), [&](std::int64_t i) {
+    Addition& a = additions[static_cast<std::size_t>(i)];
+    const Tensor stored = all.at(a.target), sum = stored.dtype() == DType::f32
+                                                      ? stored.clone()
+                                                      : decoder.get_f32(a.target, stored.shape());
+    add_product(sum, false, a.low, a.high, 1);
+    a.result = {{a.target, sum}};
+    if (stored.dtype() == DType::i8) a.result = quantized(a.target, sum, 8);
+  });
+  for (const Addition& a : additions)
+    for (const NamedTensor& part : a.result) all[part.name] = part.tensor;
   std::vector<NamedTensor> tensors;
   for (auto& [name, tensor] : all) tensors.push_back({name, std::move(tensor)});
   return Weights::of(tensors).with(decoder.precision());

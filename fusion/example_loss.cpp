@@ -343,7 +343,7 @@ std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
 Sequence ExampleLoss::before_answer(Context& ctx, const Example& example, const Media& media,
                                     const std::string& prompt) const {
   const Plan& own = plan_of(example);
-  Sequence before(ctx, *model_);
+  Sequence before(ctx, *model_, model_->decoder_for(task_name(example)));
   before.add_ids(own.start);
   if (media.image) before.add_image_rows(media.image);
   if (media.sound) before.add_sound_rows(media.sound);

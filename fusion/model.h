@@ -58,9 +58,8 @@ struct Model {
   std::unique_ptr<vision::VisionTower> vision;
   std::unique_ptr<audio::AudioTower> audio;
   Projector vision_projector, audio_projector;
-  std::unique_ptr<text::LanguageModel> decoder;
-  /// The decoder with each of the checkpoint's own adapters, by name.
-  std::map<std::string, std::unique_ptr<text::LanguageModel>> adapted;
+  text::Decoder decoder;
+  std::map<std::string, text::Decoder> adapted;  ///< with the checkpoint's own adapters, by name
 
   Consume consume = Consume::splice;
   std::int32_t image_token = 0, audio_token = 0;  ///< placeholders, for splice

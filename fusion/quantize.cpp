@@ -91,6 +91,7 @@ QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to, Pre
   const auto model = Model::open(from, {.precision = precision});
   if (model->config.has("quantization_config"))
     throw ArgumentError(concat(from.string(), ": is quantised already"));
+  if (model->decoder) model->decoder.operator->();  // it may not have said yet what it multiplies
   const Weights& weights = *model->weights;
   std::vector<NamedTensor> tensors;
   Layers layers;

@@ -7,7 +7,7 @@ namespace tessera::fusion {
 void Sequence::add_ids(const std::vector<std::int32_t>& ids) {
   if (ids.empty()) return;
   ids_.insert(ids_.end(), ids.begin(), ids.end());
-  rows_.push_back(model_.decoder->embed(ctx_, ids));
+  rows_.push_back(decoder_.embed(ctx_, ids));
 }
 
 void Sequence::add(const Text& text) {

@@ -10,7 +10,8 @@ namespace tessera::fusion {
 /// What a prompt becomes: ids with placeholders, their rows, and the memory.
 class Sequence {
  public:
-  Sequence(Context& ctx, const Model& model) : ctx_(ctx), model_(model) {}
+  Sequence(Context& ctx, const Model& model, const text::LanguageModel& decoder)
+      : ctx_(ctx), model_(model), decoder_(decoder) {}
 
   void add_ids(const std::vector<std::int32_t>& ids);
   void add(const Text& text);
@@ -32,6 +33,7 @@ class Sequence {
 
   Context& ctx_;
   const Model& model_;
+  const text::LanguageModel& decoder_;
   std::vector<std::int32_t> ids_;
   std::vector<Tensor> rows_, memory_;
 };

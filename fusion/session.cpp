@@ -14,9 +14,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-Sequence embed(Context& ctx, const Model& model, const Prompt& prompt, const Task& task) {
+Sequence embed(Context& ctx, const Model& model, const Prompt& prompt, const std::string& name) {
+  const Task task = model.task(name);
   const PhaseScope phase(ctx, "encode");
-  Sequence sequence(ctx, model);
+  Sequence sequence(ctx, model, model.decoder_for(name));
   sequence.add_ids(task.start);
   for (const auto& part : prompt) std::visit([&](const auto& p) { sequence.add(p); }, part);
   sequence.add_ids(task.end);
@@ -78,7 +79,7 @@ Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
                          const OnText& on_text) {
   check_parts(*model_);
   const auto start = Clock::now();
-  const Sequence sequence = embed(context_, *model_, prompt, model_->task(options.task));
+  const Sequence sequence = embed(context_, *model_, prompt, options.task);
   const double encode = seconds_since(start);
   text::GenerateHooks hooks;
   if (on_text)

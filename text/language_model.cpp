@@ -1,5 +1,7 @@
 #include "text/language_model.h"
 
+#include <mutex>
+
 #include "core/error.h"
 #include "core/family.h"
 
@@ -10,9 +12,36 @@ void LanguageModel::set_memory(Context&, const Tensor&, KvCache&) const {
       "this decoder has no cross-attention and can't read images or sound from a memory");
 }
 
-std::unique_ptr<LanguageModel> load_language_model(const Config& config, const Weights& weights) {
-  static const auto all = families();
-  return family_of(all, config, "text decoder").load(config, weights);
+struct Decoder::State {
+  Open open;
+  std::once_flag once;
+  std::unique_ptr<LanguageModel> opened;
+};
+
+Decoder::Decoder(Open open) : state_(std::make_shared<State>()) { state_->open = std::move(open); }
+
+Decoder::Decoder(std::unique_ptr<LanguageModel> opened) : state_(std::make_shared<State>()) {
+  state_->opened = std::move(opened);
 }
+
+const LanguageModel& Decoder::operator*() const {
+  std::call_once(state_->once, [this] {
+    if (!state_->opened) state_->opened = state_->open();
+  });
+  return *state_->opened;
+}
+
+namespace {
+const LanguageFamily& family(const Config& config) {
+  static const auto all = families();
+  return family_of(all, config, "text decoder");
+}
+}  // namespace
+
+std::unique_ptr<LanguageModel> load_language_model(const Config& config, const Weights& weights) {
+  return family(config).load(config, weights);
+}
+
+std::int64_t width_of_language_model(const Config& config) { return family(config).width(config); }
 
 }  // namespace tessera::text

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -44,13 +45,33 @@ class LanguageModel {
   virtual Tensor logits(Context& ctx, const Tensor& hidden) const = 0;
 };
 
+/// A decoder that is opened when it is first asked for, by whichever thread that is; or none.
+class Decoder {
+ public:
+  using Open = std::function<std::unique_ptr<LanguageModel>()>;
+  Decoder() = default;
+  explicit Decoder(Open open);
+  Decoder(std::unique_ptr<LanguageModel> opened);
+
+  explicit operator bool() const { return state_ != nullptr; }
+  /// Throws what opening it throws.
+  const LanguageModel& operator*() const;
+  const LanguageModel* operator->() const { return &**this; }
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
 /// How a decoder family is found: by `model_type` of its config.
 struct LanguageFamily {
   std::vector<std::string> model_types;
   std::unique_ptr<LanguageModel> (*load)(const Config& config, const Weights& weights);
+  std::int64_t (*width)(const Config& config);  ///< D, before its weights are read
 };
 std::vector<LanguageFamily> families();
 /// Throws UnsupportedError naming the known types.
 std::unique_ptr<LanguageModel> load_language_model(const Config& config, const Weights& weights);
+std::int64_t width_of_language_model(const Config& config);
 
 }  // namespace tessera::text

@@ -20,6 +20,16 @@ Consume read_consume(const Config& config) {
       concat(config.where(), ".consume: \"", name, "\" is not one of splice, memory"));
 }
 
+std::unique_ptr<text::LanguageModel> load_decoder(const Config& config, const Weights& weights) {
+  auto decoder = text::load_language_model(config.at("text_config"), weights);
+  if (read_consume(config) == Consume::memory && !decoder->has_cross_attention()) {
+    throw FormatError(
+        concat(config.where(), ": consume is \"memory\", but the decoder has no cross-attention"));
+  }
+  weights.release_pages();
+  return decoder;
+}
+
 void load(const CheckpointFiles& files, Model& model) {
   const Config& c = files.config;
   const Weights& w = files.weights;
@@ -28,8 +38,7 @@ void load(const CheckpointFiles& files, Model& model) {
         concat(c.where(), ": tessera_version ", version, "; this program reads version 1"));
   }
   model.consume = read_consume(c);
-  model.decoder = text::load_language_model(c.at("text_config"), w.at("decoder"));
-  const std::int64_t width = model.decoder->width();
+  const std::int64_t width = text::width_of_language_model(c.at("text_config"));
   if (c.has("vision_config")) {
     model.vision = vision::load_tower(c.at("vision_config"), w.at("vision_tower"));
     model.vision_projector = Projector(c.child("vision_projector"), w.at("vision_projector"),
@@ -42,10 +51,6 @@ void load(const CheckpointFiles& files, Model& model) {
         Projector(c.child("audio_projector"), w.at("audio_projector"), model.audio->width(), width);
     model.log_mel.emplace(files.preprocessor_config.child("feature_extractor"));
   }
-  if (model.consume == Consume::memory && !model.decoder->has_cross_attention()) {
-    throw FormatError(
-        concat(c.where(), ": consume is \"memory\", but the decoder has no cross-attention"));
-  }
   model.image_token = static_cast<std::int32_t>(c.integer("image_token_id", 0));
   model.audio_token = static_cast<std::int32_t>(c.integer("audio_token_id", 0));
   const Config tasks = c.child("tasks");
@@ -55,11 +60,21 @@ void load(const CheckpointFiles& files, Model& model) {
                          task.string("adapter", "")};
     const std::string& adapter = model.tasks[name].adapter;
     if (adapter.empty() || model.adapted.count(adapter)) continue;
-    if (w.at("adapters").at(adapter).names().empty())
+    const Weights own = w.at("adapters").at(adapter);
+    if (own.names().empty())
       throw FormatError(
           concat(task.where(), ".adapter: the checkpoint has no tensors adapters.", adapter, ".*"));
-    model.adapted[adapter] = text::load_language_model(
-        c.at("text_config"), with_own_adapter(w.at("decoder"), w.at("adapters").at(adapter)));
+    own.ignore("");  // read when it is asked for
+    model.adapted[adapter] = text::Decoder([c, own, plain = w.at("decoder")] {
+      return load_decoder(c, with_own_adapter(plain, own));
+    });
+  }
+  // One decoder is opened at once; of several, those that are asked for.
+  if (model.adapted.empty()) {
+    model.decoder = load_decoder(c, w.at("decoder"));
+  } else {
+    w.ignore("decoder.");
+    model.decoder = text::Decoder([c, plain = w.at("decoder")] { return load_decoder(c, plain); });
   }
 }
 

@@ -96,7 +96,7 @@ TEST_F(OwnAdapter, IsWhatTheMergedWeightsAre) {
 TEST_F(OwnAdapter, IsSaidWhereItDoesNotFit) {
   const auto refusal = [&] {
     try {
-      open(Precision::f32, true);
+      open(Precision::f32, true)->decoder_for("caption");
     } catch (const Error& error) {
       return std::string(error.what());
     }

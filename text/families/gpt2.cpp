@@ -149,7 +149,8 @@ LanguageFamily gpt2_family() {
   return {{"gpt2"},
           [](const Config& config, const Weights& weights) -> std::unique_ptr<LanguageModel> {
             return std::make_unique<Gpt2>(config, weights);
-          }};
+          },
+          [](const Config& config) { return Gpt2Config(config).width; }};
 }
 
 }  // namespace tessera::text

@@ -144,7 +144,8 @@ LanguageFamily llama_family() {
   return {{"llama"},
           [](const Config& config, const Weights& weights) -> std::unique_ptr<LanguageModel> {
             return std::make_unique<Llama>(config, weights);
-          }};
+          },
+          [](const Config& config) { return LlamaConfig(config).width; }};
 }
 
 }  // namespace tessera::text

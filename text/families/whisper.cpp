@@ -135,7 +135,8 @@ LanguageFamily whisper_family() {
   return {{"whisper"},
           [](const Config& config, const Weights& weights) -> std::unique_ptr<LanguageModel> {
             return std::make_unique<WhisperDecoder>(config, weights);
-          }};
+          },
+          [](const Config& config) { return WhisperDecoderConfig(config).width; }};
 }
 
 }  // namespace tessera::text
