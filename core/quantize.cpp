@@ -43,7 +43,7 @@ std::vector<NamedTensor> in_four_bits(const std::string& name, const Tensor& wei
   for (std::int64_t i = 0; i < rows; ++i) {
     read_row(name, weight, i, row.data());
     for (std::int64_t g = 0; g < groups; ++g) {
-      const kernels::Nibbles n = kernels::quantize4(row.data() + g * kGroup, kGroup, q);
+      const kernels::Nibbles n = kernels::quantize4(row.data() + g * kGroup, q);
       scales.data<std::uint16_t>()[i * groups + g] = f32_to_bf16(n.scale);
       zero_words[i / 8 * groups + g] |= std::uint32_t{n.zero} << (4 * (i % 8));
       for (std::int64_t c = 0; c < kGroup; ++c)

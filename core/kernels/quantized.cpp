@@ -25,17 +25,36 @@ float activation_limit(std::int64_t k) {
       std::min(bytes ? 127.0 : 2047.0, kLargestSum / (largest_weight * static_cast<double>(k)))));
 }
 
-/// Squared error of `count` numbers in 4 bits.
-double nibble_error(const float* x, std::int64_t count, const Nibbles& n, std::uint8_t* q) {
+/// The nearest integer (ties to even), of numbers below 2^22; without a call for each.
+float nearest(float x) {
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23
+  return x + kShift - kShift;
+}
+
+/// Squared error of a group of numbers in 4 bits.
+double nibble_error(const float* x, const Nibbles& n, std::uint8_t* q) {
+  const float inverse = 1.0f / n.scale, zero = n.zero;
+  float levels[kGroup], squares[kGroup];
+  for (std::int64_t i = 0; i < kGroup; ++i) {
+    levels[i] = std::min(std::max(nearest(x[i] * inverse) + zero, 0.0f), 15.0f);
+    const float d = x[i] - (levels[i] - zero) * n.scale;
+    squares[i] = d * d;
+  }
   double error = 0;
-  const float inverse = 1.0f / n.scale;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float level = std::nearbyint(x[i] * inverse) + static_cast<float>(n.zero);
-    q[i] = static_cast<std::uint8_t>(std::clamp(level, 0.0f, 15.0f));
-    const float d = x[i] - static_cast<float>(q[i] - n.zero) * n.scale;
-    error += static_cast<double>(d) * d;
+  for (std::int64_t i = 0; i < kGroup; ++i) {
+    q[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(levels[i]));
+    error += static_cast<double>(squares[i]);
   }
   return error;
+}
+
+/// Calls work(first, count) for every panel of columns, on all cores where the matrix is large.
+template <class Work>
+void for_panels(std::int64_t n, std::int64_t k, std::int64_t columns, const Work& work) {
+  constexpr std::int64_t kLarge = 1 << 18;
+  Context ctx({.threads = n * k < kLarge ? 1 : 0});
+  in_pieces(ctx, n, columns,
+            [&](std::int64_t first, std::int64_t end) { work(first, end - first); });
 }
 
 /// A panel of columns, `depth` numbers of each side by side, from `count` of them; `filling` for
@@ -69,30 +88,30 @@ float quantize8(const float* x, std::int64_t k, std::int8_t* q) {
   }
   const float inverse = 127.0f / most;
   for (std::int64_t i = 0; i < k; ++i)
-    q[i] = static_cast<std::int8_t>(std::nearbyint(x[i] * inverse));
+    q[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(nearest(x[i] * inverse)));
   return most / 127.0f;
 }
 
-Nibbles quantize4(const float* x, std::int64_t count, std::uint8_t* q) {
-  const auto [low, high] = std::minmax_element(x, x + count);
+Nibbles quantize4(const float* x, std::uint8_t* q) {
+  const auto [low, high] = std::minmax_element(x, x + kGroup);
   const float bottom = std::min(*low, 0.0f), top = std::max(*high, 0.0f);
   Nibbles best{1.0f, 8};
   if (top - bottom < 1e-30f) {
-    std::fill_n(q, count, std::uint8_t{8});
+    std::fill_n(q, kGroup, std::uint8_t{8});
     return best;
   }
   double least = -1;
-  std::vector<std::uint8_t> trial(static_cast<std::size_t>(count));
   for (int step = 0; step < 8; ++step) {
     const float shrink = 1.0f - 0.04f * static_cast<float>(step);
     Nibbles n{bf16_to_f32(f32_to_bf16((top - bottom) * shrink / 15.0f)), 0};
-    n.zero = static_cast<std::uint8_t>(
-        std::clamp(std::nearbyint(-bottom * shrink / n.scale), 0.0f, 15.0f));
-    const double error = nibble_error(x, count, n, trial.data());
+    n.zero =
+        static_cast<std::uint8_t>(std::clamp(nearest(-bottom * shrink / n.scale), 0.0f, 15.0f));
+    std::uint8_t trial[kGroup];
+    const double error = nibble_error(x, n, trial);
     if (least >= 0 && error >= least) continue;
     least = error;
     best = n;
-    std::copy(trial.begin(), trial.end(), q);
+    std::copy_n(trial, kGroup, q);
   }
   return best;
 }
@@ -122,11 +141,10 @@ void QuantizedMatrix::pack16(const StackedMatrix& source) {
   const std::int64_t columns = half.columns;
   padded_k_ = round_up(k_, 2);
   data_ = Tensor::empty({round_up(n_, columns), padded_k_}, DType::bf16);
-  std::vector<float> row(static_cast<std::size_t>(k_));
-  std::vector<std::uint16_t> numbers(static_cast<std::size_t>(columns * k_));
-  std::vector<const std::uint8_t*> rows(static_cast<std::size_t>(columns));
-  for (std::int64_t first = 0; first < n_; first += columns) {
-    const std::int64_t count = std::min(columns, n_ - first);
+  for_panels(n_, k_, columns, [&](std::int64_t first, std::int64_t count) {
+    std::vector<float> row(static_cast<std::size_t>(k_));
+    std::vector<std::uint16_t> numbers(static_cast<std::size_t>(columns * k_));
+    std::vector<const std::uint8_t*> rows(static_cast<std::size_t>(columns));
     for (std::int64_t j = 0; j < count; ++j) {
       const auto [part, at] = source.find(first + j);
       const std::uint16_t* own = numbers.data() + j * k_;
@@ -140,7 +158,7 @@ void QuantizedMatrix::pack16(const StackedMatrix& source) {
     }
     fill_panel(rows.data(), count, columns, 2, 2, k_,
                reinterpret_cast<std::uint8_t*>(data_.data<std::uint16_t>() + first * padded_k_));
-  }
+  });
 }
 
 void QuantizedMatrix::pack8(const StackedMatrix& source) {
@@ -149,11 +167,10 @@ void QuantizedMatrix::pack8(const StackedMatrix& source) {
   padded_k_ = round_up(k_, depth);
   data_ = Tensor::empty({padded_n, padded_k_}, DType::u8);
   scales_ = Tensor::zeros({padded_n});
-  std::vector<float> row(static_cast<std::size_t>(k_));
-  std::vector<std::int8_t> numbers(static_cast<std::size_t>(columns * k_));
-  std::vector<const std::uint8_t*> rows(static_cast<std::size_t>(columns));
-  for (std::int64_t first = 0; first < n_; first += columns) {
-    const std::int64_t count = std::min(columns, n_ - first);
+  for_panels(n_, k_, columns, [&](std::int64_t first, std::int64_t count) {
+    std::vector<float> row(static_cast<std::size_t>(k_));
+    std::vector<std::int8_t> numbers(static_cast<std::size_t>(columns * k_));
+    std::vector<const std::uint8_t*> rows(static_cast<std::size_t>(columns));
     for (std::int64_t j = 0; j < count; ++j) {
       const auto [part, at] = source.find(first + j);
       const std::int8_t* own = numbers.data() + j * k_;
@@ -173,7 +190,7 @@ void QuantizedMatrix::pack8(const StackedMatrix& source) {
     if (depth == 4) {
       for (std::int64_t i = 0; i < columns * padded_k_; ++i) panel[i] ^= 128u;  // adds 128
     }
-  }
+  });
 }
 
 void QuantizedMatrix::pack4(const StackedMatrix& source) {
@@ -184,33 +201,35 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
   data_ = Tensor::zeros({padded_n, padded_k_ / 2}, DType::u8);
   scales_ = Tensor::zeros({padded_n, groups}, DType::bf16);
   zeros_ = Tensor::zeros({padded_n, groups}, DType::u8);
-  std::vector<float> row(static_cast<std::size_t>(padded_k_));
-  std::vector<std::uint8_t> numbers(row.size());
-  for (std::int64_t j = 0; j < n_; ++j) {
-    const auto [part, at] = source.find(j);
-    const bool as_stored = part->bits == 4 && part->group() == kGroup;
-    if (as_stored) {
-      part->nibbles(at, numbers.data());
-    } else {
-      part->row(at, row.data());
-      check_finite(part->name, at, row.data(), k_);
-    }
-    const std::int64_t panel = j / columns, column = j % columns;
-    auto* words = reinterpret_cast<std::uint32_t*>(data_.data<std::uint8_t>()) +
-                  panel * columns * padded_k_ / 8;
-    for (std::int64_t g = 0; g < groups; ++g) {
-      std::uint8_t* q = numbers.data() + g * kGroup;
-      const Nibbles n = as_stored ? Nibbles{part->scales.data()[at * groups + g], part->zero(at, g)}
-                                  : quantize4(row.data() + g * kGroup, kGroup, q);
-      const std::int64_t place = (panel * groups + g) * columns + column;
-      scales_.data<std::uint16_t>()[place] = f32_to_bf16(n.scale);
-      zeros_.data<std::uint8_t>()[place] = n.zero;
-      for (std::int64_t c = 0; c < kGroup; ++c) {
-        const std::int64_t i = g * kGroup + c, bit = 32 / depth * (i % depth) + i % 8 / depth * 4;
-        words[i / 8 * columns + column] |= static_cast<std::uint32_t>(q[c]) << bit;
+  for_panels(n_, k_, columns, [&](std::int64_t first, std::int64_t count) {
+    std::vector<float> row(static_cast<std::size_t>(padded_k_));
+    std::vector<std::uint8_t> numbers(row.size());
+    auto* words =
+        reinterpret_cast<std::uint32_t*>(data_.data<std::uint8_t>()) + first * padded_k_ / 8;
+    for (std::int64_t j = 0; j < count; ++j) {
+      const auto [part, at] = source.find(first + j);
+      const bool as_stored = part->bits == 4 && part->group() == kGroup;
+      if (as_stored) {
+        part->nibbles(at, numbers.data());
+      } else {
+        part->row(at, row.data());
+        check_finite(part->name, at, row.data(), k_);
+      }
+      for (std::int64_t g = 0; g < groups; ++g) {
+        std::uint8_t* q = numbers.data() + g * kGroup;
+        const Nibbles n = as_stored
+                              ? Nibbles{part->scales.data()[at * groups + g], part->zero(at, g)}
+                              : quantize4(row.data() + g * kGroup, q);
+        const std::int64_t place = first * groups + g * columns + j;
+        scales_.data<std::uint16_t>()[place] = f32_to_bf16(n.scale);
+        zeros_.data<std::uint8_t>()[place] = n.zero;
+        for (std::int64_t c = 0; c < kGroup; ++c) {
+          const std::int64_t i = g * kGroup + c, bit = 32 / depth * (i % depth) + i % 8 / depth * 4;
+          words[i / 8 * columns + j] |= static_cast<std::uint32_t>(q[c]) << bit;
+        }
       }
     }
-  }
+  });
 }
 
 /// One product: rounds the rows, then computes tiles of rows and columns.

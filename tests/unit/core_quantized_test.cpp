@@ -156,7 +156,7 @@ Floats expected_product(const Tensor& x, const Tensor& weight, int bits, std::in
     std::copy_n(row, k, padded.data());
     std::vector<std::uint8_t> q(static_cast<std::size_t>(group));
     for (std::int64_t g = 0; g < k; g += group) {
-      const Nibbles nibbles = quantize4(padded.data() + g, group, q.data());
+      const Nibbles nibbles = quantize4(padded.data() + g, q.data());
       for (std::int64_t i = g; i < std::min(k, g + group); ++i)
         to[i] =
             static_cast<float>(q[static_cast<std::size_t>(i - g)] - nibbles.zero) * nibbles.scale;
@@ -290,7 +290,7 @@ TEST(Quantized, RoundingIsSmall) {
   double error = 0, size = 0;
   std::uint8_t nibbles[kGroup];
   for (std::int64_t g = 0; g < 1024; g += kGroup) {
-    const Nibbles n = quantize4(x.data() + g, kGroup, nibbles);
+    const Nibbles n = quantize4(x.data() + g, nibbles);
     EXPECT_EQ(bf16_to_f32(f32_to_bf16(n.scale)), n.scale);
     for (std::int64_t i = 0; i < kGroup; ++i) {
       const float v = x[static_cast<std::size_t>(g + i)],

@@ -172,8 +172,21 @@ def nested(config):
     return {k: v for k, v in sorted(out.items()) if v is not None}
 
 
-def from_checkpoint(folder):
-    """A tessera checkpoint with a Whisper decoder and both towers (any of f32, f16, int8) as a reference model."""
+def with_adapter(decoder, adapter):
+    """A decoder's tensors with an adapter of the checkpoint's own (docs/tessera-format.md)."""
+    out = dict(decoder)
+    for name, tensor in adapter.items():
+        layer = name.removesuffix(".lora_A.weight")
+        if layer != name:
+            out[f"{layer}.weight"] = out[f"{layer}.weight"] + adapter[f"{layer}.lora_B.weight"] @ tensor
+        elif not name.endswith(".lora_B.weight"):
+            out[name] = tensor
+    return out
+
+
+def from_checkpoint(folder, task):
+    """A tessera checkpoint with a Whisper decoder and both towers (any of f32, f16, int8) as a reference model, with
+    the adapter of that task."""
     with open(f"{folder}/config.json") as f:
         config = json.load(f)
     stored = load_file(f"{folder}/model.safetensors")
@@ -192,6 +205,7 @@ def from_checkpoint(folder):
         model.vision_tower = ViTModel.from_pretrained(tower, add_pooling_layer=False)
     model.audio_tower.load_state_dict(part("audio_tower."))
     model.vision_projector.load_state_dict(part("vision_projector."))
-    model.body().load_state_dict(part("decoder."))
+    adapter = config["tasks"][task].get("adapter", "")
+    model.body().load_state_dict(with_adapter(part("decoder."), part(f"adapters.{adapter}.") if adapter else {}))
     model.decoder.tie_weights()
     return model.eval()
