@@ -229,7 +229,8 @@ class Answerer {
     const Example& example = item.example;
     switch (kind) {
       case ExampleKind::transcription:
-        return transcribe(item);
+        // Whisper's way is for sound alone.
+        return example.image.empty() ? transcribe(item) : generate(item);
       case ExampleKind::classification: {
         const auto best = session_.classify(vision::load_image(example.image), 1).front();
         item.answer = example.label_is_index ? std::to_string(best.index) : best.name;
@@ -278,8 +279,13 @@ class Answerer {
   bool generate(Item& item) {
     fusion::Prompt prompt;
     if (!item.example.image.empty()) prompt.emplace_back(vision::load_image(item.example.image));
+    if (!item.example.audio.empty()) prompt.emplace_back(audio::load_sound(item.example.audio));
     if (!item.example.prompt.empty()) prompt.emplace_back(fusion::Text{item.example.prompt});
-    const fusion::Result result = session_.generate(prompt, {task_, sampling_});
+    std::string task = item.example.task;
+    if (task.empty()) task = task_;
+    text::SamplingOptions sampling = session_.defaults(task);
+    o_.sampling.apply(sampling);
+    const fusion::Result result = session_.generate(prompt, {task, sampling});
     item.answer = trim(result.text);
     return result.stop_reason != text::StopReason::cancelled;
   }

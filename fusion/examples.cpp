@@ -18,8 +18,10 @@ constexpr const char* kKinds =
 ExampleKind kind_of(const Config& line) {
   const bool text = line.has("text"), label = line.has("label");
   if (line.has("prediction") && (text || label)) return ExampleKind::prediction;
+  const bool seen = line.has("image") && text;
+  if (seen && line.string("task", "") == "caption") return ExampleKind::caption;
   if (line.has("audio") && text) return ExampleKind::transcription;
-  if (line.has("image") && text) return ExampleKind::caption;
+  if (seen) return ExampleKind::caption;
   if (line.has("image") && label) return ExampleKind::classification;
   if (line.has("prompt") && line.has("completion")) return ExampleKind::completion;
   if (text && !line.has("audio") && !line.has("image")) return ExampleKind::text;

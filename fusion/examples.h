@@ -11,7 +11,7 @@ namespace tessera::fusion {
 enum class ExampleKind {
   prediction,      ///< {"prediction", "text" or "label"}
   transcription,   ///< {"audio", "text"}, an image may be there as well
-  caption,         ///< {"image", "text"}
+  caption,         ///< {"image", "text"}; with a sound, where the task says so
   classification,  ///< {"image", "label"}
   completion,      ///< {"prompt", "completion"}
   text,            ///< {"text"}

@@ -37,6 +37,10 @@ TEST_F(ExamplesTest, KeysTellTheKind) {
   EXPECT_EQ(read(R"({"audio": "a.wav", "text": "b"})").kind, ExampleKind::transcription);
   EXPECT_EQ(read(R"({"image": "a.wav", "text": "b"})").kind, ExampleKind::caption);
   EXPECT_EQ(read(R"({"image": "a.wav", "label": "b"})").kind, ExampleKind::classification);
+  EXPECT_EQ(read(R"({"image": "a.wav", "audio": "a.wav", "text": "b"})").kind,
+            ExampleKind::transcription);
+  EXPECT_EQ(read(R"({"image": "a.wav", "audio": "a.wav", "task": "caption", "text": "b"})").kind,
+            ExampleKind::caption);
   EXPECT_EQ(read(R"({"audio": "gone", "prediction": "a", "text": "b"})").kind,
             ExampleKind::prediction);
 }
