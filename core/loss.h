@@ -20,4 +20,17 @@ std::int64_t counted(std::span<const std::int32_t> targets);
 Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
                      float smoothing = 0, std::span<const float> weights = {});
 
+/// -log p(targets | logits), [1], summed over all alignments of the targets to the frames
+/// (connectionist temporal classification, Graves et al. 2006): a frame says a label or `blank`,
+/// repeats count once, blanks are left out. logits [T, V], not normalised; as PyTorch's ctc_loss of
+/// log_softmax. Throws ArgumentError for labels that are blank or outside [0, V), and for more of
+/// them than the frames have room for.
+Tensor ctc_loss(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
+                std::int32_t blank = 0);
+
+/// How badly N rows a and b [N, D] find each other: the mean of cross-entropies over the rows of
+/// cos(a_i, b_j) / temperature with i = j as the target, and over its columns, summed over N
+/// (InfoNCE; CLIP, Radford et al. 2021). Divide by N for the mean.
+Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, float temperature = 0.07f);
+
 }  // namespace tessera

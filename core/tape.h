@@ -26,6 +26,7 @@ enum class Op : std::uint8_t {
   join_rows,      ///< a, b, ...
   dropout,        ///< x; number: share dropped; stream
   cross_entropy,  ///< logits, totals, [weights]; ids: targets; number: label smoothing
+  known,          ///< x, d sum(y) / dx for y [1]
 };
 
 /// How windows are cut from frames [T, C] for a convolution.

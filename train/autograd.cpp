@@ -40,6 +40,8 @@ void add_gradients(const Backward& b) {
       return dropout_gradient(b);
     case Op::cross_entropy:
       return cross_entropy_gradient(b);
+    case Op::known:
+      return known_gradient(b);
   }
 }
 
@@ -55,6 +57,7 @@ const char* name_of(Op op) {
     case Op::activate:
       return "activation, backward";
     case Op::cross_entropy:
+    case Op::known:
       return "loss, backward";
     case Op::gather_rows:
       return "embedding, backward";

@@ -284,4 +284,11 @@ void cross_entropy_gradient(const Backward& b) {
   });
 }
 
+void known_gradient(const Backward& b) {
+  const Tensor& known = b.input(1);
+  for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t width, float* dx) {
+    kernels_of_training().add_scaled(row_of(known, row), b.dy.data()[0], width, dx);
+  });
+}
+
 }  // namespace tessera::train

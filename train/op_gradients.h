@@ -34,6 +34,7 @@ void patches_gradient(const Backward& b);
 void join_rows_gradient(const Backward& b);
 void dropout_gradient(const Backward& b);
 void cross_entropy_gradient(const Backward& b);
+void known_gradient(const Backward& b);
 
 /// input(i)'s gradient += dy; dy itself becomes it where nothing else needs it, so this comes last.
 void pass_on(const Backward& b, std::size_t i);

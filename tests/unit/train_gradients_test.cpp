@@ -3,6 +3,7 @@
 #include <functional>
 #include <vector>
 
+#include "core/error.h"
 #include "core/layers.h"
 #include "core/loss.h"
 #include "core/tape.h"
@@ -300,6 +301,50 @@ TEST(Gradients, CrossEntropy) {
   const std::vector<std::int32_t> classes = {1, 6, 0, 3, 3};
   check([&](Context& ctx) { return cross_entropy(ctx, five, classes, 0, weights); }, {five},
         "weighted cross entropy");
+}
+
+/// factor f(a i + b j) for row i and column j.
+Tensor wave(std::int64_t rows, std::int64_t columns, double factor, double step, double turn,
+            double (*f)(double)) {
+  Tensor t = Tensor::empty({rows, columns});
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < columns; ++j)
+      t.data()[i * columns + j] = static_cast<float>(
+          factor * f(step * static_cast<double>(i * columns + j) + turn * static_cast<double>(i)));
+  }
+  return t;
+}
+
+// Values of torch.nn.functional.ctc_loss in f64.
+TEST(Gradients, ConnectionistTemporalClassification) {
+  const Tensor logits = wave(9, 5, 3, 1.7, 0, std::sin);
+  Context ctx;
+  const struct {
+    std::vector<std::int32_t> targets;
+    std::int32_t blank;
+    float loss;
+  } cases[] = {{{1, 2, 2, 4}, 0, 12.483470f},
+               {{3}, 0, 24.242673f},
+               {{}, 0, 29.367852f},
+               {{0, 1, 0, 0}, 4, 19.315268f}};
+  for (const auto& [targets, blank, loss] : cases) {
+    EXPECT_NEAR(ctc_loss(ctx, logits, targets, blank).data()[0], loss, 1e-4f);
+    check([&](Context& c) { return ctc_loss(c, logits, targets, blank); }, {logits}, "CTC");
+  }
+  const std::vector<std::int32_t> many = {1, 1, 1, 1, 1, 1}, none = {0}, far = {5};
+  EXPECT_THROW(ctc_loss(ctx, logits, many), ArgumentError) << "six that are alike need 11 frames";
+  EXPECT_THROW(ctc_loss(ctx, logits, none), ArgumentError);
+  EXPECT_THROW(ctc_loss(ctx, logits, far), ArgumentError);
+}
+
+// Values of CLIP's loss by PyTorch in f64.
+TEST(Gradients, ContrastiveLoss) {
+  const Tensor a = wave(4, 7, 1, 1.3, 0, std::sin), b = wave(4, 7, 1, 0.9, 1, std::cos);
+  Context ctx;
+  EXPECT_NEAR(contrastive_loss(ctx, a, b).data()[0], 29.110001f, 1e-3f);
+  EXPECT_NEAR(contrastive_loss(ctx, a, b, 0.5f).data()[0], 6.728936f, 1e-4f);
+  check([&](Context& c) { return contrastive_loss(c, a, b, 0.5f); }, {a, b}, "contrastive loss");
+  EXPECT_THROW(contrastive_loss(ctx, a, random_tensor({3, 7}, 1)), ShapeError);
 }
 
 TEST(Gradients, FrozenTensorsAreNotRecorded) {
