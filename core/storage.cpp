@@ -103,15 +103,10 @@ void BufferPool::trim() {
 Storage::Block* BufferPool::take(std::size_t bytes) {
   {
     const std::lock_guard lock(mutex_);
-    auto best = free_.end();
-    for (auto it = free_.begin(); it != free_.end(); ++it) {
-      const bool fits = (*it)->capacity >= bytes && (*it)->capacity / 2 <= bytes;
-      if (fits && (best == free_.end() || (*it)->capacity < (*best)->capacity)) best = it;
-    }
-    if (best != free_.end()) {
+    const auto best = std::ranges::lower_bound(free_, bytes, {}, &Storage::Block::capacity);
+    if (best != free_.end() && (*best)->capacity / 2 <= bytes) {
       Storage::Block* block = *best;
-      *best = free_.back();
-      free_.pop_back();
+      free_.erase(best);
       return block;
     }
   }
@@ -121,7 +116,8 @@ Storage::Block* BufferPool::take(std::size_t bytes) {
 void BufferPool::put(Storage::Block* block) {
   if (!kReuse) return Storage::Block::destroy(block);
   const std::lock_guard lock(mutex_);
-  free_.push_back(block);
+  free_.insert(std::ranges::lower_bound(free_, block->capacity, {}, &Storage::Block::capacity),
+               block);  // first among equals: a cache may still hold it
 }
 
 }  // namespace tessera

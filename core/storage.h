@@ -56,7 +56,7 @@ class BufferPool {
   Storage::Block* take(std::size_t bytes);
   void put(Storage::Block* block);
   std::mutex mutex_;
-  std::vector<Storage::Block*> free_;
+  std::vector<Storage::Block*> free_;  // by capacity
 };
 
 }  // namespace tessera
