@@ -138,9 +138,9 @@ std::optional<std::string> find_layer(const Weights& checkpoint, const std::stri
   return std::nullopt;
 }
 
-void merge(const Weights& checkpoint, const fs::path& folder, std::map<std::string, Tensor>& all) {
-  const AdapterConfig config(folder);
-  const Weights adapter = Weights::open(folder / "adapter_model.safetensors");
+/// Calls work(name of its A, its layer by PEFT's name, the checkpoint's) for every layer.
+template <class Work>
+void for_layers(const Weights& checkpoint, const Weights& adapter, const Work& work) {
   for (const std::string& name : adapter.names()) {
     if (name.ends_with(kB)) continue;
     if (!name.ends_with(kA) || !name.starts_with(kPeft)) {
@@ -152,27 +152,37 @@ void merge(const Weights& checkpoint, const fs::path& folder, std::map<std::stri
       throw FormatError(concat(adapter.where(name), ": the checkpoint (", checkpoint.where(),
                                ") has no layer ", layer, "; it is an adapter for another model"));
     }
-    const std::string target = *own + std::string(kWeight);
-    const Tensor low = adapter.get(name);
-    const std::int64_t rank = low.rank() == 2 ? low.dim(0) : 0,
-                       in = low.rank() == 2 ? low.dim(1) : 0;
-    const std::string other = concat(std::string(kPeft), layer, std::string(kB));
-    const Tensor high = adapter.get(other);
-    const Tensor stored = checkpoint.get(target);
-    const bool turned = config.fan_in_fan_out && is_conv1d(layer);
-    const Shape expected = turned ? Shape{in, high.dim(0)} : Shape{high.dim(0), in};
-    if (rank < 1 || high.rank() != 2 || high.dim(1) != rank || stored.shape() != expected) {
-      throw ShapeError(concat(adapter.where(name), ": ", low.shape().str(), " and ",
-                              high.shape().str(), " do not fit the checkpoint's ", target, " ",
-                              stored.shape().str(), "; it is an adapter for another model"));
-    }
-    Tensor& merged = all.at(target);
-    if (merged.raw() == stored.raw() || merged.dtype() != DType::f32)
-      merged = stored.dtype() == DType::f32 ? stored.clone()
-                                            : checkpoint.get_f32(target, stored.shape());
-    all.erase(target + "_scale");  // multiplied out
-    add_product(merged, turned, low.to_f32(), high.to_f32(), config.scale(rank));
+    work(name, layer, *own);
   }
+}
+
+void merge(const Weights& checkpoint, const fs::path& folder, std::map<std::string, Tensor>& all) {
+  const AdapterConfig config(folder);
+  const Weights adapter = Weights::open(folder / "adapter_model.safetensors");
+  for_layers(
+      checkpoint, adapter,
+      [&](const std::string& name, const std::string& layer, const std::string& own) {
+        const std::string target = own + std::string(kWeight);
+        const Tensor low = adapter.get(name);
+        const std::int64_t rank = low.rank() == 2 ? low.dim(0) : 0,
+                           in = low.rank() == 2 ? low.dim(1) : 0;
+        const std::string other = concat(std::string(kPeft), layer, std::string(kB));
+        const Tensor high = adapter.get(other);
+        const Tensor stored = checkpoint.get(target);
+        const bool turned = config.fan_in_fan_out && is_conv1d(layer);
+        const Shape expected = turned ? Shape{in, high.dim(0)} : Shape{high.dim(0), in};
+        if (rank < 1 || high.rank() != 2 || high.dim(1) != rank || stored.shape() != expected) {
+          throw ShapeError(concat(adapter.where(name), ": ", low.shape().str(), " and ",
+                                  high.shape().str(), " do not fit the checkpoint's ", target, " ",
+                                  stored.shape().str(), "; it is an adapter for another model"));
+        }
+        Tensor& merged = all.at(target);
+        if (merged.raw() == stored.raw() || merged.dtype() != DType::f32)
+          merged = stored.dtype() == DType::f32 ? stored.clone()
+                                                : checkpoint.get_f32(target, stored.shape());
+        all.erase(target + "_scale");  // multiplied out
+        add_product(merged, turned, low.to_f32(), high.to_f32(), config.scale(rank));
+      });
 }
 
 }  // namespace
@@ -223,6 +233,16 @@ NewLora new_lora(const std::vector<NamedTensor>& checkpoint, LoraOptions options
                     .dump(2) +
                 "\n";
   return lora;
+}
+
+std::vector<std::string> adapted_layers(const Weights& checkpoint, const fs::path& adapter) {
+  const AdapterConfig config(adapter);
+  std::vector<std::string> layers;
+  for_layers(checkpoint, Weights::open(adapter / "adapter_model.safetensors"),
+             [&](const std::string&, const std::string&, const std::string& own) {
+               layers.push_back(own);
+             });
+  return layers;
 }
 
 Weights with_own_adapter(const Weights& decoder, const Weights& adapter) {

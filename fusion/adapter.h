@@ -40,6 +40,10 @@ NewLora new_lora(const std::vector<NamedTensor>& checkpoint, LoraOptions options
 Weights with_adapters(const Weights& checkpoint,
                       const std::vector<std::filesystem::path>& adapters);
 
+/// The layers that an adapter is added to, by the checkpoint's names. Throws as with_adapters().
+std::vector<std::string> adapted_layers(const Weights& checkpoint,
+                                        const std::filesystem::path& adapter);
+
 /// A decoder's tensors with one of the adapters that its own checkpoint keeps for some tasks:
 /// NAME takes the place of the decoder's, LAYER.lora_A.weight [rank, in] and LAYER.lora_B.weight
 /// [out, rank] are added to LAYER.weight, which stays int8 where it was. Where products are made

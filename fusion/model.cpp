@@ -39,12 +39,14 @@ CheckpointFiles read_files(const fs::path& directory, const OpenOptions& options
                          ": has no config.json; give the directory of a published checkpoint"));
   }
   CheckpointFiles files{
-      directory, options.config ? *options.config : Config::read(directory / "config.json"),
+      directory,
+      options.config ? *options.config : Config::read(directory / "config.json"),
       read_if_present(directory / "generation_config.json"),
       read_if_present(directory / "preprocessor_config.json"),
       options.weights
           ? *options.weights
-          : with_adapters(Weights::open(directory), options.adapters).with(options.precision)};
+          : with_adapters(Weights::open(directory), options.adapters).with(options.precision),
+      options.switchable};
   // Old checkpoints have their generation options in config.json.
   if (!fs::exists(directory / "generation_config.json", error))
     files.generation_config = files.config;
@@ -56,8 +58,8 @@ void load_single(const CheckpointFiles& files, Model& model) {
   const std::string type = files.config.string("model_type");
   const auto decoders = text::families();
   const auto towers = vision::families();
-  if (const auto* text_family = find_family(decoders, type)) {
-    model.decoder = text_family->load(files.config, files.weights);
+  if (find_family(decoders, type)) {
+    files.open_decoder(files.config, "", model);
   } else if (find_family(towers, type)) {
     model.vision = vision::load_tower(files.config, files.weights);
     model.image_processor.emplace(files.preprocessor_config);
@@ -75,6 +77,26 @@ void load_single(const CheckpointFiles& files, Model& model) {
 }
 
 }  // namespace
+
+void CheckpointFiles::open_decoder(const Config& decoder, const std::string& scope,
+                                   Model& model) const {
+  const auto part = [scope](const Weights& w) { return scope.empty() ? w : w.at(scope); };
+  for (const auto& [name, adapter] : switchable) {
+    for (const std::string& layer : adapted_layers(weights, adapter)) {
+      if (scope.empty() || layer.starts_with(scope + ".")) continue;
+      throw UnsupportedError(concat(adapter.string(), ": changes ", layer,
+                                    ", which is no part of the decoder; such an adapter can be "
+                                    "merged, not switched"));
+    }
+    const auto open = [decoder, part, all = weights, adapter = adapter] {
+      return text::load_language_model(decoder,
+                                       part(with_adapters(all, {adapter}).with(all.precision())));
+    };
+    if (!model.adapted.emplace(name, text::Decoder(open)).second)
+      throw ArgumentError(concat("the checkpoint has an adapter \"", name, "\" of its own"));
+  }
+  if (!model.decoder) model.decoder = text::load_language_model(decoder, part(weights));
+}
 
 std::shared_ptr<const Model> Model::open(const fs::path& directory, const OpenOptions& options) {
   const CheckpointFiles files = read_files(directory, options);
@@ -98,6 +120,8 @@ std::shared_ptr<const Model> Model::open(const fs::path& directory, const OpenOp
   } else {
     load_single(files, *model);
   }
+  if (!files.switchable.empty() && !model->decoder)
+    throw UnsupportedError(concat(directory.string(), ": has no decoder to switch adapters of"));
   if (tokenizer.valid()) model->tokenizer = tokenizer.get();
   if (model->decoder && !model->tokenizer && options.needs_tokenizer) {
     throw IoError(
@@ -165,9 +189,15 @@ Task Model::task(const std::string& name) const {
   return plain;
 }
 
-const text::LanguageModel& Model::decoder_for(const std::string& name) const {
-  const std::string adapter = task(name).adapter;
-  return adapter.empty() ? *decoder : *adapted.at(adapter);
+const text::LanguageModel& Model::decoder_for(const std::string& name,
+                                              const std::string& chosen) const {
+  const std::string adapter = chosen.empty() ? task(name).adapter : chosen;
+  if (adapter.empty()) return *decoder;
+  if (const auto found = adapted.find(adapter); found != adapted.end()) return *found->second;
+  std::string known;
+  for (const auto& [other, ignored] : adapted) known += concat(known.empty() ? "" : ", ", other);
+  throw ArgumentError(
+      concat("there is no adapter \"", adapter, "\"", known.empty() ? "" : "; there are ", known));
 }
 
 text::SamplingOptions Model::sampling(const std::string& name) const {

@@ -42,6 +42,8 @@ struct OpenOptions {
   std::optional<Weights> weights = {};
   std::optional<Config> config = {};                 ///< instead of config.json
   std::vector<std::filesystem::path> adapters = {};  ///< LoRA, merged one on top of the other
+  /// LoRA of the decoder, one of which a call may choose by its name (GenerateOptions::adapter).
+  std::map<std::string, std::filesystem::path> switchable = {};
   bool needs_tokenizer = true;  ///< false: a decoder may come without (to look at, not to generate)
 };
 
@@ -59,7 +61,8 @@ struct Model {
   std::unique_ptr<audio::AudioTower> audio;
   Projector vision_projector, audio_projector;
   text::Decoder decoder;
-  std::map<std::string, text::Decoder> adapted;  ///< with the checkpoint's own adapters, by name
+  /// With adapters: the checkpoint's own, and those of OpenOptions::switchable, by name.
+  std::map<std::string, text::Decoder> adapted;
 
   Consume consume = Consume::splice;
   std::int32_t image_token = 0, audio_token = 0;  ///< placeholders, for splice
@@ -85,8 +88,10 @@ struct Model {
 
   /// The task of that name, else "prompt", else [bos_token_id].
   Task task(const std::string& name) const;
-  /// The decoder as that task has it: with its adapter, if it has one. Only where there is one.
-  const text::LanguageModel& decoder_for(const std::string& task) const;
+  /// The decoder as that task has it, with its adapter if it has one, or with the adapter of that
+  /// name. Only where there is a decoder. Throws ArgumentError for a name that nobody gave.
+  const text::LanguageModel& decoder_for(const std::string& task,
+                                         const std::string& adapter = "") const;
   /// generation_config.json with the task's overrides.
   text::SamplingOptions sampling(const std::string& task) const;
 };
@@ -96,6 +101,11 @@ struct CheckpointFiles {
   std::filesystem::path path;
   Config config, generation_config, preprocessor_config;
   Weights weights;
+  std::map<std::string, std::filesystem::path> switchable;  ///< adapters
+
+  /// The decoder whose tensors are in `scope` ("": all), plain and with each adapter. Throws
+  /// UnsupportedError for an adapter that changes anything else.
+  void open_decoder(const Config& decoder, const std::string& scope, Model& model) const;
 };
 
 /// How a whole checkpoint is found: by the `model_type` of its config.json. load() fills in the

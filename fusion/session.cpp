@@ -14,10 +14,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-Sequence embed(Context& ctx, const Model& model, const Prompt& prompt, const std::string& name) {
-  const Task task = model.task(name);
+Sequence embed(Context& ctx, const Model& model, const Prompt& prompt,
+               const GenerateOptions& options) {
+  const Task task = model.task(options.task);
   const PhaseScope phase(ctx, "encode");
-  Sequence sequence(ctx, model, model.decoder_for(name));
+  Sequence sequence(ctx, model, model.decoder_for(options.task, options.adapter));
   sequence.add_ids(task.start);
   for (const auto& part : prompt) std::visit([&](const auto& p) { sequence.add(p); }, part);
   sequence.add_ids(task.end);
@@ -79,16 +80,16 @@ Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
                          const OnText& on_text) {
   check_parts(*model_);
   const auto start = Clock::now();
-  const Sequence sequence = embed(context_, *model_, prompt, options.task);
+  const Sequence sequence = embed(context_, *model_, prompt, options);
   const double encode = seconds_since(start);
   text::GenerateHooks hooks;
   if (on_text)
     hooks.on_token = [&](std::int32_t, const std::string& piece) {
       return piece.empty() || on_text(piece);
     };
-  Result result =
-      generate_from(model_->decoder_for(options.task), sequence.ids(), sequence.rows(),
-                    sequence.memory(), options.sampling.value_or(defaults(options.task)), hooks);
+  Result result = generate_from(model_->decoder_for(options.task, options.adapter), sequence.ids(),
+                                sequence.rows(), sequence.memory(),
+                                options.sampling.value_or(defaults(options.task)), hooks);
   result.timings.encode = encode;
   return result;
 }

@@ -25,7 +25,8 @@ struct Timings {
 struct GenerateOptions {
   std::string task = "prompt";  ///< "caption", "transcribe", "prompt"
   std::optional<text::SamplingOptions>
-      sampling;  ///< empty: what the checkpoint says (Session::defaults)
+      sampling;              ///< empty: what the checkpoint says (Session::defaults)
+  std::string adapter = {};  ///< of OpenOptions::switchable; empty: what the task says
 };
 
 struct Result {

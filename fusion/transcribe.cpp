@@ -49,6 +49,7 @@ class Whisper {
   Whisper(Session& session, const TranscribeOptions& options, const TranscribeHooks& hooks)
       : session_(session),
         model_(session.model()),
+        decoder_(model_.decoder_for("transcribe", options.adapter)),
         tokens_(*model_.speech),
         options_(options),
         hooks_(hooks),
@@ -117,13 +118,12 @@ class Whisper {
   /// Of the token that follows these [1, V].
   Tensor logits_after(std::span<const std::int32_t> ids, const Tensor& memory) {
     Context& ctx = session_.context();
-    const text::LanguageModel& decoder = *model_.decoder;
-    KvCache cache = decoder.new_cache();
-    decoder.set_memory(ctx, memory, cache);
+    KvCache cache = decoder_.new_cache();
+    decoder_.set_memory(ctx, memory, cache);
     const auto count = static_cast<std::int64_t>(ids.size());
     const text::Sequence sequence{&cache, count};
-    const Tensor hidden = decoder.forward(ctx, decoder.embed(ctx, ids), std::span(&sequence, 1));
-    return decoder.logits(ctx, hidden.slice(count - 1, count));
+    const Tensor hidden = decoder_.forward(ctx, decoder_.embed(ctx, ids), std::span(&sequence, 1));
+    return decoder_.logits(ctx, hidden.slice(count - 1, count));
   }
 
   std::int32_t detect_language(const Tensor& memory) {
@@ -157,14 +157,14 @@ class Whisper {
   }
 
   /// How many tokens of what came before a window it may see.
-  std::int64_t most_before() const { return model_.decoder->max_positions() / 2 - 1; }
+  std::int64_t most_before() const { return decoder_.max_positions() / 2 - 1; }
 
   /// HF's _set_max_new_tokens_and_length: what stands before the text does not count in max_length.
   void lengthen(const Ids& prompt) {
     if (sampling_.max_length == 0 || sampling_.max_new_tokens > 0) return;
     const auto own = static_cast<std::int64_t>(prompt.size());
-    sampling_.max_length = std::min(sampling_.max_length + std::min(most_before(), own),
-                                    model_.decoder->max_positions());
+    sampling_.max_length =
+        std::min(sampling_.max_length + std::min(most_before(), own), decoder_.max_positions());
   }
 
   Result decode(const Window& window, const Tensor& memory) {
@@ -181,9 +181,8 @@ class Whisper {
         tokens_.apply_timestamp_rules(generated, logits);
       };
     }
-    const Tensor rows = model_.decoder->embed(session_.context(), window.prompt);
-    Result result =
-        session_.generate_from(*model_.decoder, window.prompt, rows, memory, sampling, hooks);
+    const Tensor rows = decoder_.embed(session_.context(), window.prompt);
+    Result result = session_.generate_from(decoder_, window.prompt, rows, memory, sampling, hooks);
     out_.timings += result.timings;
     out_.stop_reason = result.stop_reason;
     return result;
@@ -196,7 +195,7 @@ class Whisper {
     if (limits.compression_ratio_threshold) {
       Ids ids = window.ids;
       if (result.stop_reason == text::StopReason::end_of_text) ids.push_back(tokens_.end);
-      window.compression_ratio = compression_ratio(ids, model_.decoder->vocab_size());
+      window.compression_ratio = compression_ratio(ids, decoder_.vocab_size());
       wrong = *window.compression_ratio > *limits.compression_ratio_threshold;
     }
     if (!limits.logprob_threshold) return wrong;
@@ -323,6 +322,7 @@ class Whisper {
 
   Session& session_;
   const Model& model_;
+  const text::LanguageModel& decoder_;
   const SpeechTokens& tokens_;
   const TranscribeOptions& options_;
   const TranscribeHooks& hooks_;
@@ -360,7 +360,8 @@ Transcript window_by_window(Session& session, audio::SoundStream& sound,
           concat("the sound became shorter while it was read: it had ", out.seconds, " s"));
     Prompt prompt;
     prompt.emplace_back(Sound{samples, {}});
-    const Result result = session.generate(prompt, {"transcribe", options.sampling});
+    const Result result =
+        session.generate(prompt, {"transcribe", options.sampling, options.adapter});
     out.timings += result.timings;
     out.stop_reason = result.stop_reason;
     if (result.stop_reason == text::StopReason::cancelled) break;

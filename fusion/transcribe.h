@@ -22,6 +22,7 @@ struct TranscribeOptions {
   std::optional<bool> condition_on_previous;
   std::optional<Fallback> fallback;               ///< empty: what the checkpoint says
   std::optional<text::SamplingOptions> sampling;  ///< empty: what the checkpoint says
+  std::string adapter;                            ///< of OpenOptions::switchable; empty: none
 };
 
 struct Segment {

@@ -20,12 +20,16 @@ Consume read_consume(const Config& config) {
       concat(config.where(), ".consume: \"", name, "\" is not one of splice, memory"));
 }
 
-std::unique_ptr<text::LanguageModel> load_decoder(const Config& config, const Weights& weights) {
-  auto decoder = text::load_language_model(config.at("text_config"), weights);
-  if (read_consume(config) == Consume::memory && !decoder->has_cross_attention()) {
+void check_decoder(const Config& config, const text::LanguageModel& decoder) {
+  if (read_consume(config) == Consume::memory && !decoder.has_cross_attention()) {
     throw FormatError(
         concat(config.where(), ": consume is \"memory\", but the decoder has no cross-attention"));
   }
+}
+
+std::unique_ptr<text::LanguageModel> load_decoder(const Config& config, const Weights& weights) {
+  auto decoder = text::load_language_model(config.at("text_config"), weights);
+  check_decoder(config, *decoder);
   weights.release_pages();
   return decoder;
 }
@@ -70,12 +74,12 @@ void load(const CheckpointFiles& files, Model& model) {
     });
   }
   // One decoder is opened at once; of several, those that are asked for.
-  if (model.adapted.empty()) {
-    model.decoder = load_decoder(c, w.at("decoder"));
-  } else {
+  if (!model.adapted.empty()) {
     w.ignore("decoder.");
     model.decoder = text::Decoder([c, plain = w.at("decoder")] { return load_decoder(c, plain); });
   }
+  files.open_decoder(c.at("text_config"), "decoder", model);
+  if (model.adapted.empty()) check_decoder(c, *model.decoder);
 }
 
 }  // namespace

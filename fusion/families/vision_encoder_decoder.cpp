@@ -8,7 +8,7 @@ ModelFamily vision_encoder_decoder_family() {
   return {{"vision-encoder-decoder"}, [](const CheckpointFiles& files, Model& model) {
             const Config encoder = files.config.at("encoder"), decoder = files.config.at("decoder");
             model.vision = vision::load_tower(encoder, files.weights.at("encoder"));
-            model.decoder = text::load_language_model(decoder, files.weights.at("decoder"));
+            files.open_decoder(decoder, "decoder", model);
             model.image_processor.emplace(files.preprocessor_config);
             model.consume = Consume::memory;
             const std::int64_t from = model.vision->width(), to = model.decoder->width();

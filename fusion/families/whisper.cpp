@@ -6,11 +6,10 @@ namespace tessera::fusion {
 
 ModelFamily whisper_family() {
   return {{"whisper"}, [](const CheckpointFiles& files, Model& model) {
-            const Weights w = files.weights.has("model.encoder.conv1.weight")
-                                  ? files.weights.at("model")
-                                  : files.weights;
+            const bool headed = files.weights.has("model.encoder.conv1.weight");
+            const Weights w = headed ? files.weights.at("model") : files.weights;
             model.audio = audio::load_tower(files.config, w.at("encoder"));
-            model.decoder = text::load_language_model(files.config, w.at("decoder"));
+            files.open_decoder(files.config, headed ? "model.decoder" : "decoder", model);
             files.weights.ignore("proj_out.weight");  // the token embedding again
             model.log_mel.emplace(files.preprocessor_config);
             model.consume = Consume::memory;

@@ -20,15 +20,18 @@ fs::path adapter(const std::string& name) {
   return fs::path(TESSERA_SOURCE_DIR) / "tests/data/adapters" / name;
 }
 
-Tensor logits(const Model& model, const Case& c, const std::vector<std::int32_t>& ids) {
+Tensor logits(const Model& model, const text::LanguageModel& decoder, const Case& c,
+              const std::vector<std::int32_t>& ids) {
   Context ctx({.threads = 2});
-  KvCache cache = model.decoder->new_cache();
+  KvCache cache = decoder.new_cache();
   if (model.audio)
-    model.decoder->set_memory(ctx, model.encode_frames(ctx, golden::time_first(c.get("mel"))),
-                              cache);
+    decoder.set_memory(ctx, model.encode_frames(ctx, golden::time_first(c.get("mel"))), cache);
   const text::Sequence sequence{&cache, static_cast<std::int64_t>(ids.size())};
-  return model.decoder->logits(
-      ctx, model.decoder->forward(ctx, model.decoder->embed(ctx, ids), std::span(&sequence, 1)));
+  return decoder.logits(ctx,
+                        decoder.forward(ctx, decoder.embed(ctx, ids), std::span(&sequence, 1)));
+}
+Tensor logits(const Model& model, const Case& c, const std::vector<std::int32_t>& ids) {
+  return logits(model, *model.decoder, c, ids);
 }
 
 double largest_difference(const Tensor& a, const Tensor& b) {
@@ -101,6 +104,28 @@ TEST_P(Adapters, OneOnTopOfTheOther) {
 INSTANTIATE_TEST_SUITE_P(Golden, Adapters,
                          ::testing::Values("gpt2-base", "llama-tied-grouped", "whisper-english"),
                          golden::case_name);
+
+TEST_P(Adapters, AreSwitchedCallByCall) {
+  const OpenOptions options{.precision = Precision::f32,
+                            .switchable = {{"own", adapter(GetParam())}},
+                            .needs_tokenizer = false};
+  if (GetParam() == "whisper-english") {  // it changes the sound tower, too
+    EXPECT_THROW(Model::open(case_.dir(), options), UnsupportedError);
+    return;
+  }
+  const auto model = Model::open(case_.dir(), options),
+             plain =
+                 Model::open(case_.dir(), {.precision = Precision::f32, .needs_tokenizer = false});
+  const Tensor before = logits(*model, model->decoder_for("prompt"), case_, ids_);
+  EXPECT_LE(largest_difference(logits(*model, model->decoder_for("prompt", "own"), case_, ids_),
+                               expected_),
+            1e-4);
+  EXPECT_EQ(largest_difference(before, logits(*plain, case_, ids_)), 0);
+  EXPECT_EQ(largest_difference(logits(*model, model->decoder_for("prompt"), case_, ids_), before),
+            0);
+  EXPECT_THROW(model->decoder_for("prompt", "other"), ArgumentError);
+  EXPECT_THROW(Model::open(case_.dir(), {.switchable = {{"own", case_.dir()}}}), Error);
+}
 
 TEST(Adapter, ThoseOfOtherModelsAreRefused) {
   const Weights gpt2 = Case("gpt2-base").weights(), llama = Case("llama-bias").weights();
