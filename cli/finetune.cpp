@@ -588,7 +588,9 @@ Run add_finetune(Command& program) {
       .non_negative()
       .group("Learning");
   const std::string reward = "Reward: answers are drawn, and the better ones made likelier";
-  command.add_option("--reward", o->rewards, "cider-d or bleu, beside the texts without a prompt")
+  command
+      .add_option("--reward", o->rewards,
+                  "cider-d or bleu of captions without a prompt (twice: counts twice)")
       .type_name("NAME")
       .one_each()
       .group(reward);

@@ -386,7 +386,7 @@ struct ExampleLoss::Draw {
   bool ended = false;
 };
 
-/// Draws answers of examples with texts that have no prompt, all side by side, and adds each with
+/// Draws answers of captions that have no prompt, all side by side, and adds each with
 /// what it is better than the others as its weight.
 void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
                             std::span<const std::int64_t> which, std::int64_t turn,
@@ -403,7 +403,7 @@ void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
     std::vector<Draw*> active;
     for (std::size_t i = 0; i < which.size(); ++i) {
       const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
-      if (unprompted(example).empty()) continue;
+      if (example.kind != ExampleKind::caption || unprompted(example).empty()) continue;
       const Sequence before = before_answer(ctx, example, media[i], "");
       for (std::size_t j = 0; j < draws; ++j) {
         all.push_back({example,
@@ -431,7 +431,9 @@ void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
             draw_index({row.data(), static_cast<std::size_t>(row.numel())}, draw.random.uniform());
         draw.ids.push_back(ids.empty() ? place : ids[static_cast<std::size_t>(place)]);
         draw.ended = draw.ids.back() == plan_of(draw.example).stop;
-        if (draw.ended || draw.ids.size() >= kMostTokens) continue;
+        const bool full =
+            draw.ids.size() >= kMostTokens || draw.cache.length() >= decoder.max_positions();
+        if (draw.ended || full) continue;
         next.push_back(draw.ids.back());
         last.push_back(static_cast<std::int32_t>(last.size()));
         sequences.push_back({&draw.cache, 1});
@@ -502,7 +504,7 @@ ExampleLoss::Sum ExampleLoss::decoder_loss(Context& ctx, const text::LanguageMod
     for (std::size_t j = 0; j < wanted; ++j) {
       const std::size_t text = (static_cast<std::size_t>(turn) * wanted + j) % count;
       const std::string& prompt = prompt_before(example, text);
-      if (reward_ && prompt.empty()) continue;
+      if (reward_ && example.kind == ExampleKind::caption && prompt.empty()) continue;
       add_answer(ctx, decoder, example, media[i], prompt, answer_ids(example, example.texts[text]),
                  1, batch);
     }

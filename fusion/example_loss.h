@@ -32,8 +32,8 @@ struct ExampleLossOptions {
   /// Tokens that the answers have, and so many others drawn for every batch, share the probability
   /// among them (sampled softmax, Jean et al. 2015); 0: all tokens do.
   std::int64_t sampled_tokens = 0;
-  /// Self-critical training (Rennie et al. 2017): of texts without a prompt, `draws` are drawn from
-  /// the model instead of taken from the example, and each is made likelier by as much as its
+  /// Self-critical training (Rennie et al. 2017): of captions without a prompt, `draws` are drawn
+  /// from the model instead of taken from the example, and each is made likelier by as much as its
   /// reward (AnswerReward) exceeds the mean of the others' (Luo 2020). Empty: none.
   std::vector<std::string> rewards = {};
   std::int64_t draws = 5;

@@ -107,17 +107,19 @@ TEST_F(ExampleLossTest, SampledTokensAreFewerRivals) {
 }
 
 TEST_F(ExampleLossTest, DrawnAnswersWeighWhatTheyAreBetter) {
-  write_sound("a.wav", 440), write_sound("b.wav", 900);
-  const ExampleLoss l =
-      loss("whisper-english", kTwoSounds, {.rewards = {"bleu", "cider-d"}, .draws = 3});
+  std::filesystem::copy_file(std::filesystem::path(TESSERA_SOURCE_DIR) / "docs/media/weather.png",
+                             folder_ / "a.png");
+  const std::string lines =
+      "{\"image\": \"a.png\", \"text\": [\"a b\", \"c\"]}\n{\"image\": \"a.png\", \"prompt\": "
+      "[\"d\", \"\"], \"text\": [\"e\", \"f\"]}";
+  const ExampleLoss l = loss("tessera-memory", lines, {.rewards = {"bleu", "cider-d"}, .draws = 3});
   const std::vector<std::int64_t> both = {0, 1};
   const auto sum = l(ctx_, both, 0), again = l(ctx_, both, 0);
   EXPECT_EQ(sum.drawn, 6);
   EXPECT_GT(sum.count, 0);
   EXPECT_EQ(sum.loss.data()[0], again.loss.data()[0]) << "the same are drawn";
-  EXPECT_THROW(loss("whisper-english", kTwoSounds, {.rewards = {"luck"}}), ArgumentError);
-  EXPECT_THROW(loss("whisper-english", kTwoSounds, {.rewards = {"bleu"}, .draws = 1}),
-               ArgumentError);
+  EXPECT_THROW(loss("tessera-memory", lines, {.rewards = {"luck"}}), ArgumentError);
+  EXPECT_THROW(loss("tessera-memory", lines, {.rewards = {"bleu"}, .draws = 1}), ArgumentError);
 }
 
 TEST(AnswerReward, IsHigherForWhatPeopleWrote) {
