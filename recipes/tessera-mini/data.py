@@ -2,6 +2,7 @@
 """Makes the lists of examples that tessera-mini is trained on and scored with (JSON Lines, docs/fine-tuning.md).
 
     data.py OUT --flickr8k DIR --librispeech DIR --transcripts FILE
+    data.py --list-speech DIR       names of 420 recordings to be transcribed for it, one a line
 
 captions.{train,dev}.jsonl   photos with their five captions
 questions.{train,dev}.jsonl  photos with questions that rules make of the captions; dev: one question a line
@@ -15,6 +16,7 @@ punctuation) by learning from the untouched model's own words.
 """
 import argparse
 import collections
+import glob
 import json
 import os
 import random
@@ -251,13 +253,24 @@ def photo_example(image, captions, asked, random_):
     return {"image": image, "prompt": prompts, "text": texts}
 
 
+def training_speech(librispeech):
+    files = sorted(f for f in glob.glob(os.path.join(os.path.abspath(librispeech), "*", "*.mp3"))
+                   if os.path.basename(f).split("-")[0] not in DEV_SPEAKERS)
+    random.Random(1).shuffle(files)
+    return files[:420]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out")
-    parser.add_argument("--flickr8k", required=True)
-    parser.add_argument("--librispeech", required=True)
-    parser.add_argument("--transcripts", required=True)
+    parser.add_argument("out", nargs="?")
+    parser.add_argument("--flickr8k")
+    parser.add_argument("--librispeech")
+    parser.add_argument("--transcripts")
+    parser.add_argument("--list-speech", metavar="DIR")
     arguments = parser.parse_args()
+    if arguments.list_speech:
+        print("\n".join(training_speech(arguments.list_speech)))
+        return
     out, random_ = arguments.out, random.Random(1)
     os.makedirs(out, exist_ok=True)
     image = lambda name: os.path.abspath(os.path.join(arguments.flickr8k, "images", name))
