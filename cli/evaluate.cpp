@@ -232,7 +232,9 @@ class Answerer {
         // Whisper's way is for sound alone.
         return example.image.empty() ? transcribe(item) : generate(item);
       case ExampleKind::classification: {
-        const auto best = session_.classify(vision::load_image(example.image), 1).front();
+        const auto best = example.image.empty()
+                              ? session_.classify(example.texts.front(), 1).front()
+                              : session_.classify(vision::load_image(example.image), 1).front();
         item.answer = example.label_is_index ? std::to_string(best.index) : best.name;
         break;
       }
@@ -254,9 +256,9 @@ class Answerer {
 
   /// Throws FormatError where a label is none of the model's classes.
   void check_labels(const fusion::Examples& examples) const {
-    if (!model().vision || model().vision->labels().empty())
+    if (model().labels().empty())
       throw UnsupportedError(concat(model().path.string(), ": has no classes to choose from"));
-    const std::vector<std::string> labels = model().vision->labels();
+    const std::vector<std::string> labels = model().labels();
     for (const Example& e : examples.list) fusion::class_index(examples, e, labels, model().path);
   }
 

@@ -1,7 +1,9 @@
 // finetune: a checkpoint learns examples, all of it or parts of it.
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <numeric>
 #include <random>
 #include <set>
@@ -78,7 +80,30 @@ struct Student {
   const train::Parameters& saved() const { return lora ? lora->parameters : parameters; }
 };
 
-/// Gives an image tower a head for the classes of the examples, unless it knows them all (`known`).
+/// Where a checkpoint's new classifier goes, and how HF calls the whole.
+struct NewHead {
+  std::string trunk, layer;  // prefixes of all else and of the classifier
+  bool bias;
+  const char* architecture;
+};
+
+NewHead new_head_of(const Student& student, bool texts) {
+  const std::map<std::string, NewHead> images = {
+      {"vit", {"vit.", "classifier.", true, "ViTForImageClassification"}},
+      {"deit", {"deit.", "classifier.", true, "DeiTForImageClassification"}}};
+  const std::map<std::string, NewHead> writers = {
+      {"gpt2", {"transformer.", "score.", false, "GPT2ForSequenceClassification"}},
+      {"llama", {"model.", "score.", false, "LlamaForSequenceClassification"}}};
+  const auto& known = texts ? writers : images;
+  const std::string type = student.config.value("model_type", "");
+  if (const auto found = known.find(type); found != known.end()) return found->second;
+  throw UnsupportedError(
+      concat(student.directory.string(), ": a checkpoint of type ", type,
+             " gets no head for new classes of ",
+             texts ? "texts; give a GPT-2 or Llama" : "images; give a ViT or DeiT"));
+}
+
+/// Gives a checkpoint a head for the classes of the examples, unless it knows them all (`known`).
 void fit_head(Student& student, const fusion::Examples& examples,
               const std::vector<std::string>& known) {
   std::set<std::string> names;
@@ -86,29 +111,24 @@ void fit_head(Student& student, const fusion::Examples& examples,
     if (e.label_is_index) return;
     names.insert(e.label);
   }
-  const auto is_head = [](const NamedTensor& p) {
-    return p.name.find("classifier.") != p.name.npos;
-  };
   const auto is_known = [&](const std::string& n) { return std::ranges::count(known, n) > 0; };
   if (std::ranges::all_of(names, is_known)) return;
-  const std::string type = student.config.value("model_type", "");
-  if (type != "vit" && type != "deit") {
-    throw UnsupportedError(concat(student.directory.string(), ": a checkpoint of type ", type,
-                                  " gets no head for new classes; give a ViT or DeiT"));
-  }
-  std::erase_if(student.parameters, [&](const NamedTensor& p) {
-    return is_head(p) || p.name.find("pooler.") != p.name.npos;
+  const NewHead head = new_head_of(student, examples.list.front().image.empty());
+  std::erase_if(student.parameters, [](const NamedTensor& p) {
+    return std::ranges::any_of(std::array{"classifier.", "pooler.", "score.", "lm_head."},
+                               [&](const char* part) { return p.name.find(part) != p.name.npos; });
   });
-  const std::string trunk = type + ".";
   for (NamedTensor& p : student.parameters)
-    if (!p.name.starts_with(trunk)) p.name = trunk + p.name;
-  const std::int64_t width = student.config.value("hidden_size", 768);
+    if (!p.name.starts_with(head.trunk)) p.name = head.trunk + p.name;
+  const Config config = Config::parse(student.config.dump(), "config.json");
+  const std::int64_t width =
+      head.bias ? student.config.value("hidden_size", 768) : text::width_of_language_model(config);
   const auto classes = static_cast<std::int64_t>(names.size());
   const auto add = [&](const std::string& name, const Shape& shape) {
     student.parameters.push_back({name, train::initial_value(name, shape, 0.02, 1)});
   };
-  add("classifier.weight", {classes, width});
-  add("classifier.bias", {classes});
+  add(head.layer + "weight", {classes, width});
+  if (head.bias) add(head.layer + "bias", {classes});
   std::ranges::sort(student.parameters, {}, &NamedTensor::name);
   Json by_id = Json::object(), by_name = Json::object();
   for (const std::string& name : names) {
@@ -118,8 +138,7 @@ void fit_head(Student& student, const fusion::Examples& examples,
   student.config["id2label"] = by_id;
   student.config["label2id"] = by_name;
   student.config["num_labels"] = classes;
-  student.config["architectures"] = {type == "vit" ? "ViTForImageClassification"
-                                                   : "DeiTForImageClassification"};
+  student.config["architectures"] = {head.architecture};
   student.new_head = true;
 }
 
@@ -134,8 +153,7 @@ Student open_student(const Options& o, const fusion::Examples& examples) {
     if (student.config.contains(key)) student.config[key] = "float32";
   student.parameters = train::copy_of(Weights::open(student.directory));
   if (examples.kind == ExampleKind::classification) {
-    fit_head(student, examples,
-             opened->vision ? opened->vision->labels() : std::vector<std::string>());
+    fit_head(student, examples, opened->labels());
   }
   train::Parameters all = student.parameters;
   if (o.lora.rank > 0) {
@@ -149,7 +167,8 @@ Student open_student(const Options& o, const fusion::Examples& examples) {
   student.model = fusion::Model::open(
       student.directory, {.weights = Weights::of(all),
                           .config = Config::parse(student.config.dump(), "config.json"),
-                          .needs_tokenizer = examples.kind != ExampleKind::classification});
+                          .needs_tokenizer = examples.kind != ExampleKind::classification ||
+                                             examples.list.front().image.empty()});
   return student;
 }
 
@@ -176,7 +195,8 @@ std::vector<std::string> head_of(const train::Parameters& parameters) {
     return std::ranges::any_of(parameters,
                                [&](const auto& p) { return p.name.find(part) != p.name.npos; });
   };
-  if (any("classifier.")) return {"*classifier.*"};
+  for (const std::string head : {"classifier.", "score."})
+    if (any(head)) return {concat("*", head, "*")};
   std::vector<std::string> patterns;
   for (const std::string part :
        {"ln_f.", "decoder.layer_norm.", "model.norm.", "decoder.norm.", "lm_head."})
@@ -508,10 +528,11 @@ Run add_finetune(Command& program) {
   o->trainer.checkpoint_every = 250;
   Command command = program.add_command("finetune", "Teach a checkpoint your examples");
   command
-      .add_option("DATA", o->file,
-                  "JSON Lines: {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", "
-                  "\"label\"}, {\"prompt\", \"completion\"} or {\"text\"}; or a folder with a "
-                  "folder of images for each class")
+      .add_option(
+          "DATA", o->file,
+          "JSON Lines: {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", "
+          "\"label\"}, {\"text\", \"label\"}, {\"prompt\", \"completion\"} or {\"text\"}; a "
+          "table of these (.csv, .tsv); or a folder with a folder of images for each class")
       .required()
       .type_name("");
   command.add_option("-m,--model", o->model, "Checkpoint directory (default: the default model)")

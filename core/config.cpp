@@ -255,4 +255,12 @@ std::string Config::where() const { return node_->where(); }
 
 std::string Config::dump() const { return json::dump(*node_->value); }
 
+std::vector<std::string> class_labels(const Config& config, std::int64_t classes) {
+  const Config names = config.child("id2label");
+  std::vector<std::string> labels;
+  for (std::int64_t i = 0; i < classes; ++i)
+    labels.push_back(names.string(std::to_string(i), "LABEL_" + std::to_string(i)));
+  return labels;
+}
+
 }  // namespace tessera

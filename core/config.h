@@ -76,4 +76,7 @@ class Config {
   explicit Config(std::shared_ptr<const Node> node);
 };
 
+/// The names of a classifier's classes, in order: `id2label`, else LABEL_i as HF names them.
+std::vector<std::string> class_labels(const Config& config, std::int64_t classes);
+
 }  // namespace tessera

@@ -82,8 +82,10 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
   if (any([](const Example& e) { return !e.image.empty(); }) && (!m.vision || !m.image_processor))
     throw lacks("image tower");
   if (examples_.kind == ExampleKind::classification) {
-    labels_ = m.vision->labels();
+    labels_ = m.labels();
     if (labels_.empty()) throw lacks("classification head");
+    if (any([](const Example& e) { return e.image.empty(); }) && (!m.score || !m.tokenizer))
+      throw lacks("classifier of texts");
   } else if (!m.decoder || !m.tokenizer) {
     throw lacks("text decoder");
   }
@@ -137,6 +139,10 @@ Ids ExampleLoss::answer_ids(const Example& example, const std::string& text) con
   return ids;
 }
 
+Ids ExampleLoss::text_ids(const Example& example) const {
+  return model_->tokenizer->encode(example.texts.front(), {.add_special_tokens = true});
+}
+
 void ExampleLoss::check_ids(const Example& example, const Ids& ids) const {
   for (const std::int32_t id : ids) {
     if (id < model_->decoder->vocab_size()) continue;
@@ -151,6 +157,15 @@ void ExampleLoss::check(const Example& example) {
   if (examples_.kind == ExampleKind::classification) {
     ++targets_;
     class_index(examples_, example, labels_, model_->path);
+    if (!example.image.empty()) return;
+    const Ids ids = text_ids(example);
+    check_ids(example, ids);
+    longest_ = std::max(longest_, std::ssize(ids));
+    if (ids.empty() || std::ssize(ids) > model_->decoder->max_positions()) {
+      throw FormatError(concat(where(examples_, example), ": ", ids.size(),
+                               " tokens, but the model's context ends at ",
+                               model_->decoder->max_positions(), "; shorten it"));
+    }
     return;
   }
   plan(task_name(example));
@@ -266,14 +281,19 @@ ExampleLoss::Sum ExampleLoss::operator()(Context& ctx, std::span<const std::int6
 ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int64_t> which,
                                          std::int64_t turn) const {
   std::vector<Tensor> rows;
+  std::vector<Ids> texts;
   Ids targets;
   for (const std::int64_t i : which) {
     const Example& example = examples_.list[static_cast<std::size_t>(i)];
-    rows.push_back(
-        model_->vision->class_logits(ctx, tower_rows(ctx, example, Medium::image, turn).rows));
     targets.push_back(class_index(examples_, example, labels_, model_->path));
+    if (example.image.empty()) {
+      texts.push_back(text_ids(example));
+    } else {
+      rows.push_back(
+          model_->vision->class_logits(ctx, tower_rows(ctx, example, Medium::image, turn).rows));
+    }
   }
-  const Tensor logits = join_rows(ctx, rows);
+  const Tensor logits = texts.empty() ? join_rows(ctx, rows) : model_->score_texts(ctx, texts);
   return {cross_entropy(ctx, logits, targets, options_.label_smoothing), std::ssize(targets),
           count_right(logits, targets)};
 }

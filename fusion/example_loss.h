@@ -110,6 +110,7 @@ class ExampleLoss {
   void plan(const std::string& task);
   const Plan& plan_of(const Example& example) const;
   std::vector<std::int32_t> answer_ids(const Example& example, const std::string& text) const;
+  std::vector<std::int32_t> text_ids(const Example& example) const;
   audio::Sound load_sound(const Example& example) const;
   Rows tower_rows(Context& ctx, const Example& example, Medium medium, std::int64_t turn) const;
   Rows compute_rows(Context& ctx, const Example& example, Medium medium, std::int64_t turn) const;

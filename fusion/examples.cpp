@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/config.h"
 #include "core/error.h"
@@ -12,12 +14,15 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kKinds =
-    "give {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", \"label\"}, {\"prompt\", "
-    "\"completion\"}, {\"prediction\", \"text\"}, {\"prediction\", \"label\"} or {\"text\"}";
+    "give {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", \"label\"}, {\"text\", "
+    "\"label\"}, "
+    "{\"prompt\", \"completion\"}, {\"prediction\", \"text\"}, {\"prediction\", \"label\"} or "
+    "{\"text\"}";
 
 ExampleKind kind_of(const Config& line) {
   const bool text = line.has("text"), label = line.has("label");
   if (line.has("prediction") && (text || label)) return ExampleKind::prediction;
+  if (text && label && !line.has("audio") && !line.has("image")) return ExampleKind::classification;
   const bool seen = line.has("image") && text;
   if (seen && line.string("task", "") == "caption") return ExampleKind::caption;
   if (line.has("audio") && text) return ExampleKind::transcription;
@@ -107,28 +112,108 @@ std::int32_t class_index(const Examples& examples, const Example& example,
   return static_cast<std::int32_t>(found - labels.begin());
 }
 
+namespace {
+
+/// A list is read line by line into this.
+class Reader {
+ public:
+  explicit Reader(const fs::path& file)
+      : out_{.file = file, .kind = {}, .mixed = false, .list = {}} {}
+  void add(const std::string& json, std::int64_t number) {
+    const Config line = Config::parse(json, concat(out_.file.string(), ":", number));
+    const ExampleKind kind = kind_of(line);
+    if (out_.list.empty()) out_.kind = kind;
+    out_.mixed = out_.mixed || kind != out_.kind;
+    if (kind != out_.kind && !(is_written(kind) && is_written(out_.kind))) {
+      throw FormatError(concat(line.where(), ": another kind of example than line ",
+                               out_.list.front().line, "; all are to have the same keys"));
+    }
+    out_.list.push_back(read_line(line, kind, out_.file.parent_path()));
+    out_.list.back().line = number;
+  }
+  Examples take() { return std::move(out_); }
+
+ private:
+  Examples out_;
+};
+
+/// A row of a table, and the line it begins in; nothing behind the last one. A field in quotes may
+/// hold separators, line ends and doubled quotes.
+std::optional<std::vector<std::string>> read_row(std::istream& in, char separator,
+                                                 std::int64_t& line) {
+  std::vector<std::string> row(1);
+  bool quoted = false, any = false;
+  for (int c = in.get(); c != EOF; c = in.get()) {
+    any = true;
+    line += c == '\n';
+    if (quoted) {
+      if (c != '"') {
+        row.back() += static_cast<char>(c);
+      } else if (in.peek() == '"') {
+        row.back() += static_cast<char>(in.get());
+      } else {
+        quoted = false;
+      }
+    } else if (c == '"' && row.back().empty()) {
+      quoted = true;
+    } else if (c == separator) {
+      row.emplace_back();
+    } else if (c == '\n') {
+      return row;
+    } else if (c != '\r' || in.peek() != '\n') {
+      row.back() += static_cast<char>(c);
+    }
+  }
+  if (quoted) throw FormatError("a quote is not closed");
+  return any ? std::optional(row) : std::nullopt;
+}
+
+void read_table(std::istream& in, const fs::path& file, char separator, Reader& reader) {
+  std::vector<std::string> keys;
+  std::int64_t number = 1, next = 1;
+  const auto row_at = [&] {
+    number = next;
+    try {
+      return read_row(in, separator, next);
+    } catch (const FormatError& error) {
+      throw FormatError(concat(file.string(), ":", number, ": ", error.what()));
+    }
+  };
+  while (auto row = row_at()) {
+    if (row->size() == 1 && row->front().empty()) continue;
+    if (keys.empty()) {
+      keys = *row;
+      continue;
+    }
+    if (row->size() != keys.size()) {
+      throw FormatError(concat(file.string(), ":", number, ": ", row->size(), " fields, but the ",
+                               "first row names ", keys.size()));
+    }
+    nlohmann::json line = nlohmann::json::object();
+    for (std::size_t i = 0; i < keys.size(); ++i) line[keys[i]] = (*row)[i];
+    reader.add(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), number);
+  }
+}
+
+}  // namespace
+
 Examples read_examples(const fs::path& file) {
   std::error_code ignored;
   if (fs::is_directory(file, ignored))
     throw IoError(concat(file.string(), ": is a directory; give a file of JSON Lines"));
   std::ifstream in(file, std::ios::binary);
   if (!in) throw IoError(concat(file.string(), ": can't be read"));
-  Examples examples{.file = file, .kind = {}, .mixed = false, .list = {}};
-  std::string text;
-  for (std::int64_t number = 1; std::getline(in, text); ++number) {
-    if (text.find_first_not_of(" \t\r") == text.npos) continue;
-    const Config line = Config::parse(text, concat(file.string(), ":", number));
-    const ExampleKind kind = kind_of(line);
-    if (examples.list.empty()) examples.kind = kind;
-    examples.mixed = examples.mixed || kind != examples.kind;
-    if (kind != examples.kind && !(is_written(kind) && is_written(examples.kind))) {
-      throw FormatError(concat(line.where(), ": another kind of example than line ",
-                               examples.list.front().line, "; all are to have the same keys"));
-    }
-    examples.list.push_back(read_line(line, kind, file.parent_path()));
-    examples.list.back().line = number;
+  Reader reader(file);
+  const std::string ending = file.extension().string();
+  if (ending == ".csv" || ending == ".tsv") {
+    read_table(in, file, ending == ".csv" ? ',' : '\t', reader);
+  } else {
+    std::string text;
+    for (std::int64_t number = 1; std::getline(in, text); ++number)
+      if (text.find_first_not_of(" \t\r") != text.npos) reader.add(text, number);
   }
   if (in.bad()) throw IoError(concat(file.string(), ": can't be read to its end"));
+  Examples examples = reader.take();
   if (examples.list.empty())
     throw FormatError(concat(file.string(), ": has no examples; ", kKinds));
   return examples;

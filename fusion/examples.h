@@ -12,7 +12,7 @@ enum class ExampleKind {
   prediction,      ///< {"prediction", "text" or "label"}
   transcription,   ///< {"audio", "text"}, an image may be there as well
   caption,         ///< {"image", "text"}; with a sound, where the task says so
-  classification,  ///< {"image", "label"}
+  classification,  ///< {"image", "label"} or {"text", "label"}
   completion,      ///< {"prompt", "completion"}
   text,            ///< {"text"}
 };
@@ -55,7 +55,8 @@ std::int32_t class_index(const Examples& examples, const Example& example,
                          const std::vector<std::string>& labels,
                          const std::filesystem::path& checkpoint);
 
-/// Reads a file of one JSON object a line. "text" may be a list of texts, and "prompt" then a list
+/// Reads a file of one JSON object a line, or, named .csv or .tsv, a table (RFC 4180) whose first
+/// row names these keys. "text" may be a list of texts, and "prompt" then a list
 /// as long, one for each; "image" and "audio" are
 /// files, relative to the folder of the list; other keys are left alone. Throws IoError, and
 /// FormatError naming the line: no JSON, a key missing or of another type, classes or predictions

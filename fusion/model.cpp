@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/family.h"
+#include "core/layers.h"
 #include "core/profile.h"
 #include "fusion/adapter.h"
 
@@ -60,6 +61,12 @@ void load_single(const CheckpointFiles& files, Model& model) {
   const auto towers = vision::families();
   if (find_family(decoders, type)) {
     files.open_decoder(files.config, "", model);
+    if (!files.weights.has("score.weight")) return;
+    const Tensor score = files.weights.get("score.weight");
+    const std::int64_t classes = score.rank() == 2 ? score.dim(0) : 0;
+    model.score.emplace(files.weights.at("score"), model.decoder->width(), classes,
+                        Linear::Bias::none);
+    model.score_labels = class_labels(files.config, classes);
   } else if (find_family(towers, type)) {
     model.vision = vision::load_tower(files.config, files.weights);
     model.image_processor.emplace(files.preprocessor_config);
@@ -176,6 +183,27 @@ Tensor Model::encode(Context& ctx, const audio::Sound& sound) const {
 Tensor Model::encode_frames(Context& ctx, const Tensor& frames) const {
   const Tensor rows = audio->encode(ctx, frames);
   return audio_projector(ctx, rows, {0, 1, rows.dim(0)});
+}
+
+std::vector<std::string> Model::labels() const { return vision ? vision->labels() : score_labels; }
+
+Tensor Model::score_texts(Context& ctx, const std::vector<std::vector<std::int32_t>>& texts) const {
+  if (!score) {
+    throw UnsupportedError(
+        concat(path.string(), ": this checkpoint has no classifier of texts (score.weight)"));
+  }
+  std::vector<KvCache> caches(texts.size(), decoder->new_cache());
+  std::vector<text::Sequence> sequences;
+  std::vector<std::int32_t> all, last;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    if (texts[i].empty()) throw ArgumentError("an empty text has no class");
+    all.insert(all.end(), texts[i].begin(), texts[i].end());
+    last.push_back(static_cast<std::int32_t>(all.size()) - 1);
+    caches[i] = decoder->new_cache();
+    sequences.push_back({&caches[i], std::ssize(texts[i])});
+  }
+  const Tensor hidden = decoder->forward(ctx, decoder->embed(ctx, all), sequences);
+  return (*score)(ctx, gather_rows(ctx, hidden, last));
 }
 
 Task Model::task(const std::string& name) const {

@@ -64,6 +64,11 @@ struct Model {
   /// With adapters: the checkpoint's own, and those of OpenOptions::switchable, by name.
   std::map<std::string, text::Decoder> adapted;
 
+  /// Of a text classifier (HF's GPT2ForSequenceClassification and the like): the last token's
+  /// hidden state -> scores of `score_labels`.
+  std::optional<Linear> score;
+  std::vector<std::string> score_labels;
+
   Consume consume = Consume::splice;
   std::int32_t image_token = 0, audio_token = 0;  ///< placeholders, for splice
   std::map<std::string, Task> tasks;              ///< "caption", "transcribe", "prompt"
@@ -85,6 +90,12 @@ struct Model {
   Tensor encode_pixels(Context& ctx, const Tensor& pixels /*[3, H, W]*/) const;
   Tensor encode(Context& ctx, const audio::Sound& sound) const;
   Tensor encode_frames(Context& ctx, const Tensor& log_mel /*[frames, mels]*/) const;
+
+  /// The classes it tells apart, of images or of texts; none without a classifier.
+  std::vector<std::string> labels() const;
+  /// Texts as tokens, none empty -> scores of their classes [N, classes]. Throws UnsupportedError
+  /// without a text classifier, ArgumentError for a text longer than the context.
+  Tensor score_texts(Context& ctx, const std::vector<std::vector<std::int32_t>>& texts) const;
 
   /// The task of that name, else "prompt", else [bos_token_id].
   Task task(const std::string& name) const;

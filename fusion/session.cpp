@@ -94,19 +94,8 @@ Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
   return result;
 }
 
-std::vector<Session::Label> Session::classify(const Image& image, std::int64_t top,
-                                              Timings* timings) {
-  if (!model_->vision || !model_->image_processor) {
-    throw UnsupportedError(
-        concat(model_->path.string(), ": this checkpoint has no image tower and can't classify"));
-  }
-  const auto start = Clock::now();
-  const Tensor logits = [&] {
-    const PhaseScope phase(context_, "encode");
-    return model_->vision->classify(context_, model_->preprocess(context_, image));
-  }();
-  if (timings) timings->encode = seconds_since(start);
-  const std::vector<std::string> names = model_->vision->labels();
+std::vector<Session::Label> Session::best_labels(const Tensor& logits, std::int64_t top) const {
+  const std::vector<std::string> names = model_->labels();
   const std::int64_t count = logits.numel();
   const float best = *std::max_element(logits.data(), logits.data() + count);
   double total = 0;
@@ -120,6 +109,37 @@ std::vector<Session::Label> Session::classify(const Image& image, std::int64_t t
   std::ranges::stable_sort(labels, std::greater<>(), &Label::score);
   labels.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(top, 0, count)));
   return labels;
+}
+
+std::vector<Session::Label> Session::classify(const Image& image, std::int64_t top,
+                                              Timings* timings) {
+  if (!model_->vision || !model_->image_processor) {
+    throw UnsupportedError(
+        concat(model_->path.string(), ": this checkpoint has no image tower and can't classify"));
+  }
+  const auto start = Clock::now();
+  const Tensor logits = [&] {
+    const PhaseScope phase(context_, "encode");
+    return model_->vision->classify(context_, model_->preprocess(context_, image));
+  }();
+  if (timings) timings->encode = seconds_since(start);
+  return best_labels(logits, top);
+}
+
+std::vector<Session::Label> Session::classify(const std::string& text, std::int64_t top,
+                                              Timings* timings) {
+  const auto start = Clock::now();
+  std::vector<std::int32_t> ids;
+  if (model_->tokenizer) ids = model_->tokenizer->encode(text, {.add_special_tokens = true});
+  const Tensor logits = [&] {
+    const PhaseScope phase(context_, "prefill");
+    return model_->score_texts(context_, {ids});
+  }();
+  if (timings) {
+    timings->prefill = seconds_since(start);
+    timings->prompt_tokens = std::ssize(ids);
+  }
+  return best_labels(logits, top);
 }
 
 }  // namespace tessera::fusion

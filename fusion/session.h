@@ -67,6 +67,9 @@ class Session {
     double score;  ///< softmax over all classes
   };
   std::vector<Label> classify(const Image& image, std::int64_t top, Timings* timings = nullptr);
+  /// Of a text. Throws UnsupportedError without a text classifier.
+  std::vector<Label> classify(const std::string& text, std::int64_t top,
+                              Timings* timings = nullptr);
 
   /// Ends the running call soon, with StopReason::cancelled; from any thread or signal handler.
   /// Stays in force until reset() is called.
@@ -75,6 +78,8 @@ class Session {
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
+  std::vector<Label> best_labels(const Tensor& logits, std::int64_t top) const;
+
   std::shared_ptr<const Model> model_;
   Context context_;
   std::atomic<bool> cancelled_{false};

@@ -7,7 +7,8 @@
 namespace tessera::text {
 
 Linear read_head(const Weights& weights, const Embedding& tokens, bool tied) {
-  if (!tied) {
+  // A classifier (`score`) has no use for one, and none of its own.
+  if (!tied && (weights.has("lm_head.weight") || !weights.has("score.weight"))) {
     return {weights.at("lm_head"), tokens.table.dim(1), tokens.table.dim(0), Linear::Bias::none};
   }
   Linear head = tokens.as_linear();

@@ -83,6 +83,36 @@ TEST_F(ExamplesTest, TextsOfAllKindsMayBeMixed) {
             std::string::npos);
 }
 
+TEST_F(ExamplesTest, TablesNameTheirKeysFirst) {
+  const auto table = [&](const char* name, const std::string& text) {
+    std::ofstream(folder_ / name, std::ios::binary) << text;
+    return read_examples(folder_ / name);
+  };
+  const Examples e =
+      table("a.csv", "text,label\r\n\"good, \"\"very\"\"\ngood\",yes\r\n\r\nbad\tor worse,no");
+  EXPECT_EQ(e.kind, ExampleKind::classification);
+  ASSERT_EQ(e.list.size(), 2u);
+  EXPECT_EQ(e.list[0].texts.front(), "good, \"very\"\ngood");
+  EXPECT_EQ(e.list[0].label, "yes");
+  EXPECT_EQ(e.list[0].line, 2);
+  EXPECT_EQ(e.list[1].texts.front(), "bad\tor worse");
+  EXPECT_EQ(e.list[1].line, 5);
+  EXPECT_EQ(table("a.tsv", "label\ttext\nx\ta,b\n").list[0].texts.front(), "a,b");
+  const auto refusal = [&](const std::string& text) {
+    try {
+      table("b.csv", text);
+    } catch (const FormatError& error) {
+      return std::string(error.what());
+    }
+    return std::string("nothing");
+  };
+  EXPECT_NE(refusal("text,label\na\n").find("b.csv:2: 1 fields"), std::string::npos);
+  EXPECT_NE(refusal("text,label\na,\"b\n").find("b.csv:2: a quote is not closed"),
+            std::string::npos);
+  EXPECT_NE(refusal("what,ever\na,b\n").find("b.csv:2: not an example"), std::string::npos);
+  EXPECT_NE(refusal("").find("has no examples"), std::string::npos);
+}
+
 TEST_F(ExamplesTest, LabelsMayBeNumbers) {
   const Examples e = read(R"({"prediction": "3", "label": 3})");
   EXPECT_EQ(e.list[0].label, "3");

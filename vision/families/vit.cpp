@@ -66,16 +66,6 @@ struct Block {
   }
 };
 
-/// Class names in order: id2label, else LABEL_i as HF names them.
-std::vector<std::string> read_labels(const Config& config, std::int64_t classes) {
-  const Config names = config.child("id2label");
-  std::vector<std::string> labels;
-  for (std::int64_t i = 0; i < classes; ++i) {
-    labels.push_back(names.string(std::to_string(i), "LABEL_" + std::to_string(i)));
-  }
-  return labels;
-}
-
 class Vit : public VisionTower {
  public:
   Vit(const Config& config, const Weights& weights) : c_(config) {
@@ -93,7 +83,7 @@ class Vit : public VisionTower {
       if (!weights.has(std::string(name) + ".weight")) continue;
       const std::int64_t classes = weights.get(std::string(name) + ".weight").dim(0);
       heads_.emplace_back(weights.at(name), c_.width, classes);
-      labels_ = read_labels(config, classes);
+      labels_ = class_labels(config, classes);
     }
   }
 
