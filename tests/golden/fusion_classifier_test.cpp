@@ -24,7 +24,7 @@ TEST_P(TextClassifier, ScoresAsTheReference) {
   EXPECT_THROW(model->score_texts(ctx, {std::vector<std::int32_t>(33, 1)}), ArgumentError);
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, TextClassifier, ::testing::ValuesIn(Case::all("text-classifier")),
+INSTANTIATE_TEST_SUITE_P(Golden, TextClassifier, ::testing::ValuesIn(Case::all("classify-")),
                          golden::case_name);
 
 TEST(TextClassifiers, OtherCheckpointsSayThatTheyAreNone) {

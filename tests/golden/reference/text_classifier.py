@@ -20,12 +20,12 @@ def build(seed, model):
 NAMES = {"id2label": {0: "bad", 1: "so so", 2: "good"}, "label2id": {"bad": 0, "so so": 1, "good": 2}}
 
 
-@case("gpt2-classify", "GPT2ForSequenceClassification, three classes with names")
+@case("classify-gpt2", "GPT2ForSequenceClassification, three classes with names")
 def gpt2_classify(seed):
     return build(seed, GPT2ForSequenceClassification(small(**NAMES, pad_token_id=82)))
 
 
-@case("llama-classify", "LlamaForSequenceClassification, untied (and no lm_head), four classes without names")
+@case("classify-llama", "LlamaForSequenceClassification, untied (and no lm_head), four classes without names")
 def llama_classify(seed):
     return build(seed, LlamaForSequenceClassification(LlamaConfig(
         vocab_size=61, hidden_size=16, intermediate_size=22, num_hidden_layers=2, num_attention_heads=4,
