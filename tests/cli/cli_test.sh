@@ -146,6 +146,16 @@ check 'log' 0 '6\|' '' from "$work/run/log.jsonl" grep -c '"loss":'
 check 'the model is opened' 0 '\{"file":"",.*"ids":\[[0-9,]+\].*\|' '' \
   "$program" generate --model "$work/run" --json -n 4 'First Citizen'
 
+# It learns to tell texts apart.
+printf 'text,label\n"First, a ""Citizen""",yes\nnothing else,no\n' > "$work/table.csv"
+check 'texts that would be learnt' 0 '.*"targets":2,.*"new_head":true,.*' '' learn --dry-run -m "$work/run" -o "$work/no" "$work/table.csv"
+check 'a table is learnt' 0 '\{"run":"[^|]*/texts",.*' '' learn -m "$work/run" --bf16 --rate 0.01 --rate-of 'score.*=2' --steps 30 -o "$work/texts" "$work/table.csv"
+check 'a text is classified' 0 '[0-9.]+	no\|' '' "$program" classify -m "$work/texts" --top 1 --text 'nothing else'
+check 'texts are scored' 0 'examples    2\|accuracy    100.00 %\|.*' '' "$program" evaluate -m "$work/texts" "$work/table.csv"
+check 'neither images nor texts' 2 '' 'tessera: give images, or texts with --text[^|]*\|' "$program" classify -m "$work/texts"
+check 'rates of nothing' 2 '' 'tessera: a learning rate for "nose\.\*"[^|]*\|' learn -m "$work/run" --rate-of 'nose.*=2' -o "$work/no" "$work/table.csv"
+check 'an image tower has no texts' 1 '' 'tessera: [^|]*texts[^|]*\|' learn -m "$tiny" -o "$work/no" "$work/table.csv"
+
 # Interrupted while it reads minutes of sound: no half window, and a word about where the text ends.
 for _ in {1..40}; do cat "$sound"; done >"$work/long.mp3"
 interrupted() {
