@@ -8,8 +8,9 @@ captions.{train,dev}.jsonl   photos with their five captions
 questions.{train,dev}.jsonl  photos with questions that rules make of the captions; dev: one question a line
 mixed.train.jsonl            all that is trained on: photos with captions and questions, some of them with a recording beside
                              them; recordings with a photo beside them, to be written down; recordings alone
+{kind}.dev.jsonl             those of one kind: presence, count, colour, doing, where
 speech.dev.jsonl             utterances of speakers that are not trained on
-presence.dev.jsonl           the yes-or-no questions of questions.dev.jsonl
+captions-heard, speech-seen  200 of the photos and all of the utterances, with one of the others beside each
 
 FILE is what `tessera transcribe --json` says of the recordings to train with: speech keeps its style (case,
 punctuation) by learning from the untouched model's own words.
@@ -312,6 +313,12 @@ def main():
                 lines.append({"audio": os.path.abspath(os.path.join(arguments.librispeech, speaker, name + ".mp3")),
                               "text": text})
     write(f"{out}/speech.dev.jsonl", lines)
+    other = random.Random(3)
+    photos = list(read_captions(os.path.join(arguments.flickr8k, "captions.dev.tsv")).items())
+    write(f"{out}/captions-heard.dev.jsonl",
+          [{"image": image(n), "audio": other.choice(lines)["audio"], "task": "caption", "text": c} for n, c in photos[:200]])
+    write(f"{out}/speech-seen.dev.jsonl",
+          [{**line, "image": image(other.choice(photos)[0]), "task": "transcribe"} for line in lines])
 
 
 if __name__ == "__main__":
