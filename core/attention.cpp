@@ -204,4 +204,15 @@ Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v
   return out;
 }
 
+Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                 const AttentionOptions& options, std::span<const std::int64_t> begin) {
+  Tensor out = ctx.empty(q.shape());
+  for (std::size_t i = 0; i + 1 < begin.size(); ++i) {
+    const auto rows = [&](const Tensor& t) { return t.slice(begin[i], begin[i + 1]); };
+    Tensor own = rows(out);
+    attention(ctx, rows(q), rows(k), rows(v), options, own);
+  }
+  return out;
+}
+
 }  // namespace tessera

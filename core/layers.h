@@ -167,5 +167,9 @@ void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out);
 Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                  const AttentionOptions& options);
+/// The same within each of several items, whose rows lie one after the other: item i has the rows
+/// from begin[i] to begin[i + 1].
+Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                 const AttentionOptions& options, std::span<const std::int64_t> begin);
 
 }  // namespace tessera

@@ -218,14 +218,46 @@ ExampleLoss::Rows ExampleLoss::compute_rows(Context& ctx, const Example& example
     const Tensor rows = model_->audio->encode(ctx, frames);
     return {rows, {0, 1, rows.dim(0)}};
   }
-  vision::Image image = vision::load_image(example.image);
-  if (options_.least_view < 1)
-    image = vision::random_view(image, options_.least_view,
-                                mixed_seed(options_.seed, turn, example.line));
-  const Tensor pixels = model_->preprocess(ctx, image);
+  return compute_image_rows(ctx, {&example}, turn).front();
+}
+
+/// Of several images in one pass.
+std::vector<ExampleLoss::Rows> ExampleLoss::compute_image_rows(
+    Context& ctx, const std::vector<const Example*>& examples, std::int64_t turn) const {
+  std::vector<Tensor> pixels(examples.size());
+  ctx.parallel_for(std::ssize(examples), [&](std::int64_t i) {
+    const auto at = static_cast<std::size_t>(i);
+    vision::Image image = vision::load_image(examples[at]->image);
+    if (options_.least_view < 1)
+      image = vision::random_view(image, options_.least_view,
+                                  mixed_seed(options_.seed, turn, examples[at]->line));
+    pixels[at] = (*model_->image_processor)(image);
+  });
   const std::int64_t patch = model_->vision->patch_size();
-  return {model_->vision->encode(ctx, pixels),
-          {model_->vision->class_tokens(), pixels.dim(1) / patch, pixels.dim(2) / patch}};
+  std::vector<Rows> out;
+  for (const Tensor& rows : model_->vision->encode(ctx, pixels)) {
+    const Tensor& p = pixels[out.size()];
+    out.push_back({rows, {model_->vision->class_tokens(), p.dim(1) / patch, p.dim(2) / patch}});
+  }
+  return out;
+}
+
+/// The rows of the examples' images, in their order; those that are not kept are computed together.
+std::vector<ExampleLoss::Rows> ExampleLoss::image_rows(Context& ctx,
+                                                       std::span<const std::int64_t> which,
+                                                       std::int64_t turn) const {
+  const StageScope scope(ctx, "towers");
+  std::vector<const Example*> examples;
+  for (const std::int64_t i : which) {
+    const Example& example = examples_.list[static_cast<std::size_t>(i)];
+    if (!example.image.empty()) examples.push_back(&example);
+  }
+  if (examples.empty()) return {};
+  if (image_features_.empty()) return compute_image_rows(ctx, examples, turn);
+  std::vector<Rows> out;
+  for (const Example* example : examples)
+    out.push_back(tower_rows(ctx, *example, Medium::image, turn));
+  return out;
 }
 
 ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example, Medium medium,
@@ -283,15 +315,12 @@ ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int6
   std::vector<Tensor> rows;
   std::vector<Ids> texts;
   Ids targets;
+  for (const Rows& image : image_rows(ctx, which, turn))
+    rows.push_back(model_->vision->class_logits(ctx, image.rows));
   for (const std::int64_t i : which) {
     const Example& example = examples_.list[static_cast<std::size_t>(i)];
     targets.push_back(class_index(examples_, example, labels_, model_->path));
-    if (example.image.empty()) {
-      texts.push_back(text_ids(example));
-    } else {
-      rows.push_back(
-          model_->vision->class_logits(ctx, tower_rows(ctx, example, Medium::image, turn).rows));
-    }
+    if (example.image.empty()) texts.push_back(text_ids(example));
   }
   const Tensor logits = texts.empty() ? join_rows(ctx, rows) : model_->score_texts(ctx, texts);
   return {cross_entropy(ctx, logits, targets, options_.label_smoothing), std::ssize(targets),
@@ -316,20 +345,6 @@ struct ExampleLoss::Batch {
   std::int64_t drawn = 0;
 };
 
-ExampleLoss::Media ExampleLoss::encode(Context& ctx, const Example& example,
-                                       std::int64_t turn) const {
-  Media media;
-  if (!example.image.empty()) {
-    const Rows tower = tower_rows(ctx, example, Medium::image, turn);
-    media.image = model_->vision_projector(ctx, tower.rows, tower.layout);
-  }
-  if (!example.audio.empty()) {
-    const Rows tower = tower_rows(ctx, example, Medium::sound, turn);
-    media.sound = model_->audio_projector(ctx, tower.rows, tower.layout);
-  }
-  return media;
-}
-
 /// Also makes all memories' keys and values, in one product.
 std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
                                                         const text::LanguageModel& decoder,
@@ -338,9 +353,19 @@ std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
   std::vector<Media> all;
   std::vector<Tensor> memories;
   std::vector<std::int64_t> begin = {0};
+  const std::vector<Rows> images = image_rows(ctx, which, turn);
+  auto image = images.begin();
   for (const std::int64_t i : which) {
     const Example& example = examples_.list[static_cast<std::size_t>(i)];
-    all.push_back(encode(ctx, example, turn));
+    all.emplace_back();
+    if (!example.image.empty()) {
+      all.back().image = model_->vision_projector(ctx, image->rows, image->layout);
+      ++image;
+    }
+    if (!example.audio.empty()) {
+      const Rows tower = tower_rows(ctx, example, Medium::sound, turn);
+      all.back().sound = model_->audio_projector(ctx, tower.rows, tower.layout);
+    }
     all.back().seen = decoder.new_cache();
     const Tensor memory = before_answer(ctx, example, all.back(), "").memory();
     if (memory) memories.push_back(memory);

@@ -89,7 +89,6 @@ class ExampleLoss {
   Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   Sum decoder_loss(Context& ctx, const text::LanguageModel& decoder,
                    std::span<const std::int64_t> which, std::int64_t turn) const;
-  Media encode(Context& ctx, const Example& example, std::int64_t turn) const;
   std::vector<Media> encode_all(Context& ctx, const text::LanguageModel& decoder,
                                 std::span<const std::int64_t> which, std::int64_t turn) const;
   Sequence before_answer(Context& ctx, const Example& example, const Media& media,
@@ -114,6 +113,10 @@ class ExampleLoss {
   audio::Sound load_sound(const Example& example) const;
   Rows tower_rows(Context& ctx, const Example& example, Medium medium, std::int64_t turn) const;
   Rows compute_rows(Context& ctx, const Example& example, Medium medium, std::int64_t turn) const;
+  std::vector<Rows> compute_image_rows(Context& ctx, const std::vector<const Example*>& examples,
+                                       std::int64_t turn) const;
+  std::vector<Rows> image_rows(Context& ctx, std::span<const std::int64_t> which,
+                               std::int64_t turn) const;
   bool trains(Context& ctx, Medium medium) const;
 
   std::shared_ptr<const Model> model_;

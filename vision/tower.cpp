@@ -2,8 +2,26 @@
 
 #include "core/error.h"
 #include "core/family.h"
+#include "core/layers.h"
 
 namespace tessera::vision {
+
+Tensor VisionTower::encode(Context& ctx, const Tensor& pixels) const {
+  return encode(ctx, std::span(&pixels, 1)).front();
+}
+
+std::vector<Tensor> VisionTower::encode(Context& ctx, std::span<const Tensor> pixels) const {
+  std::vector<Tensor> rows;
+  std::vector<std::int64_t> begin = {0};
+  for (const Tensor& p : pixels) {
+    rows.push_back(embed(ctx, p));
+    begin.push_back(begin.back() + rows.back().dim(0));
+  }
+  if (rows.empty()) return rows;
+  const Tensor all = run(ctx, join_rows(ctx, rows), begin);
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = all.slice(begin[i], begin[i + 1]);
+  return rows;
+}
 
 Tensor VisionTower::pool(Context&, const Tensor&) const {
   throw UnsupportedError("this checkpoint has no head that makes one vector of an image");

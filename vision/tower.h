@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,9 @@ class VisionTower {
   virtual std::int64_t patch_size() const = 0;    ///< pixels a side; patches lie in reading order
   /// pixels [3, H, W] -> last hidden states [T, D] after the final norm. Image sizes other than the
   /// config's have the position embedding interpolated (bicubic, as HF's interpolate_pos_encoding).
-  virtual Tensor encode(Context& ctx, const Tensor& pixels) const = 0;
+  Tensor encode(Context& ctx, const Tensor& pixels) const;
+  /// Several images in one pass: each as it would be alone.
+  std::vector<Tensor> encode(Context& ctx, std::span<const Tensor> pixels) const;
   /// Rows of encode() [T, D] -> one vector [D] for the whole image. Throws UnsupportedError where
   /// the checkpoint has no pooling head.
   virtual Tensor pool(Context& ctx, const Tensor& rows) const;
@@ -32,6 +35,13 @@ class VisionTower {
   Tensor classify(Context& ctx, const Tensor& pixels) const;
   /// Class names by index; empty without a head.
   virtual std::vector<std::string> labels() const { return {}; }
+
+ private:
+  /// Patches and what else there is, with positions: the rows that the first block sees [T, D].
+  virtual Tensor embed(Context& ctx, const Tensor& pixels) const = 0;
+  /// Rows of several images, one after the other (image i from begin[i] to begin[i + 1]), through
+  /// all blocks and the final norm.
+  virtual Tensor run(Context& ctx, Tensor x, std::span<const std::int64_t> begin) const = 0;
 };
 
 /// How a tower is found: by `model_type` of its config.

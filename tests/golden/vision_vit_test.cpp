@@ -45,6 +45,18 @@ TEST_P(Tower, EveryStageMatchesTheReference) {
   }
 }
 
+TEST_P(Tower, SeveralImagesInOnePassAreAsEachAlone) {
+  std::vector<Tensor> pixels;
+  for (const char* name : {"pixels", "pixels.0", "pixels.1"})
+    if (case_.has(name)) pixels.push_back(case_.get(name));
+  pixels.push_back(pixels.front());
+  const std::vector<Tensor> together = tower_->encode(ctx_, pixels);
+  ASSERT_EQ(together.size(), pixels.size());
+  for (std::size_t i = 0; i < pixels.size(); ++i)
+    EXPECT_TRUE(golden::close_to(together[i], tower_->encode(ctx_, pixels[i]), 1e-5)) << i;
+  EXPECT_TRUE(tower_->encode(ctx_, std::span<const Tensor>()).empty());
+}
+
 TEST_P(Tower, NothingIsLeftUnread) {
   const Weights weights = case_.weights();
   load_tower(case_.config(), weights);

@@ -69,10 +69,10 @@ struct Block {
   }
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))
-  Tensor operator()(Context& ctx, Tensor x /*[T, D]*/) const {
+  Tensor operator()(Context& ctx, Tensor x /*[T, D]*/, std::span<const std::int64_t> begin) const {
     const Tensor h = qkv(ctx, norm1(ctx, x));
     const Tensor a = attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
-                               h.columns(2 * width, 3 * width), options);
+                               h.columns(2 * width, 3 * width), options, begin);
     x = attention_out(ctx, a, {.residual = x});
     return mlp(ctx, norm2(ctx, x), x);
   }
@@ -133,24 +133,23 @@ class Siglip : public VisionTower {
   std::int64_t class_tokens() const override { return 0; }
   std::int64_t patch_size() const override { return c_.patch; }
 
-  Tensor encode(Context& ctx, const Tensor& pixels) const override {
-    Tensor x = embed(ctx, pixels);
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-      ctx.observe("hidden", static_cast<std::int64_t>(i), x);
-      x = blocks_[i](ctx, x);
-    }
-    ctx.observe("hidden", c_.layers, x);
-    return norm_(ctx, x);
-  }
-
   Tensor pool(Context& ctx, const Tensor& rows) const override {
     if (!head_) return VisionTower::pool(ctx, rows);
     return (*head_)(ctx, rows).reshape({c_.width});
   }
 
  private:
+  Tensor run(Context& ctx, Tensor x, std::span<const std::int64_t> begin) const override {
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      ctx.observe("hidden", static_cast<std::int64_t>(i), x);
+      x = blocks_[i](ctx, x, begin);
+    }
+    ctx.observe("hidden", c_.layers, x);
+    return norm_(ctx, x);
+  }
+
   /// Patches + positions; pixels beyond the last whole patch are not seen.
-  Tensor embed(Context& ctx, const Tensor& pixels) const {
+  Tensor embed(Context& ctx, const Tensor& pixels) const override {
     const Tensor patches = patches_(ctx, pixels);
     const std::int64_t high = pixels.dim(1) / c_.patch, wide = pixels.dim(2) / c_.patch;
     if (high == side_ && wide == side_) return add(ctx, patches, positions_);

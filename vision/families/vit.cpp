@@ -56,10 +56,10 @@ struct Block {
   }
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))
-  Tensor operator()(Context& ctx, Tensor x /*[T, D]*/) const {
+  Tensor operator()(Context& ctx, Tensor x /*[T, D]*/, std::span<const std::int64_t> begin) const {
     const Tensor h = qkv(ctx, norm_before(ctx, x));
     const Tensor a = attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
-                               h.columns(2 * width, 3 * width), options);
+                               h.columns(2 * width, 3 * width), options, begin);
     x = attention_out(ctx, a, {.residual = x});
     const Tensor m = intermediate(ctx, norm_after(ctx, x), {.activation = activation});
     return output(ctx, m, {.residual = x});
@@ -92,16 +92,6 @@ class Vit : public VisionTower {
   std::int64_t patch_size() const override { return c_.patch; }
   std::vector<std::string> labels() const override { return labels_; }
 
-  Tensor encode(Context& ctx, const Tensor& pixels) const override {
-    Tensor x = embed(ctx, pixels);
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-      ctx.observe("hidden", static_cast<std::int64_t>(i), x);
-      x = blocks_[i](ctx, x);
-    }
-    ctx.observe("hidden", c_.layers, x);
-    return norm_(ctx, x);
-  }
-
   Tensor class_logits(Context& ctx, const Tensor& rows) const override {
     if (heads_.empty()) return VisionTower::class_logits(ctx, rows);
     Tensor logits = heads_[0](ctx, rows.slice(0, 1));
@@ -112,6 +102,15 @@ class Vit : public VisionTower {
   }
 
  private:
+  Tensor run(Context& ctx, Tensor x, std::span<const std::int64_t> begin) const override {
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      ctx.observe("hidden", static_cast<std::int64_t>(i), x);
+      x = blocks_[i](ctx, x, begin);
+    }
+    ctx.observe("hidden", c_.layers, x);
+    return norm_(ctx, x);
+  }
+
   void load_embeddings(const Weights& w) {
     patches_ = Conv2d(w.at("patch_embeddings.projection"), c_.channels, c_.width, c_.patch);
     for (const char* name : {"cls_token", "distillation_token"}) {
@@ -127,7 +126,7 @@ class Vit : public VisionTower {
   }
 
   /// [class token; distillation token; patches] + positions
-  Tensor embed(Context& ctx, const Tensor& pixels) const {
+  Tensor embed(Context& ctx, const Tensor& pixels) const override {
     const std::int64_t high = pixels.dim(1) / c_.patch, wide = pixels.dim(2) / c_.patch,
                        extra = class_tokens();
     std::vector<Tensor> parts = first_;
