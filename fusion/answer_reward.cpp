@@ -44,13 +44,28 @@ AnswerReward::AnswerReward(const Examples& examples, const std::vector<std::stri
       throw ArgumentError(concat("\"", name, "\" is no reward; there are cider-d and bleu"));
     weights_[name] += 1;
   }
+  for (const auto& [line, texts] : references_) {
+    for (const text::Words& words : texts) {
+      for (std::size_t i = 0; i + 1 < words.size(); ++i) {  // behind the last one is the end
+        ++uses_[words[i]].all;
+        uses_[words[i]].last += i + 2 == words.size();
+      }
+    }
+  }
+}
+
+bool AnswerReward::breaks_off(const text::Words& words) const {
+  constexpr std::int64_t kFrequent = 100, kLeastShare = 500;  // one in so many
+  const auto found = words.empty() ? uses_.end() : uses_.find(words.back());
+  return found != uses_.end() && found->second.all >= kFrequent &&
+         found->second.last * kLeastShare < found->second.all;
 }
 
 double AnswerReward::operator()(const Example& example, const std::string& answer,
                                 bool ended) const {
   const std::vector<text::Words>& references = references_.at(example.line);
   const text::Words words = words_of(answer, ended);
-  double sum = 0;
+  double sum = breaks_off(text::split_caption(answer)) ? -1 : 0;
   for (const auto& [name, weight] : weights_) {
     sum += weight * (name == "bleu" ? text::translation_bleu({{words, references}}) / 100
                                     : cider_(words, references));

@@ -137,6 +137,20 @@ TEST(AnswerReward, IsHigherForWhatPeopleWrote) {
   EXPECT_NEAR(reward(dog, "Two men play the guitar.", true), 0.2, 0.2);
 }
 
+TEST(AnswerReward, IsLessForWhatBreaksOff) {
+  Examples examples{.file = "list", .kind = ExampleKind::caption, .mixed = false, .list = {}};
+  for (int i = 0; i < 100; ++i) {
+    Example e;
+    e.line = i + 1;
+    e.texts = {i % 2 ? "A dog is there." : "A dog is in the snow."};
+    examples.list.push_back(e);
+  }
+  const AnswerReward reward(examples, {"bleu"});
+  const Example& first = examples.list.front();
+  EXPECT_LT(reward(first, "A dog is.", true), 0);
+  EXPECT_GT(reward(first, "A dog is there.", true), 0);
+}
+
 TEST_F(ExampleLossTest, FeaturesAreKeptUntilTheFileChanges) {
   write_sound("a.wav", 440), write_sound("b.wav", 900);
   ExampleLoss l = loss("whisper-english", kTwoSounds);
