@@ -21,6 +21,13 @@ bool is_weights(const fs::path& file) {
                              [&](std::string_view ending) { return name.ends_with(ending); });
 }
 
+/// Whether this file tells how the checkpoint was trained: it belongs to that run alone.
+bool is_log(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name == "log.jsonl" || name == "trainer_state.json" || name == "plot.png" ||
+         name.starts_with("events.out.tfevents.");
+}
+
 }  // namespace
 
 void make_new_folder(const fs::path& folder) {
@@ -35,7 +42,8 @@ void make_new_folder(const fs::path& folder) {
 void copy_description(const fs::path& from, const fs::path& to) {
   for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
     const fs::path name = entry.path().filename();
-    if (!entry.is_regular_file() || is_weights(name) || name == "config.json") continue;
+    if (!entry.is_regular_file() || is_weights(name) || is_log(name) || name == "config.json")
+      continue;
     std::error_code error;
     fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing, error);
     if (error) throw IoError(concat((to / name).string(), ": can't be written: ", error.message()));

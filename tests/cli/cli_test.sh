@@ -105,6 +105,8 @@ check 'fine-tuning' 0 '\{"run":"[^|]*/tuned","loss":.*"held_out_right":.*' 'tess
 check 'what was fine-tuned' 0 '[0-9.]+	(man|wave)\|[0-9.]+	(man|wave)\|' '' "$program" classify -m "$work/tuned" "$photo"
 check 'fine-tuned twice' 2 '' 'tessera: [^|]*/tuned: has checkpoints[^|]*\|' learn -m "$tiny" -o "$work/tuned" "$work/data"
 check 'fine-tuning goes on' 0 '\{"run".*' 'tessera: all: going on from step 2\|' learn -m "$tiny" --resume --steps 2 -o "$work/tuned" "$work/data"
+check 'a run from a run' 0 '\{"run".*' '' learn -m "$work/tuned" --steps 1 -o "$work/again" "$work/data"
+check 'has its own log' 0 '1\|' '' grep -c loss "$work/again/log.jsonl"
 check 'a picture of runs' 0 '[^|]*/tuned/plot.png\|' '' "$program" plot "$work/tuned" "$work/tuned/head"
 check 'it is one' 0 '1\|' '' grep -c PNG "$work/tuned/plot.png"
 check 'no run' 1 '' 'tessera: [^|]*photos/log.jsonl: can.t be read[^|]*\|' "$program" plot "$work/photos"
