@@ -36,7 +36,7 @@ stage() {
     --checkpoint-every 100 --batch 24 --sampled-tokens 3000 --least-view 0.7 --average 0.99 $trained $rates "$@"
 }
 stage words start --texts 6 --steps 1900 --rate 7e-4 --warmup 60 --floor 0.03 --label-smoothing 0.05
-stage reward words --texts 6 --steps 700 --rate 1e-4 --warmup 20 --floor 0.1 --draws 5 \
+stage reward words --texts 6 --steps 500 --rate 1e-4 --warmup 20 --floor 0.1 --draws 5 \
   --reward bleu --reward bleu --reward cider-d
 
 rm -rf "$out/tessera-mini"

@@ -111,7 +111,7 @@ def config(vit, whisper):
         "bos_token_id": START, "eos_token_id": END, "pad_token_id": END,
         "tasks": {
             "caption": {"start": [START, CAPTION], "adapter": "caption",
-                        "generation": {"max_new_tokens": CAPTION_TOKENS, "num_beams": 4}},
+                        "generation": {"max_new_tokens": CAPTION_TOKENS}},
             "transcribe": {"start": [START, NO_TIMESTAMPS]},
             "prompt": {"start": [START, CAPTION], "adapter": "caption"}}}
 
