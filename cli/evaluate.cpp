@@ -217,8 +217,7 @@ class Answerer {
     // Of sound, --task says whether it is translated.
     const bool sound = kind == ExampleKind::transcription;
     task_ = sound || o.task.empty() ? fusion::task_of(kind) : o.task;
-    sampling_ = session_.defaults(task_);
-    o.sampling.apply(sampling_);
+    sampling_ = sampling_for(task_);
   }
 
   const fusion::Model& model() const { return session_.model(); }
@@ -263,6 +262,11 @@ class Answerer {
   }
 
  private:
+  text::SamplingOptions sampling_for(const std::string& task) const {
+    text::SamplingOptions sampling = session_.defaults(task);
+    o_.sampling.apply(sampling);
+    return sampling;
+  }
   bool transcribe(Item& item) {
     fusion::TranscribeOptions options;
     options.language = o_.language;
@@ -283,11 +287,10 @@ class Answerer {
     if (!item.example.image.empty()) prompt.emplace_back(vision::load_image(item.example.image));
     if (!item.example.audio.empty()) prompt.emplace_back(audio::load_sound(item.example.audio));
     if (!item.example.prompt.empty()) prompt.emplace_back(fusion::Text{item.example.prompt});
-    std::string task = item.example.task;
-    if (task.empty()) task = task_;
-    text::SamplingOptions sampling = session_.defaults(task);
-    o_.sampling.apply(sampling);
-    const fusion::Result result = session_.generate(prompt, {task, sampling});
+    const std::string& own = item.example.task;
+    const fusion::Result result = own.empty() || own == task_
+                                      ? session_.generate(prompt, {task_, sampling_})
+                                      : session_.generate(prompt, {own, sampling_for(own)});
     item.answer = trim(result.text);
     return result.stop_reason != text::StopReason::cancelled;
   }

@@ -14,7 +14,7 @@
 #include "core/kernels/product.h"
 #include "core/layers.h"
 #include "core/quantize.h"
-#include "text/sampler.h"
+#include "core/random.h"
 
 namespace tessera::fusion {
 namespace {
@@ -55,7 +55,7 @@ std::string peft_layer(const std::string& layer, bool bare_gpt2) {
   return concat(std::string(kPeft), bare_gpt2 ? "transformer." : "", layer);
 }
 
-Tensor uniform(const Shape& shape, double bound, text::Random& random) {
+Tensor uniform(const Shape& shape, double bound, Random& random) {
   Tensor t = Tensor::empty(shape);
   for (std::int64_t i = 0; i < t.numel(); ++i)
     t.data()[i] = static_cast<float>(bound * (2 * random.uniform() - 1));
@@ -92,6 +92,11 @@ void add_product(Tensor weight, bool inputs_first, const Tensor& a, const Tensor
                          .ld_initial = columns,
                          .c = weight.data(),
                          .ldc = columns});
+}
+
+/// What is stored under a name, as f32 in memory that may be changed.
+Tensor own_copy(const Weights& weights, const std::string& name, const Tensor& stored) {
+  return stored.dtype() == DType::f32 ? stored.clone() : weights.get_f32(name, stored.shape());
 }
 
 struct AdapterConfig {
@@ -178,8 +183,7 @@ void merge(const Weights& checkpoint, const fs::path& folder, std::map<std::stri
         }
         Tensor& merged = all.at(target);
         if (merged.raw() == stored.raw() || merged.dtype() != DType::f32)
-          merged = stored.dtype() == DType::f32 ? stored.clone()
-                                                : checkpoint.get_f32(target, stored.shape());
+          merged = own_copy(checkpoint, target, stored);
         all.erase(target + "_scale");  // multiplied out
         add_product(merged, turned, low.to_f32(), high.to_f32(), config.scale(rank));
       });
@@ -192,7 +196,7 @@ NewLora new_lora(const std::vector<NamedTensor>& checkpoint, LoraOptions options
   check_options(options);
   if (options.targets.empty()) options.targets = default_targets(checkpoint);
   NewLora lora;
-  text::Random random(seed);
+  Random random(seed);
   bool conv1d = false;
   std::set<std::string> used;
   for (const NamedTensor& t : checkpoint) {
@@ -284,9 +288,7 @@ Weights with_own_adapter(const Weights& decoder, const Weights& adapter) {
   Context ctx;
   ctx.parallel_for(std::ssize(additions), [&](std::int64_t i) {
     Addition& a = additions[static_cast<std::size_t>(i)];
-    const Tensor stored = all.at(a.target), sum = stored.dtype() == DType::f32
-                                                      ? stored.clone()
-                                                      : decoder.get_f32(a.target, stored.shape());
+    const Tensor stored = all.at(a.target), sum = own_copy(decoder, a.target, stored);
     add_product(sum, false, a.low, a.high, 1);
     a.result = {{a.target, sum}};
     if (stored.dtype() == DType::i8) a.result = quantized(a.target, sum, 8);

@@ -1,7 +1,6 @@
 #include "fusion/example_loss.h"
 
 #include <algorithm>
-#include <cmath>
 #include <deque>
 
 #include "core/error.h"
@@ -10,6 +9,7 @@
 #include "core/loss.h"
 #include "core/output_file.h"
 #include "core/profile.h"
+#include "core/random.h"
 #include "core/tape.h"
 #include "fusion/speech.h"
 #include "vision/augment.h"
@@ -37,19 +37,6 @@ std::int64_t count_right(const Tensor& logits, std::span<const std::int32_t> tar
         std::max_element(row, row + logits.dim(1)) - row == targets[static_cast<std::size_t>(i)];
   }
   return right;
-}
-
-/// An index with probability softmax(logits), which `u` in [0, 1) decides.
-std::int32_t draw_index(std::span<const float> logits, double u) {
-  const float largest = *std::ranges::max_element(logits);
-  double total = 0;
-  for (const float x : logits) total += std::exp(static_cast<double>(x - largest));
-  double left = u * total;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    left -= std::exp(static_cast<double>(logits[i] - largest));
-    if (left < 0) return static_cast<std::int32_t>(i);
-  }
-  return static_cast<std::int32_t>(std::ranges::max_element(logits) - logits.begin());
 }
 
 /// Of what is drawn for one example at one time.
@@ -367,7 +354,7 @@ std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
       all.back().sound = model_->audio_projector(ctx, tower.rows, tower.layout);
     }
     all.back().seen = decoder.new_cache();
-    const Tensor memory = before_answer(ctx, example, all.back(), "").memory();
+    const Tensor memory = before_answer(ctx, decoder, example, all.back(), "").memory();
     if (memory) memories.push_back(memory);
     begin.push_back(begin.back() + (memory ? memory.dim(0) : 0));
   }
@@ -385,10 +372,11 @@ std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
   return all;
 }
 
-Sequence ExampleLoss::before_answer(Context& ctx, const Example& example, const Media& media,
+Sequence ExampleLoss::before_answer(Context& ctx, const text::LanguageModel& decoder,
+                                    const Example& example, const Media& media,
                                     const std::string& prompt) const {
   const Plan& own = plan_of(example);
-  Sequence before(ctx, *model_, model_->decoder_for(task_name(example)));
+  Sequence before(ctx, *model_, decoder);
   before.add_ids(own.start);
   if (media.image) before.add_image_rows(media.image);
   if (media.sound) before.add_sound_rows(media.sound);
@@ -401,7 +389,7 @@ Sequence ExampleLoss::before_answer(Context& ctx, const Example& example, const 
 void ExampleLoss::add_answer(Context& ctx, const text::LanguageModel& decoder,
                              const Example& example, const Media& media, const std::string& prompt,
                              const Ids& answer, float weight, Batch& batch) const {
-  const Sequence before = before_answer(ctx, example, media, prompt);
+  const Sequence before = before_answer(ctx, decoder, example, media, prompt);
   const auto first = static_cast<std::int32_t>(before.ids().size()) - 1;
   batch.targets.insert(batch.targets.end(), answer.begin(), answer.end());
   batch.weights.insert(batch.weights.end(), answer.size(), weight);
@@ -427,7 +415,7 @@ struct ExampleLoss::Draw {
   const Media& media;
   KvCache cache;
   Ids ids;
-  text::Random random;
+  Random random;
   bool ended = false;
 };
 
@@ -435,11 +423,10 @@ struct ExampleLoss::Draw {
 /// what it is better than the others as its weight.
 void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
                             std::span<const std::int64_t> which, std::int64_t turn,
-                            const std::vector<Media>& media, Batch& batch) const {
+                            const std::vector<Media>& media, const Ids& ids, Batch& batch) const {
   constexpr std::size_t kMostTokens = 32;
   const auto draws = static_cast<std::size_t>(options_.draws);
   std::deque<Draw> all;
-  const Ids ids = candidates(turn, which.front());
   {
     const TapeScope unrecorded(ctx, nullptr);
     std::vector<text::Sequence> sequences;
@@ -449,13 +436,13 @@ void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
     for (std::size_t i = 0; i < which.size(); ++i) {
       const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
       if (example.kind != ExampleKind::caption || unprompted(example).empty()) continue;
-      const Sequence before = before_answer(ctx, example, media[i], "");
+      const Sequence before = before_answer(ctx, decoder, example, media[i], "");
       for (std::size_t j = 0; j < draws; ++j) {
         all.push_back({example,
                        media[i],
                        media[i].seen.clone(),
                        {},
-                       text::Random(mixed_seed(options_.seed + j + 1, turn, example.line))});
+                       Random(mixed_seed(options_.seed + j + 1, turn, example.line))});
         active.push_back(&all.back());
         rows.push_back(before.rows());
         sequences.push_back({&all.back().cache, std::ssize(before.ids())});
@@ -466,15 +453,16 @@ void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
     while (!active.empty()) {
       const Tensor hidden = decoder.forward(ctx, join_rows(ctx, rows), sequences);
       const Tensor scores = logits(ctx, decoder, gather_rows(ctx, hidden, last), ids);
+      std::vector<text::Candidate> rivals(static_cast<std::size_t>(scores.dim(1)));
       std::vector<Draw*> going;
       Ids next;
       sequences.clear(), last.clear();
       for (std::size_t i = 0; i < active.size(); ++i) {
         Draw& draw = *active[i];
-        const Tensor row = scores[static_cast<std::int64_t>(i)];
-        const std::int32_t place =
-            draw_index({row.data(), static_cast<std::size_t>(row.numel())}, draw.random.uniform());
-        draw.ids.push_back(ids.empty() ? place : ids[static_cast<std::size_t>(place)]);
+        const float* row = scores[static_cast<std::int64_t>(i)].data();
+        for (std::size_t k = 0; k < rivals.size(); ++k)
+          rivals[k] = {ids.empty() ? static_cast<std::int32_t>(k) : ids[k], row[k]};
+        draw.ids.push_back(text::draw(rivals, draw.random.uniform()));
         draw.ended = draw.ids.back() == plan_of(draw.example).stop;
         const bool full =
             draw.ids.size() >= kMostTokens || draw.cache.length() >= decoder.max_positions();
@@ -517,7 +505,7 @@ Ids ExampleLoss::candidates(std::int64_t turn, std::int64_t first) const {
   for (std::int64_t id = 0; id < all; ++id)
     if (answered_[static_cast<std::size_t>(id)]) ids.push_back(static_cast<std::int32_t>(id));
   std::vector<bool> taken = answered_;
-  text::Random random(mixed_seed(options_.seed, turn, first));
+  Random random(mixed_seed(options_.seed, turn, first));
   const std::int64_t others = std::min(options_.sampled_tokens, all - std::ssize(ids));
   for (std::int64_t drawn = 0; drawn < others;) {
     const auto id = static_cast<std::size_t>(random.uniform() * static_cast<double>(all));
@@ -541,7 +529,8 @@ ExampleLoss::Sum ExampleLoss::decoder_loss(Context& ctx, const text::LanguageMod
                                            std::int64_t turn) const {
   Batch batch;
   const std::vector<Media> media = encode_all(ctx, decoder, which, turn);
-  if (reward_) add_drawn(ctx, decoder, which, turn, media, batch);
+  const Ids ids = candidates(turn, which.front());
+  if (reward_) add_drawn(ctx, decoder, which, turn, media, ids, batch);
   for (std::size_t i = 0; i < which.size(); ++i) {
     const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
     const std::size_t count = example.texts.size(),
@@ -556,14 +545,12 @@ ExampleLoss::Sum ExampleLoss::decoder_loss(Context& ctx, const text::LanguageMod
   }
   if (batch.rows.empty()) return {Tensor::zeros({1})};
   const Tensor hidden = decoder.forward(ctx, join_rows(ctx, batch.rows), batch.sequences);
-  const Ids ids = candidates(turn, which.front());
   if (!ids.empty()) {
     std::map<std::int32_t, std::int32_t> place;
     for (const std::int32_t id : ids) place[id] = static_cast<std::int32_t>(place.size());
     for (std::int32_t& target : batch.targets) target = place.at(target);
   }
   const Tensor scores = logits(ctx, decoder, gather_rows(ctx, hidden, batch.places), ids);
-  if (!reward_) batch.weights.clear();
   return {cross_entropy(ctx, scores, batch.targets, options_.label_smoothing, batch.weights),
           std::ssize(batch.targets), count_right(scores, batch.targets), batch.reward, batch.drawn};
 }

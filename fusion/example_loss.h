@@ -91,14 +91,15 @@ class ExampleLoss {
                    std::span<const std::int64_t> which, std::int64_t turn) const;
   std::vector<Media> encode_all(Context& ctx, const text::LanguageModel& decoder,
                                 std::span<const std::int64_t> which, std::int64_t turn) const;
-  Sequence before_answer(Context& ctx, const Example& example, const Media& media,
-                         const std::string& prompt) const;
+  Sequence before_answer(Context& ctx, const text::LanguageModel& decoder, const Example& example,
+                         const Media& media, const std::string& prompt) const;
   void add_answer(Context& ctx, const text::LanguageModel& decoder, const Example& example,
                   const Media& media, const std::string& prompt,
                   const std::vector<std::int32_t>& answer, float weight, Batch& batch) const;
   void add_drawn(Context& ctx, const text::LanguageModel& decoder,
                  std::span<const std::int64_t> which, std::int64_t turn,
-                 const std::vector<Media>& media, Batch& batch) const;
+                 const std::vector<Media>& media, const std::vector<std::int32_t>& ids,
+                 Batch& batch) const;
   Tensor logits(Context& ctx, const text::LanguageModel& decoder, const Tensor& hidden,
                 const std::vector<std::int32_t>& ids) const;
   std::vector<std::int32_t> candidates(std::int64_t turn, std::int64_t first) const;

@@ -15,9 +15,8 @@ namespace fs = std::filesystem;
 
 constexpr const char* kKinds =
     "give {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", \"label\"}, {\"text\", "
-    "\"label\"}, "
-    "{\"prompt\", \"completion\"}, {\"prediction\", \"text\"}, {\"prediction\", \"label\"} or "
-    "{\"text\"}";
+    "\"label\"}, {\"prompt\", \"completion\"}, {\"prediction\", \"text\"}, {\"prediction\", "
+    "\"label\"} or {\"text\"}";
 
 ExampleKind kind_of(const Config& line) {
   const bool text = line.has("text"), label = line.has("label");

@@ -199,7 +199,6 @@ Tensor Model::score_texts(Context& ctx, const std::vector<std::vector<std::int32
     if (texts[i].empty()) throw ArgumentError("an empty text has no class");
     all.insert(all.end(), texts[i].begin(), texts[i].end());
     last.push_back(static_cast<std::int32_t>(all.size()) - 1);
-    caches[i] = decoder->new_cache();
     sequences.push_back({&caches[i], std::ssize(texts[i])});
   }
   const Tensor hidden = decoder->forward(ctx, decoder->embed(ctx, all), sequences);

@@ -2,12 +2,12 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <random>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/config.h"
+#include "core/random.h"
 
 namespace tessera::text {
 
@@ -85,18 +85,6 @@ std::int32_t argmax(std::span<const float> logits);
 
 /// log(sum(exp(x))).
 double log_sum_exp(std::span<const float> x);
-
-/// Random numbers that are the same on every machine (the standard library's distributions are
-/// not).
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : engine_(seed) {}
-  /// In [0, 1), with 53 bits.
-  double uniform() { return static_cast<double>(engine_() >> 11) * 0x1p-53; }
-
- private:
-  std::mt19937_64 engine_;
-};
 
 /// Draws an id with probability softmax(logits); `u` in [0, 1) decides. Throws ArgumentError where
 /// there are no candidates.

@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
+
+#include "core/random.h"
 
 namespace tessera::vision {
 
 Image random_view(const Image& image, double least_area, std::uint64_t seed) {
-  std::mt19937_64 engine(seed);
-  const auto uniform = [&](double from, double to) {  // the same on every machine
-    return from + (to - from) * (static_cast<double>(engine() >> 11) * 0x1p-53);
+  Random random(seed);
+  const auto uniform = [&](double from, double to) {
+    return from + (to - from) * random.uniform();
   };
   const double area = uniform(least_area, 1), aspect = std::exp(uniform(-1, 1) * std::log(4.0 / 3));
   const auto side = [&](std::int64_t whole, double stretch) {

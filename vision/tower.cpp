@@ -2,7 +2,6 @@
 
 #include "core/error.h"
 #include "core/family.h"
-#include "core/layers.h"
 
 namespace tessera::vision {
 

@@ -7,6 +7,7 @@
 
 #include "core/config.h"
 #include "core/context.h"
+#include "core/layers.h"
 #include "core/tensor.h"
 #include "core/weights.h"
 
@@ -43,6 +44,18 @@ class VisionTower {
   /// all blocks and the final norm.
   virtual Tensor run(Context& ctx, Tensor x, std::span<const std::int64_t> begin) const = 0;
 };
+
+/// All blocks and the final norm of a tower, for its run().
+template <class Block>
+Tensor run_blocks(Context& ctx, const std::vector<Block>& blocks, const LayerNorm& norm, Tensor x,
+                  std::span<const std::int64_t> begin) {
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    ctx.observe("hidden", static_cast<std::int64_t>(i), x);
+    x = blocks[i](ctx, x, begin);
+  }
+  ctx.observe("hidden", std::ssize(blocks), x);
+  return norm(ctx, x);
+}
 
 /// How a tower is found: by `model_type` of its config.
 struct VisionFamily {

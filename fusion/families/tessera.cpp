@@ -74,12 +74,13 @@ void load(const CheckpointFiles& files, Model& model) {
     });
   }
   // One decoder is opened at once; of several, those that are asked for.
-  if (!model.adapted.empty()) {
+  const bool several = !model.adapted.empty();
+  if (several) {
     w.ignore("decoder.");
     model.decoder = text::Decoder([c, plain = w.at("decoder")] { return load_decoder(c, plain); });
   }
   files.open_decoder(c.at("text_config"), "decoder", model);
-  if (model.adapted.empty()) check_decoder(c, *model.decoder);
+  if (!several) check_decoder(c, *model.decoder);
 }
 
 }  // namespace

@@ -103,12 +103,7 @@ class Vit : public VisionTower {
 
  private:
   Tensor run(Context& ctx, Tensor x, std::span<const std::int64_t> begin) const override {
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-      ctx.observe("hidden", static_cast<std::int64_t>(i), x);
-      x = blocks_[i](ctx, x, begin);
-    }
-    ctx.observe("hidden", c_.layers, x);
-    return norm_(ctx, x);
+    return run_blocks(ctx, blocks_, norm_, x, begin);
   }
 
   void load_embeddings(const Weights& w) {
