@@ -152,22 +152,30 @@ InterruptGuard::~InterruptGuard() {
 
 bool InterruptGuard::interrupted() { return was_interrupted; }
 
+std::string problem_with(const std::string& file, const std::function<void()>& work) {
+  try {
+    work();
+    return {};
+  } catch (const Error& error) {
+    return error.what();
+  } catch (const std::bad_alloc&) {
+    return concat(file, ": not enough memory");
+  }
+}
+
+void report_problem(const std::string& file, const std::string& problem, bool json) {
+  report(problem);
+  if (json) print_json({{"file", file}, {"error", problem}});
+}
+
 int for_each_file(const std::vector<std::string>& files, bool json,
                   const std::function<void(const std::string&)>& work) {
   int code = kOk;
   for (const std::string& file : files) {
     if (InterruptGuard::interrupted()) break;
-    std::string problem;
-    try {
-      work(file);
-      continue;
-    } catch (const Error& error) {
-      problem = error.what();
-    } catch (const std::bad_alloc&) {
-      problem = concat(file, ": not enough memory");
-    }
-    report(problem);
-    if (json) print_json({{"file", file}, {"error", problem}});
+    const std::string problem = problem_with(file, [&] { work(file); });
+    if (problem.empty()) continue;
+    report_problem(file, problem, json);
     code = kFailed;
   }
   return InterruptGuard::interrupted() ? kInterrupted : code;

@@ -52,6 +52,10 @@ class InterruptGuard {
 
 enum ExitCode : int { kOk = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
 
+/// What went wrong with a file, if it was an Error or a lack of memory; empty: nothing.
+std::string problem_with(const std::string& file, const std::function<void()>& work);
+/// Says it on standard error, and with --json as {"file", "error"} as well.
+void report_problem(const std::string& file, const std::string& problem, bool json);
 /// Runs work(file) for each; an Error is reported (with --json also as {"file", "error"}), and the
 /// rest goes on. Returns the exit code.
 int for_each_file(const std::vector<std::string>& files, bool json,

@@ -14,7 +14,7 @@ struct Options {
   SamplingFlags sampling;
   std::vector<std::string> files;
   std::string language, task, prompt, pcm;
-  std::int64_t rate = audio::kSampleRate, channels = 1;
+  std::int64_t rate = audio::kSampleRate, channels = 1, batch = 1;
   bool timestamps = false, condition = false, fallback = false;
   std::optional<double> compression_ratio_threshold, logprob_threshold, no_speech_threshold;
 };
@@ -134,6 +134,7 @@ int run(const Options& o) {
   options.language = o.language;
   options.task = o.task;
   options.timestamps = o.timestamps;
+  options.batch = o.batch;
   if (o.condition) options.condition_on_previous = true;
   options.fallback = fallback(o, session.model());
   if (!o.prompt.empty()) options.prompt_ids = fusion::prompt_ids(session.model(), o.prompt);
@@ -161,6 +162,12 @@ Run add_transcribe(Command& program) {
   command.add_option("--prompt", o->prompt, "Text before the sound: names and words to expect");
   command.add_flag("--condition-on-previous", o->condition,
                    "Let each window see the text before it");
+  command
+      .add_option("--batch", o->batch,
+                  "Cut the sound at quiet places and decode so many windows side by side: faster, "
+                  "but none sees the end of the one before")
+      .range(1, 64)
+      .show_default();
   const std::string wrong = "When a window's text looks wrong (Whisper)";
   command
       .add_flag(

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -84,44 +85,66 @@ void put_together(const std::vector<Partial>& parts, float* out) {
   }
 }
 
-/// Queries [first, first + count), which all see keys [0, visible), over keys and values as they
-/// lie, in parts that follow from the number of keys alone.
-void same_keys(Context& ctx, const Sizes& s, std::int64_t first, std::int64_t count,
-               const Tensor& q, const Tensor& k, const Tensor& v, Tensor& out) {
-  constexpr std::int64_t kKeysPerPart = 128;
-  const std::int64_t visible = s.visible(first),
-                     pieces = (visible + kKeysPerPart - 1) / kKeysPerPart;
-  const std::int64_t step = (visible + 4 * pieces - 1) / (4 * pieces) * 4, rows = count * s.heads;
-  const std::int64_t size = Partial::size(rows, s.width);
-  Tensor memory = ctx.empty({pieces, size}), scores = ctx.empty({pieces, rows * step});
-  std::vector<Partial> parts;
-  for (std::int64_t i = 0; i * step < visible; ++i)
-    parts.push_back({rows, s.width, memory.data() + i * size});
-  ctx.parallel_for(static_cast<std::int64_t>(parts.size()), [&](std::int64_t i) {
-    const Partial& part = parts[static_cast<std::size_t>(i)];
-    kernels::vector_kernels().attention_part({.q = q.data() + first * q.stride(0),
-                                              .ldq = q.stride(0),
-                                              .queries = count,
+/// Queries of an item that all see keys [0, visible), and the parts of these that are computed one
+/// by one; how they are cut follows from the number of keys alone.
+struct SameKeys {
+  SameKeys(const Sizes& s, AttentionItem& item_, std::int64_t first_, std::int64_t count_)
+      : item(&item_),
+        first(first_),
+        count(count_),
+        visible(s.visible(first_)),
+        rows(count_ * s.heads) {
+    constexpr std::int64_t kKeysPerPart = 128;
+    const std::int64_t pieces = (visible + kKeysPerPart - 1) / kKeysPerPart;
+    step = (visible + 4 * pieces - 1) / (4 * pieces) * 4;
+    parts = (visible + step - 1) / step;
+  }
+  AttentionItem* item;
+  std::int64_t first, count, visible, rows, step, parts;
+  float* memory = nullptr;  // [parts] of partials and scores
+};
+
+/// Decoding steps: keys and values are read once, as they lie, for all queries that see the same of
+/// them.
+void few_queries(Context& ctx, const Sizes& s, std::vector<SameKeys>& groups) {
+  std::vector<std::pair<const SameKeys*, std::int64_t>> tasks;
+  std::int64_t size = 0;
+  for (const SameKeys& g : groups)
+    size += g.parts * (Partial::size(g.rows, s.width) + g.rows * g.step);
+  Tensor memory = ctx.empty({size});
+  float* at = memory.data();
+  for (SameKeys& g : groups) {
+    g.memory = at;
+    at += g.parts * (Partial::size(g.rows, s.width) + g.rows * g.step);
+    for (std::int64_t i = 0; i < g.parts; ++i) tasks.emplace_back(&g, i);
+  }
+  const auto partial = [&](const SameKeys& g, std::int64_t i) {
+    return Partial{g.rows, s.width, g.memory + i * Partial::size(g.rows, s.width)};
+  };
+  ctx.parallel_for(std::ssize(tasks), [&](std::int64_t task) {
+    const auto [g, i] = tasks[static_cast<std::size_t>(task)];
+    const AttentionItem& item = *g->item;
+    const Partial part = partial(*g, i);
+    float* scores = partial(*g, g->parts).memory + i * g->rows * g->step;
+    kernels::vector_kernels().attention_part({.q = item.q.data() + g->first * item.q.stride(0),
+                                              .ldq = item.q.stride(0),
+                                              .queries = g->count,
                                               .heads = s.heads,
                                               .kv_heads = s.kv_heads,
                                               .width = s.width,
                                               .scale = s.scale,
-                                              .rows = rows_of(k, v, i * step, 0),
-                                              .keys = std::min(step, visible - i * step),
-                                              .scores = scores.data() + i * rows * step,
+                                              .rows = rows_of(item.k, item.v, i * g->step, 0),
+                                              .keys = std::min(g->step, g->visible - i * g->step),
+                                              .scores = scores,
                                               .best = part.best(),
                                               .total = part.total(),
                                               .out = part.out()});
   });
-  put_together(parts, out.data() + first * out.dim(1));
-}
-
-/// Decoding steps: keys and values are read once for all queries that see the same of them.
-void few_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k, const Tensor& v,
-                 Tensor& out) {
-  const std::int64_t together = s.causal ? 1 : s.queries;
-  for (std::int64_t i = 0; i < s.queries; i += together)
-    same_keys(ctx, s, i, together, q, k, v, out);
+  for (const SameKeys& g : groups) {
+    std::vector<Partial> parts;
+    for (std::int64_t i = 0; i < g.parts; ++i) parts.push_back(partial(g, i));
+    put_together(parts, g.item->out.data() + g.first * g.item->out.dim(1));
+  }
 }
 
 /// Blocks of queries over packed keys and values: encoders and prefill.
@@ -177,24 +200,46 @@ StageWork work_of(const Sizes& s, std::int64_t bytes) {
 
 }  // namespace
 
+void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOptions& options) {
+  std::vector<Sizes> sizes;
+  StageWork work;
+  for (const AttentionItem& item : items) {
+    sizes.push_back(check(item.q, item.k, item.v, options));
+    const StageWork own = work_of(sizes.back(), item.k.dtype() == DType::bf16 ? 2 : 4);
+    work.operations += own.operations;
+    work.bytes += own.bytes;
+  }
+  const StageScope scope(ctx, "attention", work);
+  std::vector<SameKeys> few;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const Sizes& s = sizes[i];
+    AttentionItem& item = items[i];
+    if (s.queries >= (s.causal ? kFewCausalQueries : kFewQueries)) {
+      many_queries(ctx, s, item.q, item.k, item.v, item.out);
+    } else if (s.causal) {
+      for (std::int64_t row = 0; row < s.queries; ++row) few.emplace_back(s, item, row, 1);
+    } else if (s.queries > 0) {
+      few.emplace_back(s, item, 0, s.queries);
+    }
+  }
+  if (!few.empty()) few_queries(ctx, sizes.front(), few);
+  if (!ctx.tape) return;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const AttentionItem& item = items[i];
+    ctx.tape->record({.op = Op::attention,
+                      .inputs = {item.q, item.k, item.v},
+                      .output = item.out,
+                      .attention = {.heads = sizes[i].heads,
+                                    .kv_heads = sizes[i].kv_heads,
+                                    .causal = sizes[i].causal,
+                                    .scale = sizes[i].scale}});
+  }
+}
+
 void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out) {
-  const Sizes sizes = check(q, k, v, options);
-  const StageScope scope(ctx, "attention", work_of(sizes, k.dtype() == DType::bf16 ? 2 : 4));
-  if (sizes.queries < (sizes.causal ? kFewCausalQueries : kFewQueries)) {
-    few_queries(ctx, sizes, q, k, v, out);
-  } else {
-    many_queries(ctx, sizes, q, k, v, out);
-  }
-  if (ctx.tape) {
-    ctx.tape->record({.op = Op::attention,
-                      .inputs = {q, k, v},
-                      .output = out,
-                      .attention = {.heads = sizes.heads,
-                                    .kv_heads = sizes.kv_heads,
-                                    .causal = sizes.causal,
-                                    .scale = sizes.scale}});
-  }
+  AttentionItem item{q, k, v, out};
+  attention(ctx, std::span(&item, 1), options);
 }
 
 Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -207,11 +252,12 @@ Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v
 Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                  const AttentionOptions& options, std::span<const std::int64_t> begin) {
   Tensor out = ctx.empty(q.shape());
+  std::vector<AttentionItem> items;
   for (std::size_t i = 0; i + 1 < begin.size(); ++i) {
     const auto rows = [&](const Tensor& t) { return t.slice(begin[i], begin[i + 1]); };
-    Tensor own = rows(out);
-    attention(ctx, rows(q), rows(k), rows(v), options, own);
+    items.push_back({rows(q), rows(k), rows(v), rows(out)});
   }
+  attention(ctx, items, options);
   return out;
 }
 

@@ -167,6 +167,11 @@ void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out);
 Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                  const AttentionOptions& options);
+/// Several of them, whose threads work side by side: decoding steps of several sequences.
+struct AttentionItem {
+  Tensor q, k, v, out;
+};
+void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOptions& options);
 /// The same within each of several items, whose rows lie one after the other: item i has the rows
 /// from begin[i] to begin[i + 1].
 Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "core/error.h"
 #include "core/profile.h"
@@ -47,51 +48,104 @@ Timings& Timings::operator+=(const Timings& other) {
 Session::Session(std::shared_ptr<const Model> model, const ContextOptions& options)
     : model_(std::move(model)), context_(options) {}
 
+text::GenerateJob Session::job(const text::LanguageModel& decoder,
+                               const std::vector<std::int32_t>& ids, const Tensor& rows,
+                               const Tensor& memory, const text::SamplingOptions& sampling,
+                               const text::GenerateHooks& hooks,
+                               std::function<void(Result)> on_result) {
+  const auto start = Clock::now();
+  const auto prefill = std::make_shared<double>(0);
+  text::GenerateJob job{{decoder.new_cache(), rows, ids}, sampling, hooks, {}, {}};
+  if (memory) {
+    const PhaseScope phase(context_, "memory");
+    decoder.set_memory(context_, memory, job.input.cache);
+  }
+  job.hooks.cancelled = [this, outer = hooks.cancelled] {
+    return cancelled() || (outer && outer());
+  };
+  job.hooks.on_prefill = [start, prefill, outer = hooks.on_prefill] {
+    *prefill = seconds_since(start);
+    if (outer) outer();
+  };
+  job.on_result = [start, prefill, prompt = std::ssize(ids),
+                   take = std::move(on_result)](std::vector<text::Generated> sequences) {
+    Result result;
+    const text::Generated& best = sequences.front();
+    result.text = best.text;
+    result.ids = best.ids;
+    result.stop_reason = best.stop_reason;
+    result.timings.prefill = *prefill;
+    result.timings.decode = seconds_since(start) - *prefill;
+    result.timings.prompt_tokens = prompt;
+    result.timings.new_tokens = std::ssize(best.ids);
+    result.sequences = std::move(sequences);
+    take(std::move(result));
+  };
+  return job;
+}
+
+text::GenerateJob Session::job(const Prompt& prompt, const GenerateOptions& options,
+                               const OnText& on_text, std::function<void(Result)> on_result) {
+  const auto start = Clock::now();
+  const Sequence sequence = embed(context_, *model_, prompt, options);
+  const double encode = seconds_since(start);
+  text::GenerateHooks hooks;
+  if (on_text)
+    hooks.on_token = [on_text](std::int32_t, const std::string& piece) {
+      return piece.empty() || on_text(piece);
+    };
+  return job(model_->decoder_for(options.task, options.adapter), sequence.ids(), sequence.rows(),
+             sequence.memory(), options.sampling.value_or(defaults(options.task)), hooks,
+             [encode, take = std::move(on_result)](Result result) {
+               result.timings.encode = encode;
+               take(std::move(result));
+             });
+}
+
+void Session::run(const text::LanguageModel& decoder, std::int64_t together,
+                  const std::function<std::optional<text::GenerateJob>()>& next) {
+  const text::Tokenizer* tokenizer = model_->tokenizer ? &*model_->tokenizer : nullptr;
+  text::generate_all(context_, decoder, tokenizer, together, next);
+}
+
 Result Session::generate_from(const text::LanguageModel& decoder,
                               const std::vector<std::int32_t>& ids, const Tensor& rows,
                               const Tensor& memory, const text::SamplingOptions& sampling,
                               const text::GenerateHooks& hooks) {
-  const auto start = Clock::now();
-  text::GenerateInput input{decoder.new_cache(), rows, ids};
-  if (memory) {
-    const PhaseScope phase(context_, "memory");
-    decoder.set_memory(context_, memory, input.cache);
-  }
   Result result;
-  text::GenerateHooks own = hooks;
-  own.cancelled = [&, outer = hooks.cancelled] { return cancelled() || (outer && outer()); };
-  own.on_prefill = [&, outer = hooks.on_prefill] {
-    result.timings.prefill = seconds_since(start);
-    if (outer) outer();
-  };
-  const text::Tokenizer* tokenizer = model_->tokenizer ? &*model_->tokenizer : nullptr;
-  result.sequences = text::generate(context_, decoder, tokenizer, std::move(input), sampling, own);
-  const text::Generated& best = result.sequences.front();
-  result.text = best.text;
-  result.ids = best.ids;
-  result.stop_reason = best.stop_reason;
-  result.timings.decode = seconds_since(start) - result.timings.prefill;
-  result.timings.prompt_tokens = static_cast<std::int64_t>(ids.size());
-  result.timings.new_tokens = static_cast<std::int64_t>(best.ids.size());
+  std::optional own =
+      job(decoder, ids, rows, memory, sampling, hooks, [&](Result r) { result = std::move(r); });
+  run(decoder, 1, [&] { return std::exchange(own, std::nullopt); });
   return result;
 }
 
 Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
                          const OnText& on_text) {
   check_parts(*model_);
-  const auto start = Clock::now();
-  const Sequence sequence = embed(context_, *model_, prompt, options);
-  const double encode = seconds_since(start);
-  text::GenerateHooks hooks;
-  if (on_text)
-    hooks.on_token = [&](std::int32_t, const std::string& piece) {
-      return piece.empty() || on_text(piece);
-    };
-  Result result = generate_from(model_->decoder_for(options.task, options.adapter), sequence.ids(),
-                                sequence.rows(), sequence.memory(),
-                                options.sampling.value_or(defaults(options.task)), hooks);
-  result.timings.encode = encode;
+  Result result;
+  std::optional own = job(prompt, options, on_text, [&](Result r) { result = std::move(r); });
+  run(model_->decoder_for(options.task, options.adapter), 1,
+      [&] { return std::exchange(own, std::nullopt); });
   return result;
+}
+
+void Session::generate_all(const GenerateOptions& options, std::int64_t together,
+                           const std::function<std::optional<Job>()>& next) {
+  check_parts(*model_);
+  run(model_->decoder_for(options.task, options.adapter), together,
+      [&]() -> std::optional<text::GenerateJob> {
+        while (std::optional<Job> given = next()) {
+          try {
+            text::GenerateJob own = job(given->prompt, options, {}, given->on_result);
+            own.on_error = given->on_error;
+            return own;
+          } catch (const Error&) {
+            if (!given->on_error) throw;
+            given->on_error(std::current_exception());
+          }
+        }
+        return std::nullopt;
+      });
 }
 
 std::vector<Session::Label> Session::best_labels(const Tensor& logits, std::int64_t top) const {

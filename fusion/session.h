@@ -1,5 +1,6 @@
 #pragma once
 #include <atomic>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -55,10 +56,33 @@ class Session {
   Result generate(const Prompt& prompt, const GenerateOptions& options = {},
                   const OnText& on_text = {});
 
+  struct Job {
+    Prompt prompt;
+    std::function<void(Result)> on_result;
+    /// What generate() would have thrown for it.
+    std::function<void(std::exception_ptr)> on_error;
+  };
+  /// Runs prompts side by side, at most `together` at a time: each pass of the decoder takes the
+  /// next tokens of all of them. What ends makes room for what `next` gives (empty: no more). The
+  /// results are those of generate(), but for the rounding of products of so many rows; a timing is
+  /// what passed until it was there, with the others' work in it.
+  void generate_all(const GenerateOptions& options, std::int64_t together,
+                    const std::function<std::optional<Job>()>& next);
+
   /// The most general form: decoder, start ids and memory rows are the caller's.
   Result generate_from(const text::LanguageModel& decoder, const std::vector<std::int32_t>& ids,
                        const Tensor& rows, const Tensor& memory,
                        const text::SamplingOptions& sampling, const text::GenerateHooks& hooks);
+  /// The same as a job for run(), which ends with the session's cancel() too.
+  text::GenerateJob job(const text::LanguageModel& decoder, const std::vector<std::int32_t>& ids,
+                        const Tensor& rows, const Tensor& memory,
+                        const text::SamplingOptions& sampling, const text::GenerateHooks& hooks,
+                        std::function<void(Result)> on_result);
+  text::GenerateJob job(const Prompt& prompt, const GenerateOptions& options, const OnText& on_text,
+                        std::function<void(Result)> on_result);
+  /// text::generate_all with the model's tokenizer.
+  void run(const text::LanguageModel& decoder, std::int64_t together,
+           const std::function<std::optional<text::GenerateJob>()>& next);
 
   /// Class scores of an image, best first. Throws UnsupportedError without a classification head.
   struct Label {

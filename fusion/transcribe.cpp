@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
+#include <map>
+#include <utility>
 
 #include "audio/streamed_log_mel.h"
 #include "core/error.h"
 #include "core/profile.h"
+#include "fusion/pieces.h"
 
 namespace tessera::fusion {
 namespace {
@@ -41,6 +45,18 @@ Tensor whole_window(Context& ctx, const Tensor& mel, std::int64_t frames) {
 std::string strip(const std::string& text) {
   const auto first = text.find_first_not_of(" \n\t");
   return first == text.npos ? "" : text.substr(first, text.find_last_not_of(" \n\t") - first + 1);
+}
+
+/// Reads a sound to its end, and back to its start: its seconds.
+double measured(Session& session, audio::SoundStream& sound, const TranscribeHooks& hooks) {
+  std::vector<float> samples(std::size_t{1} << 16);
+  const auto most = std::ssize(samples);
+  std::int64_t total = 0, got = most;
+  while (got == most && !session.cancelled()) total += got = sound.read(samples.data(), most);
+  if (total == 0) throw ArgumentError("there is no sound: not one sample");
+  if (hooks.on_start) hooks.on_start(seconds_of(total));
+  sound.rewind();
+  return seconds_of(total);
 }
 
 /// Whisper's way through a sound, as HF's WhisperForConditionalGeneration.generate().
@@ -80,6 +96,28 @@ class Whisper {
     }
     return run(Frames{log_mel.frames(), log_mel.seconds(),
                       [&](auto seek, auto n) { return log_mel.window(ctx, seek, n); }});
+  }
+
+  /// In pieces that don't see each other's text.
+  Transcript run_in_pieces(audio::SoundStream& sound) {
+    if (condition_)
+      throw ArgumentError(
+          "windows that are decoded side by side can't see the text before them: batch above 1 "
+          "and condition_on_previous exclude each other");
+    timestamps_ = options_.timestamps;
+    out_.seconds = measured(session_, sound, hooks_);
+    std::map<std::int64_t, Piece> pieces;
+    PieceWork work;
+    work.prepare = [&](const audio::Pieces::Piece& given, std::function<void(Result)> on_result) {
+      return job(given, pieces[given.start], std::move(on_result));
+    };
+    work.take = [&](std::int64_t start, std::int64_t end, const Result& result) {
+      take(pieces.extract(start).mapped(), end - start, result);
+    };
+    if (!decode_pieces(session_, sound, decoder_, options_.batch, work, out_.timings))
+      out_.stop_reason = text::StopReason::cancelled;
+    finish();
+    return std::move(out_);
   }
 
   Transcript run(const Frames& sound) {
@@ -167,7 +205,8 @@ class Whisper {
         std::min(sampling_.max_length + std::min(most_before(), own), decoder_.max_positions());
   }
 
-  Result decode(const Window& window, const Tensor& memory) {
+  text::GenerateJob job(const Window& window, const Tensor& memory,
+                        std::function<void(Result)> on_result) {
     text::SamplingOptions sampling = sampling_;
     if (window.temperature) {
       sampling.do_sample = *window.temperature > 0;
@@ -182,9 +221,14 @@ class Whisper {
       };
     }
     const Tensor rows = decoder_.embed(session_.context(), window.prompt);
-    Result result = session_.generate_from(decoder_, window.prompt, rows, memory, sampling, hooks);
-    out_.timings += result.timings;
-    out_.stop_reason = result.stop_reason;
+    return session_.job(decoder_, window.prompt, rows, memory, sampling, hooks,
+                        std::move(on_result));
+  }
+
+  Result decode(const Window& window, const Tensor& memory) {
+    Result result;
+    std::optional own = job(window, memory, [&](Result r) { result = std::move(r); });
+    session_.run(decoder_, 1, [&] { return std::exchange(own, std::nullopt); });
     return result;
   }
 
@@ -239,17 +283,74 @@ class Whisper {
     lengthen(window.prompt);
     out_.timings.encode += seconds_since(start);
 
-    const std::size_t attempts = std::max<std::size_t>(1, fallback_.temperatures.size());
-    for (std::size_t i = 0; i < attempts; ++i) {
-      if (!fallback_.temperatures.empty()) window.temperature = fallback_.temperatures[i];
-      const Result result = decode(window, memory);
-      if (result.stop_reason == text::StopReason::cancelled) return 0;  // half a window is none
-      window.ids = result.ids;
-      if (!looks_wrong(window, result, memory)) break;
-    }
+    set_temperature(window, 0);
+    if (!settle(window, decode(window, memory), memory)) return 0;  // half a window is none
     conditioned_ = condition_ && window.temperature.value_or(0) < 0.5;
     out_.windows.push_back(window);
     return window.silent ? count : append_segments(window.ids, seek, count);
+  }
+
+  void set_temperature(Window& window, std::size_t attempt) const {
+    if (!fallback_.temperatures.empty()) window.temperature = fallback_.temperatures[attempt];
+  }
+
+  /// Takes the first attempt, or, as long as what comes looks wrong, another one at the next
+  /// temperature; false: cancelled.
+  bool settle(Window& window, Result result, const Tensor& memory) {
+    for (std::size_t attempt = 1;; ++attempt) {
+      out_.timings += result.timings;
+      out_.stop_reason = result.stop_reason;
+      if (result.stop_reason == text::StopReason::cancelled) return false;
+      window.ids = result.ids;
+      if (!looks_wrong(window, result, memory) || attempt >= fallback_.temperatures.size())
+        return true;
+      set_temperature(window, attempt);
+      result = decode(window, memory);
+    }
+  }
+
+  /// One that is decoded beside others.
+  struct Piece {
+    Window window;
+    Tensor memory;
+  };
+
+  text::GenerateJob job(const audio::Pieces::Piece& given, Piece& piece,
+                        std::function<void(Result)> on_result) {
+    Context& ctx = session_.context();
+    {
+      const PhaseScope phase(ctx, "encode");
+      piece.memory = model_.encode_frames(ctx, (*model_.log_mel)(ctx, given.samples));
+    }
+    piece.window.seek = given.start / model_.log_mel->hop();
+    piece.window.prompt = options_.prompt_ids;
+    const Ids own = start_ids(piece.memory);
+    piece.window.prompt.insert(piece.window.prompt.end(), own.begin(), own.end());
+    if (given.start == 0) lengthen(piece.window.prompt);
+    set_temperature(piece.window, 0);
+    return job(piece.window, piece.memory, std::move(on_result));
+  }
+
+  void take(Piece piece, std::int64_t samples, const Result& result) {
+    if (!settle(piece.window, result, piece.memory)) return;
+    const std::int64_t seek = piece.window.seek;
+    const std::int64_t count = std::max<std::int64_t>(1, samples / model_.log_mel->hop());
+    out_.windows.push_back(std::move(piece.window));
+    const Window& window = out_.windows.back();
+    latest_ = std::min(seconds(seek + count), out_.seconds);
+    if (!window.silent) {
+      const std::int64_t done = append_segments(window.ids, seek, count);
+      if (done < count) append_rest(window.ids, seek, count);
+    }
+    if (hooks_.on_progress) hooks_.on_progress(latest_, out_.seconds);
+  }
+
+  /// What follows the last pair of timestamps, where nobody decodes it again.
+  void append_rest(const Ids& ids, std::int64_t seek, std::int64_t count) {
+    const auto last =
+        std::find_if(ids.rbegin(), ids.rend(), [this](auto id) { return is_timestamp(id); });
+    const Ids rest(last.base() - 1, ids.end());
+    if (rest.size() > 1) add_segment(seconds(seek) + time_of(*last), latest_, rest);
   }
 
   double seconds(std::int64_t seek) const {
@@ -302,6 +403,8 @@ class Whisper {
   }
 
   void add_segment(double start, double end, const Ids& ids) {
+    start = std::min(start, latest_);
+    end = std::min(end, latest_);
     Ids words;
     std::ranges::copy_if(ids, std::back_inserter(words),
                          [this](auto id) { return id < tokens_.end; });
@@ -331,50 +434,45 @@ class Whisper {
   bool condition_, conditioned_;  // asked for; true of the next window
   std::int64_t frames_;
   bool timestamps_ = false;
+  /// A piece's times go to its end: the model knows of silence behind it, up to a whole window.
+  double latest_ = std::numeric_limits<double>::infinity();
   Ids start_;
   Transcript out_;
 };
 
-/// Checkpoints without Whisper's special tokens: one window after the other.
-Transcript window_by_window(Session& session, audio::SoundStream& sound,
-                            const TranscribeOptions& options, const TranscribeHooks& hooks) {
+/// Checkpoints without Whisper's special tokens.
+Transcript in_pieces(Session& session, audio::SoundStream& sound, const TranscribeOptions& options,
+                     const TranscribeHooks& hooks) {
   if (!options.language.empty() || (!options.task.empty() && options.task != "transcribe")) {
     throw ArgumentError(concat(
         "this checkpoint has no choice of language or task; open a Whisper checkpoint for \"",
         options.language.empty() ? options.task : options.language, "\""));
   }
   Transcript out;
-  const std::int64_t window = session.model().log_mel->samples_per_window();
-  std::vector<float> samples(static_cast<std::size_t>(window));
-  std::int64_t total = 0, got = window;
-  while (got == window && !session.cancelled()) total += got = sound.read(samples.data(), window);
-  if (total == 0) throw ArgumentError("there is no sound: not one sample");
-  out.seconds = seconds_of(total);
-  if (hooks.on_start) hooks.on_start(out.seconds);
-  if (total > window) sound.rewind();  // else it is here already
-  for (std::int64_t at = 0; at < total; at += window) {
-    samples.resize(static_cast<std::size_t>(std::min(window, total - at)));
-    const auto piece = static_cast<std::int64_t>(samples.size());
-    if (total > window && sound.read(samples.data(), piece) < piece)
-      throw IoError(
-          concat("the sound became shorter while it was read: it had ", out.seconds, " s"));
+  out.seconds = measured(session, sound, hooks);
+  const text::LanguageModel& decoder = session.model().decoder_for("transcribe", options.adapter);
+  PieceWork work;
+  work.prepare = [&](const audio::Pieces::Piece& piece, std::function<void(Result)> on_result) {
     Prompt prompt;
-    prompt.emplace_back(Sound{samples, {}});
-    const Result result =
-        session.generate(prompt, {"transcribe", options.sampling, options.adapter});
+    prompt.emplace_back(Sound{piece.samples, {}});
+    return session.job(prompt, {"transcribe", options.sampling, options.adapter}, {},
+                       std::move(on_result));
+  };
+  work.take = [&](std::int64_t start, std::int64_t end, const Result& result) {
     out.timings += result.timings;
     out.stop_reason = result.stop_reason;
-    if (result.stop_reason == text::StopReason::cancelled) break;
-    const double start = seconds_of(at), end = seconds_of(at + piece);
     Window& seen = out.windows.emplace_back();
-    seen.seek = at / session.model().log_mel->hop();
+    seen.seek = start / session.model().log_mel->hop();
     seen.ids = result.ids;
-    out.segments.push_back({start, end, result.text, result.ids, out.windows.size() - 1});
+    out.segments.push_back(
+        {seconds_of(start), seconds_of(end), result.text, result.ids, out.windows.size() - 1});
     out.ids.insert(out.ids.end(), result.ids.begin(), result.ids.end());
     out.text += result.text;
     if (hooks.on_segment) hooks.on_segment(out.segments.back());
-    if (hooks.on_progress) hooks.on_progress(end, out.seconds);
-  }
+    if (hooks.on_progress) hooks.on_progress(seconds_of(end), out.seconds);
+  };
+  if (!decode_pieces(session, sound, decoder, options.batch, work, out.timings))
+    out.stop_reason = text::StopReason::cancelled;
   out.text = strip(out.text);
   return out;
 }
@@ -388,8 +486,9 @@ Transcript transcribe(Session& session, audio::SoundStream& sound, const Transcr
     throw UnsupportedError(
         concat(model.path.string(), ": this checkpoint has no sound tower and can't transcribe"));
   }
-  if (model.speech) return Whisper(session, options, hooks).run(sound);
-  return window_by_window(session, sound, options, hooks);
+  if (!model.speech) return in_pieces(session, sound, options, hooks);
+  Whisper whisper(session, options, hooks);
+  return options.batch > 1 ? whisper.run_in_pieces(sound) : whisper.run(sound);
 }
 
 Transcript transcribe(Session& session, std::span<const float> samples,

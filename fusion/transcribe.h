@@ -23,6 +23,10 @@ struct TranscribeOptions {
   std::optional<Fallback> fallback;               ///< empty: what the checkpoint says
   std::optional<text::SamplingOptions> sampling;  ///< empty: what the checkpoint says
   std::string adapter;                            ///< of OpenOptions::switchable; empty: none
+  /// Above 1, a Whisper checkpoint decodes so many windows side by side: several times as fast for
+  /// long sound. They are cut at quiet places instead of where the text before them ended, and none
+  /// sees that text, so the words can differ a little from those of HF's generate().
+  std::int64_t batch = 1;
 };
 
 struct Segment {
@@ -63,7 +67,8 @@ struct TranscribeHooks {
 
 /// Speech to text. Whisper checkpoints: exactly as HF's WhisperForConditionalGeneration.generate()
 /// (sound of more than one window is decoded with timestamps, window by window, each starting where
-/// the last finished segment ended). Others (`tessera`): one window after the other. Throws
+/// the last finished segment ended), or in pieces (TranscribeOptions::batch). Others (`tessera`):
+/// always in pieces, cut at quiet places, `batch` of them side by side. Throws
 /// UnsupportedError where the model can't take sound, ArgumentError for languages and tasks it does
 /// not know, or no sound at all. A stream is read twice; memory does not grow with its length.
 Transcript transcribe(Session& session, audio::SoundStream& sound,

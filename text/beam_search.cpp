@@ -29,23 +29,25 @@ struct Choice {
   double chosen;
 };
 
-class BeamSearch {
+class BeamSearch : public Search {
  public:
   BeamSearch(const Decoding& decoding, KvCache cache);
-  std::vector<Generated> run(Tensor logits);
+  void take(Tensor& logits) override { grow(best_choices(logits)); }
+  Next next() override;
+  void stop() override;
+  std::vector<Generated> finish() override;
 
  private:
   std::vector<std::vector<Choice>> choices_of_beams(Tensor& logits);
   std::vector<Choice> choices_of(std::size_t beam, const std::vector<Candidate>& candidates,
                                  const std::vector<float>& raw, std::span<const float> processed);
   std::vector<Choice> best_choices(Tensor& logits);
-  void take(const std::vector<Choice>& choices);
+  void grow(const std::vector<Choice>& choices);
   std::optional<StopReason> end_of(const std::vector<std::int32_t>& ids) const;
   Beam grown(const Choice& choice) const;
-  void finish(Beam beam, StopReason reason);
+  void end(Beam beam, StopReason reason);
   void go_on_with(const std::vector<Choice>& choices);
   bool done() const;
-  Tensor step();
 
   const Decoding& d_;
   const std::size_t width_;       // num_beams
@@ -147,7 +149,7 @@ Beam BeamSearch::grown(const Choice& choice) const {
   return child;
 }
 
-void BeamSearch::finish(Beam beam, StopReason reason) {
+void BeamSearch::end(Beam beam, StopReason reason) {
   const double length = static_cast<double>(beam.ids.size());
   Generated out;
   out.score = static_cast<double>(beam.score /
@@ -166,17 +168,17 @@ void BeamSearch::finish(Beam beam, StopReason reason) {
   if (finished_.size() > width_) finished_.pop_back();
 }
 
-void BeamSearch::take(const std::vector<Choice>& choices) {
+void BeamSearch::grow(const std::vector<Choice>& choices) {
   const StageScope scope(d_.ctx, "beams");
   std::vector<Choice> continuing;
   for (std::size_t rank = 0; rank < choices.size(); ++rank) {
     const Choice& choice = choices[rank];
     Beam child = grown(choice);
-    const std::optional<StopReason> end = end_of(child.ids);
-    if (!end) {
+    const std::optional<StopReason> reason = end_of(child.ids);
+    if (!reason) {
       continuing.push_back(choice);
     } else if (rank < width_) {  // the others only stand by
-      finish(std::move(child), *end);
+      end(std::move(child), *reason);
     }
   }
   std::ranges::stable_sort(continuing, std::greater<>(), &Choice::score);
@@ -212,53 +214,44 @@ bool BeamSearch::done() const {
   return !(static_cast<double>(best) > finished_.back().score);
 }
 
-Tensor BeamSearch::step() {
-  std::vector<std::int32_t> ids;
-  std::vector<KvCache*> caches;
+Search::Next BeamSearch::next() {
+  Next next;
+  if (done()) return next;
   for (Beam& beam : beams_) {
-    ids.push_back(beam.ids.back());
-    caches.push_back(&beam.cache);
+    next.ids.push_back(beam.ids.back());
+    next.caches.push_back(&beam.cache);
   }
-  return d_.step(ids, caches);
+  return next;
 }
 
-std::vector<Generated> BeamSearch::run(Tensor logits) {
-  while (true) {
-    take(best_choices(logits));
-    if (done()) break;
-    if (d_.cancelled()) {
-      for (Beam& beam : beams_) finish(std::move(beam), StopReason::cancelled);
-      break;
-    }
-    logits = step();
-  }
-  if (finished_.empty()) throw_nothing_left();
-  finished_.resize(
-      std::min(finished_.size(), static_cast<std::size_t>(d_.options.num_return_sequences)));
-  return std::move(finished_);
+void BeamSearch::stop() {
+  for (Beam& beam : beams_) end(std::move(beam), StopReason::cancelled);
+  beams_.clear();
 }
 
 /// Fills in the texts, and shows the best one.
-void decode(const Decoding& d, std::vector<Generated>& results) {
-  for (Generated& result : results) {
-    bool shown = &result == &results.front() && d.hooks.on_token;
-    TextStream stream(d);
+std::vector<Generated> BeamSearch::finish() {
+  if (finished_.empty()) throw_nothing_left();
+  finished_.resize(
+      std::min(finished_.size(), static_cast<std::size_t>(d_.options.num_return_sequences)));
+  for (Generated& result : finished_) {
+    bool shown = &result == &finished_.front() && d_.hooks.on_token;
+    TextStream stream(d_);
     for (const std::int32_t id : result.ids) {
       const std::string piece = stream.push(id);
-      shown = shown && d.hooks.on_token(id, piece);
+      shown = shown && d_.hooks.on_token(id, piece);
     }
     const std::string rest = stream.finish();
-    if (shown && !rest.empty()) d.hooks.on_token(-1, rest);
+    if (shown && !rest.empty()) d_.hooks.on_token(-1, rest);
     result.text = stream.text();
   }
+  return std::move(finished_);
 }
 
 }  // namespace
 
-std::vector<Generated> beam_search(const Decoding& decoding, KvCache cache, const Tensor& logits) {
-  std::vector<Generated> results = BeamSearch(decoding, std::move(cache)).run(logits);
-  decode(decoding, results);
-  return results;
+std::unique_ptr<Search> new_beam_search(const Decoding& decoding, KvCache cache) {
+  return std::make_unique<BeamSearch>(decoding, std::move(cache));
 }
 
 }  // namespace tessera::text

@@ -69,14 +69,15 @@ Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tens
                       AttentionOptions options) {
   options.causal = true;
   Tensor out = ctx.empty(q.shape());
+  std::vector<AttentionItem> items;
   std::int64_t at = 0;
   for (const Sequence& s : sequences) {
     const std::int64_t end = at + s.rows;
     const KvCache::Layer::View seen = seen_by(ctx, s, layer, k.slice(at, end), v.slice(at, end));
-    Tensor own = out.slice(at, end);
-    attention(ctx, q.slice(at, end), seen.k, seen.v, options, own);
+    items.push_back({q.slice(at, end), seen.k, seen.v, out.slice(at, end)});
     at = end;
   }
+  attention(ctx, items, options);
   return out;
 }
 
@@ -84,6 +85,7 @@ Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
                        std::span<const Sequence> sequences, const AttentionOptions& options) {
   constexpr std::int64_t kMostTogether = 8;
   Tensor out = ctx.empty(q.shape());
+  std::vector<AttentionItem> items;
   std::int64_t at = 0;
   for (std::size_t i = 0; i < sequences.size();) {
     const KvCache::Layer& cache = sequences[i].cache->layer(layer);
@@ -97,10 +99,10 @@ Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
            end - at < kMostTogether &&
            sequences[i].cache->layer(layer).memory().k.raw() == memory.k.raw())
       ++i, ++end;
-    Tensor own = out.slice(at, end);
-    attention(ctx, q.slice(at, end), memory.k, memory.v, options, own);
+    items.push_back({q.slice(at, end), memory.k, memory.v, out.slice(at, end)});
     at = end;
   }
+  attention(ctx, items, options);
   return out;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,12 +12,12 @@
 // What greedy search, sampling and beam search share.
 namespace tessera::text {
 
-/// One call of generate().
+/// What one prompt's continuation is about.
 struct Decoding {
   Context& ctx;
   const LanguageModel& model;
   const Tokenizer* tokenizer;
-  const GenerateHooks& hooks;
+  GenerateHooks hooks;
   std::vector<std::int32_t> prompt_ids;
   SamplingOptions options;  ///< with max_new_tokens and min_new_tokens as they are in force
   StopReason at_limit;      ///< why max_new_tokens is what it is: max_tokens or context_full
@@ -28,8 +29,6 @@ struct Decoding {
   }
   /// All processors on the logits of the token after `generated`.
   void process(std::span<const std::int32_t> generated, std::span<float> logits) const;
-  /// Runs one token of each sequence: logits of their next ones [B, V].
-  Tensor step(std::span<const std::int32_t> ids, std::span<KvCache* const> caches) const;
 };
 
 /// Row i of logits [B, V].
@@ -52,9 +51,27 @@ class TextStream {
   std::string text_;
 };
 
-/// From the logits of the first token [1, V] and the cache after the prompt to the results.
-std::vector<Generated> sample(const Decoding& decoding, KvCache cache, const Tensor& logits);
-std::vector<Generated> beam_search(const Decoding& decoding, KvCache cache, const Tensor& logits);
+/// The search for a prompt's continuation, a token of each of its sequences a step.
+class Search {
+ public:
+  virtual ~Search() = default;
+  struct Next {
+    std::vector<std::int32_t> ids;
+    std::vector<KvCache*> caches;
+  };
+  /// The tokens to run next, and the caches that each of them continues; none: it has ended.
+  virtual Next next() = 0;
+  /// Chooses from the logits that follow them [rows, V], which it may change; at first from those
+  /// that follow the prompt [1, V].
+  virtual void take(Tensor& logits) = 0;
+  /// Ends what has not ended, as cancelled.
+  virtual void stop() = 0;
+  /// Once, at the end.
+  virtual std::vector<Generated> finish() = 0;
+};
+/// From the cache after the prompt.
+std::unique_ptr<Search> new_sampling(const Decoding& decoding, KvCache cache);
+std::unique_ptr<Search> new_beam_search(const Decoding& decoding, KvCache cache);
 
 [[noreturn]] void throw_nothing_left();
 

@@ -1,8 +1,10 @@
 #include "text/generate.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
+#include "core/layers.h"
 #include "core/profile.h"
 #include "text/decoding.h"
 
@@ -10,7 +12,7 @@ namespace tessera::text {
 namespace {
 
 /// Tokens before the first new one; throws where the prompt does not fit.
-std::int64_t prompt_length(const LanguageModel& model, const GenerateInput& input) {
+std::int64_t prompt_length(const LanguageModel& model, GenerateInput& input) {
   const Tensor& rows = input.rows;
   if (!rows || rows.dim(0) == 0)
     throw ArgumentError("the prompt is empty: give at least one token");
@@ -18,6 +20,8 @@ std::int64_t prompt_length(const LanguageModel& model, const GenerateInput& inpu
     throw ShapeError(concat("the embedded prompt has shape ", rows.shape().str(),
                             ", expected [tokens, ", model.width(), "]"));
   }
+  if (model.has_cross_attention() && !input.cache.layer(0).memory().k)
+    throw ArgumentError("this decoder reads from an image or a sound: give it at least one");
   const std::int64_t length = input.cache.length() + rows.dim(0);
   if (length > model.max_positions()) {
     throw ArgumentError(concat("the prompt has ", length,
@@ -46,13 +50,126 @@ void resolve_lengths(Decoding& d, std::int64_t prompt) {
   if (o.min_new_tokens == 0) o.min_new_tokens = std::max<std::int64_t>(0, o.min_length - prompt);
 }
 
-/// Runs the prompt; logits of what follows it [1, V].
-Tensor prefill(Context& ctx, const LanguageModel& model, GenerateInput& input) {
-  const PhaseScope phase(ctx, "prefill");
-  const std::int64_t count = input.rows.dim(0);
-  const Sequence sequence{&input.cache, count};
-  const Tensor hidden = model.forward(ctx, input.rows, std::span(&sequence, 1));
-  return model.logits(ctx, hidden.slice(count - 1, count));
+/// A job under way: first its prompt, then its search.
+class Live {
+ public:
+  Live(Context& ctx, const LanguageModel& model, const Tokenizer* tokenizer, GenerateJob job)
+      : job_(std::move(job)),
+        d_{ctx,          model, tokenizer, std::move(job_.hooks), std::move(job_.input.prompt_ids),
+           job_.options, {}} {}
+
+  bool in_prompt() const { return !search_; }
+
+  /// Checks what it is given; false where it has ended already.
+  bool start() {
+    d_.options.validate(d_.model.vocab_size());
+    if (!d_.tokenizer && !d_.options.stop_strings.empty())
+      throw ArgumentError("stop strings need a tokenizer, but there is none");
+    resolve_lengths(d_, prompt_length(d_.model, job_.input));
+    if (!d_.cancelled()) return true;
+    Generated nothing;
+    nothing.stop_reason = StopReason::cancelled;
+    job_.on_result({nothing});
+    return false;
+  }
+
+  /// Adds what it has to be run: embedded rows, and the caches they go to.
+  void add_rows(std::vector<Tensor>& rows, std::vector<Sequence>& sequences) {
+    if (in_prompt()) {
+      rows.push_back(job_.input.rows);
+      sequences.push_back({&job_.input.cache, job_.input.rows.dim(0)});
+      return;
+    }
+    rows.push_back(d_.model.embed(d_.ctx, next_.ids));
+    for (KvCache* cache : next_.caches) sequences.push_back({cache, 1});
+  }
+  /// How many rows of logits it is to take.
+  std::int64_t takes() const { return in_prompt() ? 1 : std::ssize(next_.ids); }
+
+  void take(const Tensor& logits) {
+    ended_ = !guarded([&] { return choose(logits); });
+  }
+  bool ended() const { return ended_; }
+  std::int64_t prompt_rows() const { return job_.input.rows.dim(0); }
+
+  /// Whether `work` went well and wants to go on; its errors are the job's.
+  template <class Work>
+  bool guarded(const Work& work) {
+    if (!job_.on_error) return work();
+    try {
+      return work();
+    } catch (const Error&) {
+      job_.on_error(std::current_exception());
+      return false;
+    }
+  }
+
+ private:
+  /// False where it has ended.
+  bool choose(Tensor logits) {
+    if (in_prompt()) {
+      job_.input.rows = {};
+      search_ = (d_.options.num_beams > 1 ? new_beam_search : new_sampling)(
+          d_, std::move(job_.input.cache));
+      if (d_.hooks.on_prefill) d_.hooks.on_prefill();
+    }
+    search_->take(logits);
+    next_ = search_->next();
+    if (!next_.ids.empty() && !d_.cancelled()) return true;
+    if (!next_.ids.empty()) search_->stop();
+    job_.on_result(search_->finish());
+    return false;
+  }
+
+  GenerateJob job_;
+  Decoding d_;
+  std::unique_ptr<Search> search_;
+  Search::Next next_;
+  bool ended_ = false;
+};
+
+using Jobs = std::vector<std::unique_ptr<Live>>;
+
+/// Runs what these jobs have to be run together, and lets each choose from what follows its own.
+void pass(Context& ctx, const LanguageModel& model, std::span<Live* const> jobs) {
+  const PhaseScope phase(ctx, jobs.front()->in_prompt() ? "prefill" : "decode");
+  std::vector<Tensor> rows;
+  std::vector<Sequence> sequences;
+  for (Live* job : jobs) job->add_rows(rows, sequences);
+  Tensor hidden =
+      model.forward(ctx, rows.size() == 1 ? rows.front() : join_rows(ctx, rows), sequences);
+  if (std::ssize(sequences) < hidden.dim(0)) {  // of a prompt, its last row counts
+    std::vector<std::int32_t> last;
+    std::int64_t end = 0;
+    for (const Sequence& s : sequences)
+      last.push_back(static_cast<std::int32_t>((end += s.rows) - 1));
+    hidden = last.size() == 1 ? hidden.slice(end - 1, end) : gather_rows(ctx, hidden, last);
+  }
+  const Tensor logits = model.logits(ctx, hidden);
+  std::int64_t at = 0;
+  for (Live* job : jobs) {
+    const Tensor own = logits.slice(at, at + job->takes());
+    at += job->takes();
+    job->take(own);
+  }
+}
+
+/// The next tokens of all jobs that are past their prompt in one pass, and prompts: so many that
+/// their rows are rounded as those of one short prompt are, or one alone.
+void step(Context& ctx, const LanguageModel& model, Jobs& jobs) {
+  constexpr std::int64_t kPromptRows = 8;
+  std::vector<Live*> decoding, prompts;
+  for (const auto& job : jobs) (job->in_prompt() ? prompts : decoding).push_back(job.get());
+  if (!decoding.empty()) pass(ctx, model, decoding);
+  for (auto first = prompts.begin(); first != prompts.end();) {
+    auto last = first;
+    std::int64_t rows = (*last++)->prompt_rows();
+    while (last != prompts.end() && rows + (*last)->prompt_rows() <= kPromptRows)
+      rows += (*last++)->prompt_rows();
+    pass(ctx, model, {first, last});
+    first = last;
+  }
+  std::erase_if(jobs, [](const auto& job) { return job->ended(); });
 }
 
 }  // namespace
@@ -82,12 +199,6 @@ void Decoding::process(std::span<const std::int32_t> generated, std::span<float>
   if (hooks.process_logits) hooks.process_logits(generated, logits);
 }
 
-Tensor Decoding::step(std::span<const std::int32_t> ids, std::span<KvCache* const> caches) const {
-  std::vector<Sequence> sequences;
-  for (KvCache* cache : caches) sequences.push_back({cache, 1});
-  return model.logits(ctx, model.forward(ctx, model.embed(ctx, ids), sequences));
-}
-
 std::span<float> row(Tensor& logits, std::size_t i) {
   const auto width = static_cast<std::size_t>(logits.dim(1));
   return {logits.data() + i * width, width};
@@ -110,26 +221,33 @@ std::string TextStream::finish() {
   return piece;
 }
 
+void generate_all(Context& ctx, const LanguageModel& model, const Tokenizer* tokenizer,
+                  std::int64_t together, const std::function<std::optional<GenerateJob>()>& next) {
+  if (together < 1)
+    throw ArgumentError(concat(together, " prompts side by side; expected 1 or more"));
+  Jobs jobs;
+  bool more = true;
+  while (true) {
+    while (more && std::ssize(jobs) < together) {
+      std::optional<GenerateJob> job = next();
+      more = job.has_value();
+      if (!job) break;
+      auto live = std::make_unique<Live>(ctx, model, tokenizer, std::move(*job));
+      if (live->guarded([&] { return live->start(); })) jobs.push_back(std::move(live));
+    }
+    if (jobs.empty()) return;
+    step(ctx, model, jobs);
+  }
+}
+
 std::vector<Generated> generate(Context& ctx, const LanguageModel& model,
                                 const Tokenizer* tokenizer, GenerateInput input,
                                 const SamplingOptions& options, const GenerateHooks& hooks) {
-  options.validate(model.vocab_size());
-  if (!tokenizer && !options.stop_strings.empty()) {
-    throw ArgumentError("stop strings need a tokenizer, but there is none");
-  }
-  const std::int64_t prompt = prompt_length(model, input);
-  Decoding decoding{ctx, model, tokenizer, hooks, std::move(input.prompt_ids), options, {}};
-  resolve_lengths(decoding, prompt);
-  if (decoding.cancelled()) {
-    Generated nothing;
-    nothing.stop_reason = StopReason::cancelled;
-    return {nothing};
-  }
-  const Tensor logits = prefill(ctx, model, input);
-  if (hooks.on_prefill) hooks.on_prefill();
-  const PhaseScope phase(ctx, "decode");
-  const auto search = options.num_beams > 1 ? beam_search : sample;
-  return search(decoding, std::move(input.cache), logits);
+  std::vector<Generated> results;
+  std::optional<GenerateJob> job = GenerateJob{
+      std::move(input), options, hooks, [&](std::vector<Generated> r) { results = std::move(r); }};
+  generate_all(ctx, model, tokenizer, 1, [&] { return std::exchange(job, std::nullopt); });
+  return results;
 }
 
 }  // namespace tessera::text

@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
+#include <exception>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -58,6 +60,23 @@ struct GenerateInput {
   std::vector<std::int32_t> prompt_ids;  ///< what penalties and HF's processors see as input_ids;
                                          ///< ids outside of the vocabulary count as no token
 };
+
+/// A prompt to be continued, and who is told of the result.
+struct GenerateJob {
+  GenerateInput input;
+  SamplingOptions options;
+  GenerateHooks hooks = {};
+  std::function<void(std::vector<Generated>)> on_result;
+  /// What generate() would have thrown for it. Null: it is thrown, and ends all jobs.
+  std::function<void(std::exception_ptr)> on_error = {};
+};
+
+/// Continues prompts side by side, at most `together` (>= 1) at a time: the next tokens of all go
+/// through the model in one pass, which reads its weights once for all. A job that ends makes room
+/// for what `next` gives then (empty: no more). Each result is that of generate(), but for the
+/// rounding of products of so many rows at once.
+void generate_all(Context& ctx, const LanguageModel& model, const Tokenizer* tokenizer,
+                  std::int64_t together, const std::function<std::optional<GenerateJob>()>& next);
 
 /// Prefills once, then decodes a token a step (a row for each beam or drawn sequence). One result,
 /// or num_return_sequences of them; beams: best first (fewer where so many do not exist).

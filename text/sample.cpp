@@ -80,66 +80,73 @@ bool extend(const Decoding& d, Draft& draft, std::span<float> logits, bool shown
   return !shown || !d.hooks.on_token || d.hooks.on_token(id, piece);
 }
 
-/// Chooses for every draft that goes on, each with its row of `logits`; false: cancelled.
-bool extend_all(const Decoding& d, std::vector<Draft>& drafts, Tensor& logits) {
-  const StageScope scope(d.ctx, "sampling");
-  bool go_on = true;
-  std::size_t next = 0;
-  for (Draft& draft : drafts) {
-    if (draft.ended) continue;
-    if (!extend(d, draft, row(logits, next++), &draft == &drafts.front())) go_on = false;
+/// Drawn sequences side by side, or the one of greedy search.
+class Sampling : public Search {
+ public:
+  Sampling(const Decoding& decoding, KvCache cache) : d_(decoding) {
+    const auto count = static_cast<std::size_t>(d_.options.num_return_sequences);
+    for (std::size_t i = 0; i < count; ++i) {
+      drafts_.emplace_back(d_, i + 1 < count ? cache.clone() : std::move(cache),
+                           d_.options.seed + i);
+    }
   }
-  return go_on;
-}
 
-/// The logits [1, V] for each of `count` drafts.
-Tensor repeat(Context& ctx, const Tensor& logits, std::size_t count) {
-  Tensor all = ctx.empty({static_cast<std::int64_t>(count), logits.dim(1)});
-  float* to = all.data();
-  for (std::size_t i = 0; i < count; ++i) to = std::copy_n(logits.data(), logits.numel(), to);
-  return all;
-}
-
-/// Runs the newest token of every draft that goes on; an empty tensor where none does.
-Tensor step(const Decoding& d, std::vector<Draft>& drafts) {
-  std::vector<std::int32_t> ids;
-  std::vector<KvCache*> caches;
-  for (Draft& draft : drafts) {
-    if (draft.ended) continue;
-    ids.push_back(draft.out.ids.back());
-    caches.push_back(&draft.cache);
+  void take(Tensor& logits) override {
+    const StageScope scope(d_.ctx, "sampling");
+    if (drafts_.size() > 1 && logits.dim(0) == 1) logits = repeat(d_.ctx, logits, drafts_.size());
+    std::size_t next = 0;
+    for (Draft& draft : drafts_) {
+      if (draft.ended) continue;
+      if (!extend(d_, draft, row(logits, next++), &draft == &drafts_.front())) heard_ = false;
+    }
   }
-  return ids.empty() ? Tensor() : d.step(ids, caches);
-}
+
+  Next next() override {
+    Next next;
+    for (Draft& draft : drafts_) {
+      if (draft.ended || !heard_) continue;
+      next.ids.push_back(draft.out.ids.back());
+      next.caches.push_back(&draft.cache);
+    }
+    return next;
+  }
+
+  void stop() override {}  // what has not ended is taken for cancelled
+
+  std::vector<Generated> finish() override {
+    std::vector<Generated> results;
+    for (Draft& draft : drafts_) {
+      const std::string rest = draft.stream.finish();
+      const bool shown = &draft == &drafts_.front() && heard_ && d_.hooks.on_token;
+      if (shown && !rest.empty()) d_.hooks.on_token(-1, rest);
+      draft.out.text = draft.stream.text();
+      const auto chosen = draft.out.ids.size() + (draft.ended == StopReason::end_of_text ? 1 : 0);
+      if (chosen > 0)
+        draft.out.average_log_probability = draft.log_probability / static_cast<double>(chosen);
+      draft.out.stop_reason = draft.ended.value_or(StopReason::cancelled);
+      results.push_back(std::move(draft.out));
+    }
+    return results;
+  }
+
+ private:
+  /// The logits [1, V] for each of `count` drafts.
+  static Tensor repeat(Context& ctx, const Tensor& logits, std::size_t count) {
+    Tensor all = ctx.empty({static_cast<std::int64_t>(count), logits.dim(1)});
+    float* to = all.data();
+    for (std::size_t i = 0; i < count; ++i) to = std::copy_n(logits.data(), logits.numel(), to);
+    return all;
+  }
+
+  const Decoding& d_;
+  std::vector<Draft> drafts_;
+  bool heard_ = true;  // whether on_token wants more
+};
 
 }  // namespace
 
-std::vector<Generated> sample(const Decoding& d, KvCache cache, const Tensor& first) {
-  const auto count = static_cast<std::size_t>(d.options.num_return_sequences);
-  std::vector<Draft> drafts;
-  for (std::size_t i = 0; i < count; ++i) {
-    drafts.emplace_back(d, i + 1 < count ? cache.clone() : std::move(cache), d.options.seed + i);
-  }
-  Tensor logits = repeat(d.ctx, first, count);
-  bool heard = true;  // whether on_token wants more
-  while (logits) {
-    heard = extend_all(d, drafts, logits);
-    if (!heard || d.cancelled()) break;
-    logits = step(d, drafts);
-  }
-  std::vector<Generated> results;
-  for (Draft& draft : drafts) {
-    const std::string rest = draft.stream.finish();
-    const bool shown = &draft == &drafts.front() && heard && d.hooks.on_token;
-    if (shown && !rest.empty()) d.hooks.on_token(-1, rest);
-    draft.out.text = draft.stream.text();
-    const auto chosen = draft.out.ids.size() + (draft.ended == StopReason::end_of_text ? 1 : 0);
-    if (chosen > 0)
-      draft.out.average_log_probability = draft.log_probability / static_cast<double>(chosen);
-    draft.out.stop_reason = draft.ended.value_or(StopReason::cancelled);
-    results.push_back(std::move(draft.out));
-  }
-  return results;
+std::unique_ptr<Search> new_sampling(const Decoding& decoding, KvCache cache) {
+  return std::make_unique<Sampling>(decoding, std::move(cache));
 }
 
 }  // namespace tessera::text

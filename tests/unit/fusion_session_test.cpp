@@ -65,6 +65,26 @@ TEST(Session, OrderOfImagesChangesASplicedPrompt) {
             b.sequences.front().log_probabilities.front());
 }
 
+TEST(Session, PromptsSideBySideGetWhatTheyGetAlone) {
+  Session session(Model::open(family("tessera-memory"), {.precision = Precision::f32}));
+  const GenerateOptions options{"caption", session.defaults("caption")};
+  std::vector<Prompt> prompts;
+  for (int i = 0; i < 5; ++i) prompts.push_back({picture(i)});
+  prompts[2] = {Text{"no image at all"}};  // this decoder needs one
+  std::vector<std::vector<std::int32_t>> ids(prompts.size());
+  std::vector<std::size_t> failed;
+  std::size_t at = 0;
+  session.generate_all(options, 3, [&]() -> std::optional<Session::Job> {
+    if (at == prompts.size()) return std::nullopt;
+    const std::size_t own = at++;
+    return Session::Job{prompts[own], [&, own](const Result& r) { ids[own] = r.ids; },
+                        [&, own](const std::exception_ptr&) { failed.push_back(own); }};
+  });
+  EXPECT_EQ(failed, (std::vector<std::size_t>{2}));
+  for (const std::size_t i : {0u, 1u, 3u, 4u})
+    EXPECT_EQ(ids[i], session.generate(prompts[i], options).ids) << i;
+}
+
 TEST(Session, ThreadsDoNotChangeAnything) {
   const auto model = Model::open(family("tessera-memory"));
   std::vector<std::vector<float>> seen;

@@ -105,5 +105,77 @@ TEST(SpeechTokens, TakesTheThresholdsOfTheGenerationConfig) {
   EXPECT_EQ(tokens.previous, 7);  // not named: the last but one of suppress_tokens
 }
 
+class PiecesTest : public FallbackTest {
+ protected:
+  Transcript run(std::int64_t batch, bool timestamps = false, const TranscribeHooks& hooks = {}) {
+    TranscribeOptions options;
+    options.language = "en";
+    options.batch = batch;
+    options.timestamps = timestamps;
+    options.fallback = fallback_;
+    return transcribe(session_, case_.get("samples").to_vector(), options, hooks);
+  }
+  Fallback fallback_;
+};
+
+TEST_F(PiecesTest, EachIsDecodedAsASoundOfItsOwn) {
+  const std::vector<float> samples = case_.get("samples").to_vector();
+  const Transcript t = run(3);
+  ASSERT_GE(t.windows.size(), 3u);
+  ASSERT_EQ(t.segments.size(), t.windows.size());
+  for (std::size_t i = 0; i < t.segments.size(); ++i) {
+    const auto begin = static_cast<std::size_t>(t.segments[i].start * audio::kSampleRate + 0.5);
+    const auto end =
+        i + 1 < t.segments.size()
+            ? static_cast<std::size_t>(t.segments[i + 1].start * audio::kSampleRate + 0.5)
+            : samples.size();
+    ASSERT_LT(begin, end);
+    TranscribeOptions alone;
+    alone.language = "en";
+    const Transcript own =
+        transcribe(session_, std::span(samples).subspan(begin, end - begin), alone);
+    EXPECT_EQ(t.windows[i].ids, own.windows.front().ids) << i;
+  }
+}
+
+TEST_F(PiecesTest, TheirNumberChangesNothing) {
+  for (const bool timestamps : {false, true}) {
+    std::vector<double> starts;
+    TranscribeHooks hooks;
+    hooks.on_segment = [&](const Segment& s) { starts.push_back(s.start); };
+    const Transcript two = run(2, timestamps), many = run(16, timestamps, hooks);
+    EXPECT_EQ(two.ids, many.ids);
+    EXPECT_EQ(two.text, many.text);
+    EXPECT_TRUE(std::ranges::is_sorted(starts));
+    EXPECT_EQ(starts.size(), many.segments.size());
+    for (const Segment& s : many.segments) {
+      EXPECT_LE(s.start, s.end);
+      EXPECT_LE(s.end, many.seconds + 0.02);
+    }
+  }
+}
+
+TEST_F(PiecesTest, AreDecodedAgainWhereTheyLookWrong) {
+  fallback_ = {{0, 0.8}, {}, 0.0, {}};
+  for (const Window& window : run(4).windows) EXPECT_EQ(window.temperature, 0.8);
+}
+
+TEST_F(PiecesTest, CancelledTheyEndWithTheLastWhole) {
+  const std::size_t all = run(2).segments.size();
+  TranscribeHooks hooks;
+  hooks.on_segment = [&](const Segment&) { session_.cancel(); };
+  const Transcript t = run(2, false, hooks);
+  EXPECT_EQ(t.stop_reason, text::StopReason::cancelled);
+  EXPECT_GE(t.segments.size(), 1u);
+  EXPECT_LT(t.segments.size(), all);
+}
+
+TEST_F(PiecesTest, CannotSeeTheTextBefore) {
+  TranscribeOptions options;
+  options.batch = 2;
+  options.condition_on_previous = true;
+  EXPECT_THROW(transcribe(session_, case_.get("samples").to_vector(), options), ArgumentError);
+}
+
 }  // namespace
 }  // namespace tessera::fusion
