@@ -12,13 +12,18 @@ namespace {
 
 constexpr std::int64_t kVocab = 12;
 
+/// Numbers in [-2, 2) without a pattern.
+Tensor random_table() {
+  Random random(3);
+  Tensor table = Tensor::empty({97, kVocab});
+  for (std::int64_t i = 0; i < table.numel(); ++i)
+    table.data()[i] = static_cast<float>(4 * random.uniform() - 2);
+  return table;
+}
+
 class GenerateAll : public ::testing::Test {
  protected:
   GenerateAll() {
-    Random random(3);
-    table_ = Tensor::empty({97, kVocab});
-    for (std::int64_t i = 0; i < table_.numel(); ++i)
-      table_.data()[i] = static_cast<float>(4 * random.uniform() - 2);
     for (std::int32_t i = 0; i < 7; ++i) {
       std::vector<std::int32_t> prompt(static_cast<std::size_t>(1 + i % 4), i);
       prompt.front() = (3 * i + 1) % kVocab;
@@ -54,8 +59,7 @@ class GenerateAll : public ::testing::Test {
   }
 
   Context ctx_;
-  Tensor table_;
-  ToyLanguageModel model_{table_};
+  ToyLanguageModel model_{random_table()};
   std::vector<std::vector<std::int32_t>> prompts_;
   std::vector<SamplingOptions> options_;
 };
