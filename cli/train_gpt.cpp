@@ -196,7 +196,8 @@ void add_model_options(Command& command, GptOptions& o) {
   add("--width", o.width, "Numbers a token").range(1, 1 << 16);
   add("--heads", o.heads, "Heads of attention; they divide the width").range(1, 1024);
   add("--context", o.context, "Tokens of a sequence").range(1, 1 << 16);
-  add("--dropout", o.dropout, "Share of numbers dropped behind the embedding and each layer")
+  add("--dropout", o.dropout,
+      "Share of numbers dropped behind the embedding and each layer, and of attention's weights")
       .range(0.0, 0.99);
 }
 

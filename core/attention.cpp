@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/kernels/dropout.h"
 #include "core/kernels/vector.h"
 #include "core/layers.h"
 #include "core/profile.h"
@@ -32,6 +33,8 @@ struct Sizes {
   std::int64_t queries, keys, heads, kv_heads, width;
   float scale;
   bool causal, rounded;
+  float dropout = 0;
+  std::uint64_t stream = 0;
   std::int64_t kv_head(std::int64_t head) const { return head / (heads / kv_heads); }
   /// Keys that query i sees.
   std::int64_t visible(std::int64_t i) const { return causal ? keys - queries + i + 1 : keys; }
@@ -147,22 +150,24 @@ void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k
 
   const std::int64_t blocks = (s.queries + kQueryBlock - 1) / kQueryBlock;
   const std::int64_t scratch_size = kernels::attention_scratch(s.width);
+  const auto block = s.dropout > 0 ? own.dropping_block : own.block;
   ctx.parallel_for(s.heads * blocks, [&](std::int64_t task) {
     const std::int64_t h = task / blocks, i = task % blocks * kQueryBlock;
     Tensor scratch = ctx.empty({scratch_size});
     const std::uint8_t* head = packed.data<std::uint8_t>() + s.kv_head(h) * packed.dim(1);
-    own.block({.q = q.data() + i * q.stride(0) + h * s.width,
-               .ldq = q.stride(0),
-               .rows = std::min(kQueryBlock, s.queries - i),
-               .first = s.visible(i),
-               .causal = s.causal,
-               .keys = s.keys,
-               .width = s.width,
-               .scale = s.scale,
-               .head = {head, head + keys_size},
-               .out = out.data() + i * out.dim(1) + h * s.width,
-               .ldo = out.dim(1),
-               .scratch = scratch.data()});
+    block({.q = q.data() + i * q.stride(0) + h * s.width,
+           .ldq = q.stride(0),
+           .rows = std::min(kQueryBlock, s.queries - i),
+           .first = s.visible(i),
+           .causal = s.causal,
+           .keys = s.keys,
+           .width = s.width,
+           .scale = s.scale,
+           .head = {head, head + keys_size},
+           .out = out.data() + i * out.dim(1) + h * s.width,
+           .ldo = out.dim(1),
+           .scratch = scratch.data(),
+           .dropped = kernels::dropout_of(s.stream, s.dropout, (h * s.queries + i) * s.keys)});
   });
 }
 
@@ -179,9 +184,17 @@ StageWork work_of(const Sizes& s, std::int64_t bytes) {
 
 void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out) {
-  const Sizes sizes = check(q, k, v, options);
+  Sizes sizes = check(q, k, v, options);
+  if (ctx.tape && options.dropout > 0) {
+    if (options.dropout >= 1)
+      throw ArgumentError(
+          concat("attention dropout of ", options.dropout, "; expected a share below 1"));
+    sizes.dropout = options.dropout;
+    sizes.stream = ctx.tape->next_stream();
+  }
   const StageScope scope(ctx, "attention", work_of(sizes, k.dtype() == DType::bf16 ? 2 : 4));
-  if (sizes.queries < (sizes.causal ? kFewCausalQueries : kFewQueries)) {
+  const bool few = sizes.queries < (sizes.causal ? kFewCausalQueries : kFewQueries);
+  if (few && sizes.dropout == 0) {
     few_queries(ctx, sizes, q, k, v, out);
   } else {
     many_queries(ctx, sizes, q, k, v, out);
@@ -193,7 +206,9 @@ void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                       .attention = {.heads = sizes.heads,
                                     .kv_heads = sizes.kv_heads,
                                     .causal = sizes.causal,
-                                    .scale = sizes.scale}});
+                                    .scale = sizes.scale,
+                                    .dropout = sizes.dropout,
+                                    .stream = sizes.stream}});
   }
 }
 

@@ -20,7 +20,7 @@ enum class Op : std::uint8_t {
   add,            ///< a, b
   multiply,       ///< a, b
   rope,           ///< x, angles
-  attention,      ///< q, k, v; attention, its defaults filled in
+  attention,      ///< q, k, v; attention, its defaults and stream filled in
   windows,        ///< x; window
   patches,        ///< x; window.kernel
   join_rows,      ///< a, b, ...
@@ -88,8 +88,5 @@ class TapeScope {
   Context& ctx_;
   Tape* before_;
 };
-
-/// Whether element i of this stream is kept where a share p is dropped.
-bool kept(std::uint64_t stream, std::int64_t i, float p);
 
 }  // namespace tessera

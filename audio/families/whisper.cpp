@@ -10,6 +10,7 @@ namespace {
 struct WhisperEncoderConfig {
   std::int64_t width, layers, heads, inner, positions, mels;
   Activation activation;
+  float attention_dropout;
 
   explicit WhisperEncoderConfig(const Config& c)
       : width(c.bounded("d_model", 384, 1, 1 << 16)),
@@ -18,7 +19,8 @@ struct WhisperEncoderConfig {
         inner(c.bounded("encoder_ffn_dim", 4 * width, 1, 1 << 18)),
         positions(c.bounded("max_source_positions", 1500, 1, 1 << 20)),
         mels(c.bounded("num_mel_bins", 80, 1, 1024)),
-        activation(activation_from_name(c.string("activation_function", "gelu"))) {
+        activation(activation_from_name(c.string("activation_function", "gelu"))),
+        attention_dropout(static_cast<float>(c.number("attention_dropout", 0.0))) {
     if (width % heads != 0)
       throw FormatError(concat(c.where(), ": ", heads, " heads do not divide a width of ", width));
   }
@@ -35,7 +37,7 @@ struct Block {
 
   Block(const WhisperEncoderConfig& c, const Weights& w)
       : width(c.width),
-        options{.heads = c.heads},
+        options{.heads = c.heads, .dropout = c.attention_dropout},
         activation(c.activation),
         attention_norm(w.at("self_attn_layer_norm"), width, kEps),
         final_norm(w.at("final_layer_norm"), width, kEps),

@@ -287,6 +287,74 @@ TEST(Gradients, Dropout) {
   EXPECT_NEAR(static_cast<double>(zeros), 0.25 * 520, 40);
 }
 
+/// attention() with a tape that always draws the same.
+Tensor dropping_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                          const AttentionOptions& options, std::uint64_t seed) {
+  Tape own;
+  const TapeScope recording(ctx, ctx.tape ? ctx.tape : &own);
+  ctx.tape->set_seed(seed);
+  return attention(ctx, q, k, v, options);
+}
+
+TEST(Gradients, AttentionDropout) {
+  struct Case {
+    std::int64_t queries, keys, heads, kv_heads, width;
+    bool causal;
+  };
+  for (const Case& c : {Case{1, 1, 1, 1, 1, false},
+                        {1, 3, 2, 1, 5, true},
+                        {7, 7, 3, 3, 6, true},
+                        {53, 53, 1, 1, 17, true},
+                        {5, 37, 4, 2, 3, false},
+                        {3, 270, 1, 1, 4, false}}) {
+    const Tensor q = random_tensor({c.queries, c.heads * c.width}, 1),
+                 k = random_tensor({c.keys, c.kv_heads * c.width}, 2),
+                 v = random_tensor({c.keys, c.kv_heads * c.width}, 3);
+    const AttentionOptions options{.heads = c.heads,
+                                   .kv_heads = c.kv_heads,
+                                   .causal = c.causal,
+                                   .scale = 0.7f,
+                                   .dropout = 0.4f};
+    check([&](Context& ctx) { return dropping_attention(ctx, q, k, v, options, 6); }, {q, k, v},
+          "attention of " + std::to_string(c.queries) + " and " + std::to_string(c.keys));
+  }
+}
+
+TEST(Gradients, AttentionDropsTheShareAndKeepsTheMean) {
+  // Equal scores, and the values are the unit matrix: what comes out are the weights.
+  constexpr std::int64_t kKeys = 64, kHeads = 2;
+  const Tensor q = Tensor::zeros({50, kHeads * kKeys}), k = random_tensor({kKeys, kKeys}, 2);
+  const Tensor v = Tensor::zeros({kKeys, kKeys});
+  for (std::int64_t i = 0; i < kKeys; ++i) Tensor(v).data()[i * kKeys + i] = 1;
+  const AttentionOptions options{.heads = kHeads, .kv_heads = 1, .dropout = 0.25f};
+  Context ctx({.threads = 2}), one({.threads = 1});
+  const std::vector<float> whole = attention(ctx, q, k, v, options).to_vector();
+  for (const float weight : whole) ASSERT_FLOAT_EQ(weight, 1.0f / kKeys) << "no tape, no dropout";
+  std::vector<double> mean(whole.size());
+  std::int64_t zeros = 0;
+  constexpr int kDraws = 400;
+  for (std::uint64_t seed = 0; seed < kDraws; ++seed) {
+    const std::vector<float> weights = dropping_attention(ctx, q, k, v, options, seed).to_vector();
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      ASSERT_FLOAT_EQ(weights[i], weights[i] == 0 ? 0.0f : 1.0f / kKeys / 0.75f);
+      zeros += weights[i] == 0;
+      mean[i] += static_cast<double>(weights[i]) * kKeys / kDraws;
+    }
+  }
+  EXPECT_NEAR(static_cast<double>(zeros) / kDraws / static_cast<double>(whole.size()), 0.25, 1e-3);
+  // Of one weight the mean has a deviation of sqrt(0.25 / 0.75 / 400) = 0.029.
+  for (const double m : mean) ASSERT_NEAR(m, 1, 6 * 0.029);
+  const auto weights = [&](Context& c, std::uint64_t seed) {
+    return dropping_attention(c, q, k, v, options, seed).to_vector();
+  };
+  EXPECT_EQ(weights(ctx, 1), weights(ctx, 1));
+  EXPECT_EQ(weights(ctx, 1), weights(one, 1)) << "the same on one thread";
+  EXPECT_NE(weights(ctx, 1), weights(ctx, 2));
+  AttentionOptions all = options;
+  all.dropout = 1;
+  EXPECT_THROW(dropping_attention(ctx, q, k, v, all, 1), ArgumentError);
+}
+
 TEST(Gradients, CrossEntropy) {
   const Tensor logits = random_tensor({5, 23}, 1);
   for (std::int64_t i = 0; i < logits.numel(); ++i) Tensor(logits).data()[i] *= 3.0f;

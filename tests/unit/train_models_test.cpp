@@ -5,6 +5,7 @@
 #include <functional>
 #include <random>
 
+#include "core/error.h"
 #include "core/loss.h"
 #include "core/tape.h"
 #include "fusion/model.h"
@@ -20,13 +21,14 @@ using fusion::Consume;
 using fusion::Model;
 using golden::Case;
 
-/// The config with shares of 0.0 in place of GPT-2's 0.1.
-Config without_dropout(const Config& config) {
+/// The config with another share dropped wherever it drops some.
+Config with_dropout(const Config& config, const char* share) {
   std::string text = config.dump();
-  for (const char* key : {"\"embd_pdrop\"", "\"resid_pdrop\""}) {
+  for (const char* key :
+       {"\"embd_pdrop\":", "\"resid_pdrop\":", "\"attn_pdrop\":", "\"attention_dropout\":"}) {
     for (std::size_t at = 0; (at = text.find(key, at)) != text.npos;) {
-      at = text.find("0.1", at);
-      text.replace(at, 3, "0.0");
+      at += std::string(key).size();
+      text.replace(at, text.find_first_of(",}\n", at) - at, share);
     }
   }
   return Config::parse(text, "config.json");
@@ -35,11 +37,11 @@ Config without_dropout(const Config& config) {
 /// A checkpoint made of parameters, and a loss that all of its parts lead to.
 class WholeModel {
  public:
-  explicit WholeModel(const std::string& name)
+  explicit WholeModel(const std::string& name, const char* dropout = "0.0")
       : case_(name),
         parameters(copy_of(case_.weights())),
         model_(Model::open(case_.dir(), {.weights = Weights::of(parameters),
-                                         .config = without_dropout(case_.config()),
+                                         .config = with_dropout(case_.config(), dropout),
                                          .needs_tokenizer = false})) {}
 
   Tensor loss(Context& ctx) const {

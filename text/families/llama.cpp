@@ -13,6 +13,7 @@ struct LlamaConfig {
   double eps;
   Activation activation;
   bool attention_bias, mlp_bias, tied;
+  float attention_dropout;
 
   explicit LlamaConfig(const Config& c)
       : width(c.bounded("hidden_size", 4096, 1, 1 << 17)),
@@ -27,7 +28,8 @@ struct LlamaConfig {
         activation(activation_from_name(c.string("hidden_act", "silu"))),
         attention_bias(c.boolean("attention_bias", false)),
         mlp_bias(c.boolean("mlp_bias", false)),
-        tied(c.boolean("tie_word_embeddings", false)) {
+        tied(c.boolean("tie_word_embeddings", false)),
+        attention_dropout(static_cast<float>(c.number("attention_dropout", 0.0))) {
     if (heads % kv_heads != 0) {
       throw FormatError(concat(c.where(), ": ", heads, " heads can't share ", kv_heads,
                                " key and value heads evenly"));
@@ -63,7 +65,7 @@ struct Block {
       : layer(i),
         queries(c.heads * c.head),
         keys(c.kv_heads * c.head),
-        options{.heads = c.heads, .kv_heads = c.kv_heads},
+        options{.heads = c.heads, .kv_heads = c.kv_heads, .dropout = c.attention_dropout},
         activation(c.activation),
         input_norm(w.at("input_layernorm"), c.width, c.eps),
         post_attention_norm(w.at("post_attention_layernorm"), c.width, c.eps),
