@@ -116,11 +116,11 @@ void GptRun::print_plan() const {
   const std::int64_t parameters = train::count(gpt_.parameters);
   const std::int64_t a_step = o_.batch * o_.context * o_.trainer.accumulation;
   // Weights, gradients, two moments; what a batch leaves for the way back (34 numbers of the width
-  // a layer and token), logits and their gradient.
-  const double bytes =
-      16.0 * static_cast<double>(parameters) +
-      4.0 * static_cast<double>(o_.batch * o_.context) *
-          static_cast<double>(o_.layers * 34 * o_.width / 2 + 2 * tokenizer_.vocab_size());
+  // a layer and token, or one and those of a single layer), logits and their gradient.
+  const std::int64_t kept = o_.trainer.checkpoint_activations ? 2 * o_.layers + 34 : 34 * o_.layers;
+  const double bytes = 16.0 * static_cast<double>(parameters) +
+                       4.0 * static_cast<double>(o_.batch * o_.context) *
+                           static_cast<double>(kept * o_.width / 2 + 2 * tokenizer_.vocab_size());
   if (o_.json) {
     print_json({{"parameters", parameters},
                 {"vocabulary", tokenizer_.vocab_size()},

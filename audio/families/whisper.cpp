@@ -3,6 +3,7 @@
 #include "audio/tower.h"
 #include "core/error.h"
 #include "core/layers.h"
+#include "core/tape.h"
 
 namespace tessera::audio {
 namespace {
@@ -87,7 +88,8 @@ class WhisperEncoder : public AudioTower {
     x = add(ctx, x, positions_.slice(0, x.dim(0)));
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
       ctx.observe("hidden", static_cast<std::int64_t>(i), x);
-      x = blocks_[i](ctx, x);
+      x = checkpointed(
+          ctx, x, [&block = blocks_[i]](Context& c, const Tensor& in) { return block(c, in); });
     }
     ctx.observe("hidden", c_.layers, x);
     return norm_(ctx, x);

@@ -355,6 +355,62 @@ TEST(Gradients, AttentionDropsTheShareAndKeepsTheMean) {
   EXPECT_THROW(dropping_attention(ctx, q, k, v, all, 1), ArgumentError);
 }
 
+TEST(Gradients, ASegmentKeepsItsInputAlone) {
+  const Tensor x = random_tensor({9, 6}, 1), w = random_tensor({6, 6}, 2),
+               b = random_tensor({6}, 3), frozen = random_tensor({6, 6}, 4);
+  const Linear layer(weights_of({{"weight", w}, {"bias", b}}), 6, 6),
+      still(frozen, {}, Precision::in_place);
+  int runs = 0;
+  const auto run = [&](Context& ctx, const Tensor& in) {
+    ++runs;
+    const Tensor h = layer(ctx, in, {.activation = Activation::gelu});
+    return dropout(ctx, add(ctx, h, in), ctx.tape ? 0.3f : 0.0f);
+  };
+  const auto gradients_of = [&](bool again, const std::vector<Tensor>& watched) {
+    Context ctx({.threads = 2});
+    Tape tape;
+    tape.keeps_inputs_only = again;
+    tape.set_seed(4);
+    for (const Tensor& t : watched) tape.watch(t);
+    const TapeScope recording(ctx, &tape);
+    const Tensor h = checkpointed(ctx, still(ctx, x), run),
+                 y = dropout(ctx, checkpointed(ctx, h, run), 0.5f);
+    EXPECT_EQ(tape.records().size(), again ? 3u + tape.wants(x) : 9u + tape.wants(x));
+    Gradients gradients;
+    backward(ctx, tape, y, 1.0f, gradients);
+    std::vector<std::vector<float>> found = {y.to_vector()};
+    for (const Tensor& t : watched) found.push_back(gradients.find(t).to_vector());
+    return found;
+  };
+  EXPECT_EQ(gradients_of(true, {w, b}), gradients_of(false, {w, b}));
+  EXPECT_EQ(runs, 6) << "two there and two again; two that are kept";
+  EXPECT_EQ(gradients_of(true, {b}), gradients_of(false, {b}));
+  EXPECT_EQ(gradients_of(true, {x, w}), gradients_of(false, {x, w}));
+}
+
+TEST(Gradients, ASegmentOfNothingThatIsWantedIsNotKept) {
+  const Tensor x = random_tensor({3, 4}, 1), w = random_tensor({4, 4}, 2);
+  const Linear layer(w, {}, Precision::in_place);
+  Context ctx;
+  Tape tape;
+  tape.keeps_inputs_only = true;
+  tape.watch(random_tensor({2}, 3));
+  const TapeScope recording(ctx, &tape);
+  const auto run = [&](Context& c, const Tensor& in) { return layer(c, in); };
+  const Tensor y = checkpointed(ctx, x, run);
+  EXPECT_EQ(tape.records().size(), 0u);
+  EXPECT_FALSE(tape.wants(y));
+  tape.watch(x);
+  const auto nothing = [](Context&, const Tensor& in) { return in; };
+  EXPECT_EQ(checkpointed(ctx, x, nothing).memory(), x.memory());
+  EXPECT_EQ(tape.records().size(), 0u);
+  const auto fails = [](Context&, const Tensor&) -> Tensor { throw ShapeError("no"); };
+  EXPECT_THROW(checkpointed(ctx, x, fails), ShapeError);
+  EXPECT_EQ(ctx.tape, &tape);
+  const TapeScope none(ctx, nullptr);
+  EXPECT_TRUE(checkpointed(ctx, x, run)) << "without a tape it simply runs";
+}
+
 TEST(Gradients, CrossEntropy) {
   const Tensor logits = random_tensor({5, 23}, 1);
   for (std::int64_t i = 0; i < logits.numel(); ++i) Tensor(logits).data()[i] *= 3.0f;

@@ -137,6 +137,72 @@ TEST_P(WholeModels, EveryParameterHasItsGradient) {
   }
 }
 
+/// Loss and gradients of all parameters; `segments` is how many records are run again.
+struct Found {
+  float loss;
+  std::vector<std::vector<float>> gradients;
+  std::ptrdiff_t segments = 0;
+  double kept = 0;
+  bool operator==(const Found& o) const { return loss == o.loss && gradients == o.gradients; }
+};
+
+/// With parameters whose names have the part `only`.
+Found found(const WholeModel& model, bool keeps_inputs_only, int threads, const char* only = "") {
+  Context ctx({.threads = threads});
+  Tape tape;
+  tape.keeps_inputs_only = keeps_inputs_only;
+  tape.set_seed(3);
+  for (const NamedTensor& p : model.parameters)
+    if (p.name.find(only) != p.name.npos) tape.watch(p.tensor);
+  const TapeScope recording(ctx, &tape);
+  Found out;
+  Gradients gradients;
+  const Tensor loss = model.loss(ctx);
+  out.loss = loss.data()[0];
+  out.segments = std::ranges::count(tape.records(), Op::segment, &Record::op);
+  out.kept = tape.kept_bytes();
+  backward(ctx, tape, loss, 1.0f, gradients);
+  const std::uint64_t streams = tape.streams();
+  // Twice: what is left of the first time does no harm.
+  backward(ctx, tape, model.loss(ctx), 0.5f, gradients);
+  EXPECT_EQ(tape.streams(), 2 * streams);
+  for (const NamedTensor& p : model.parameters) {
+    const Tensor g = gradients.find(p.tensor);
+    out.gradients.push_back(g ? g.to_vector() : std::vector<float>());
+  }
+  return out;
+}
+
+TEST_P(WholeModels, BlocksThatRunAgainGiveTheSameGradients) {
+  for (const char* dropout : {"0.0", "0.3"}) {
+    const WholeModel model(GetParam(), dropout);
+    const Found kept = found(model, false, 2), again = found(model, true, 2);
+    EXPECT_EQ(kept.segments, 0);
+    EXPECT_GT(again.segments, 0);
+    EXPECT_LT(again.kept, kept.kept);
+    EXPECT_TRUE(kept == again) << "dropout " << dropout;
+    EXPECT_TRUE(again == found(model, true, 1)) << "on one thread";
+  }
+}
+
+TEST_P(WholeModels, BlocksAboveFrozenOnesRunAgain) {
+  const WholeModel model(GetParam(), "0.3");
+  int compared = 0;
+  for (const char* only : {".1.", "bias"}) {
+    const Found kept = [&]() -> Found {
+      try {
+        return found(model, false, 2, only);
+      } catch (const ArgumentError&) {  // this one has no such parameters
+        return {};
+      }
+    }();
+    if (kept.gradients.empty()) continue;
+    EXPECT_TRUE(kept == found(model, true, 2, only)) << only;
+    ++compared;
+  }
+  EXPECT_GT(compared, 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Golden, WholeModels,
     ::testing::Values("vit-classify", "vit-no-bias", "deit-classify", "siglip-head",

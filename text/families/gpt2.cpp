@@ -126,13 +126,8 @@ class Gpt2 : public LanguageModel {
   Tensor forward(Context& ctx, const Tensor& rows,
                  std::span<const Sequence> sequences) const override {
     check_sequences(rows, sequences, c_.positions);
-    Tensor x = dropout(ctx, add_positions(ctx, rows, wpe_, sequences), c_.embedding_dropout);
-    for (const Block& block : blocks_) {
-      ctx.observe("hidden", block.layer, x);
-      x = block(ctx, x, sequences);
-    }
-    ctx.observe("hidden", c_.layers, x);
-    return ln_f_(ctx, x);
+    const Tensor x = dropout(ctx, add_positions(ctx, rows, wpe_, sequences), c_.embedding_dropout);
+    return ln_f_(ctx, run_blocks(ctx, blocks_, x, sequences));
   }
 
   Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }

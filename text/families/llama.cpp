@@ -83,8 +83,8 @@ struct Block {
   }
 
   // x = x + Attn(rope(qk), v of RMS(x));  x = x + Down(act(Gate(h)) * Up(h)), h = RMS(x)
-  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, const Rope& rope, const Tensor& angles,
-                    std::span<const Sequence> sequences) const {
+  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, std::span<const Sequence> sequences,
+                    const Rope& rope, const Tensor& angles) const {
     const Tensor h = qkv(ctx, input_norm(ctx, x));
     const Tensor turned = rope(ctx, h.columns(0, queries + keys), angles);
     const Tensor a =
@@ -120,13 +120,7 @@ class Llama : public LanguageModel {
                  std::span<const Sequence> sequences) const override {
     check_sequences(rows, sequences, c_.positions);
     const Tensor angles = rope_.angles(ctx, positions_of(sequences));
-    Tensor x = rows;
-    for (const Block& block : blocks_) {
-      ctx.observe("hidden", block.layer, x);
-      x = block(ctx, x, rope_, angles, sequences);
-    }
-    ctx.observe("hidden", c_.layers, x);
-    return norm_(ctx, x);
+    return norm_(ctx, run_blocks(ctx, blocks_, rows, sequences, rope_, angles));
   }
 
   Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }

@@ -111,13 +111,8 @@ class WhisperDecoder : public LanguageModel {
   Tensor forward(Context& ctx, const Tensor& rows,
                  std::span<const Sequence> sequences) const override {
     check_sequences(rows, sequences, c_.positions);
-    Tensor x = add_positions(ctx, rows, positions_, sequences);
-    for (const Block& block : blocks_) {
-      ctx.observe("hidden", block.layer, x);
-      x = block(ctx, x, sequences);
-    }
-    ctx.observe("hidden", c_.layers, x);
-    return norm_(ctx, x);
+    const Tensor x = add_positions(ctx, rows, positions_, sequences);
+    return norm_(ctx, run_blocks(ctx, blocks_, x, sequences));
   }
 
   Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }
