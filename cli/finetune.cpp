@@ -425,18 +425,17 @@ void FinetuneRun::check_media(const fusion::ExampleLoss& loss) const {
 /// Also times a batch, so that what is said of hours is measured.
 void FinetuneRun::print_plan(Context& ctx) {
   Tape tape;
+  tape.keeps_inputs_only = o_.trainer.checkpoint_activations;
   for (const NamedTensor& p : phases_.back().trained) tape.watch(p.tensor);
   const auto start = std::chrono::steady_clock::now();
   const train::BatchLoss first = [&] {
     const TapeScope recording(ctx, &tape);
     return batch_loss(ctx, 0, 0);
   }();
-  double kept = 0;  // what the way back needs
-  std::set<const void*> seen;
-  for (const Record& r : tape.records())
-    if (seen.insert(r.output.memory()).second) kept += static_cast<double>(r.output.nbytes());
-  constexpr double kWayBack = 3;  // it takes about twice as long as the way there
-  const double seconds = seconds_since(start) * kWayBack;
+  const double kept = tape.kept_bytes();  // what the way back needs
+  const double way_back =
+      o_.trainer.checkpoint_activations ? 4 : 3;  // twice the way there, or more
+  const double seconds = seconds_since(start) * way_back;
   const std::int64_t trained = train::count(phases_.back().trained);
   const std::int64_t all = train::count(student_.parameters) + (student_.lora ? trained : 0);
   std::int64_t steps = 0;

@@ -116,11 +116,11 @@ void GptRun::print_plan() const {
   const std::int64_t parameters = train::count(gpt_.parameters);
   const std::int64_t a_step = o_.batch * o_.context * o_.trainer.accumulation;
   // Weights, gradients, two moments; what a batch leaves for the way back (34 numbers of the width
-  // a layer and token), logits and their gradient.
-  const double bytes =
-      16.0 * static_cast<double>(parameters) +
-      4.0 * static_cast<double>(o_.batch * o_.context) *
-          static_cast<double>(o_.layers * 34 * o_.width / 2 + 2 * tokenizer_.vocab_size());
+  // a layer and token, or one and those of a single layer), logits and their gradient.
+  const std::int64_t kept = o_.trainer.checkpoint_activations ? 2 * o_.layers + 34 : 34 * o_.layers;
+  const double bytes = 16.0 * static_cast<double>(parameters) +
+                       4.0 * static_cast<double>(o_.batch * o_.context) *
+                           static_cast<double>(kept * o_.width / 2 + 2 * tokenizer_.vocab_size());
   if (o_.json) {
     print_json({{"parameters", parameters},
                 {"vocabulary", tokenizer_.vocab_size()},
@@ -196,7 +196,8 @@ void add_model_options(Command& command, GptOptions& o) {
   add("--width", o.width, "Numbers a token").range(1, 1 << 16);
   add("--heads", o.heads, "Heads of attention; they divide the width").range(1, 1024);
   add("--context", o.context, "Tokens of a sequence").range(1, 1 << 16);
-  add("--dropout", o.dropout, "Share of numbers dropped behind the embedding and each layer")
+  add("--dropout", o.dropout,
+      "Share of numbers dropped behind the embedding and each layer, and of attention's weights")
       .range(0.0, 0.99);
 }
 

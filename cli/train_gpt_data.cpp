@@ -22,7 +22,7 @@ Json gpt_config(const GptOptions& o, const text::Tokenizer& tokenizer) {
           {"layer_norm_epsilon", 1e-5},
           {"embd_pdrop", o.dropout},
           {"resid_pdrop", o.dropout},
-          {"attn_pdrop", 0.0},
+          {"attn_pdrop", o.dropout},
           {"initializer_range", 0.02},
           {"bos_token_id", end},
           {"eos_token_id", end},

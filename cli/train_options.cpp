@@ -38,6 +38,11 @@ void add_learning(Command& command, TrainFlags& o, const char* what_a_batch_has)
       .add_flag("--bf16", o.bf16,
                 "Multiply bf16 numbers, sums in f32, where the processor does so (faster)")
       .group("Learning");
+  command
+      .add_flag("--checkpoint-activations", t.checkpoint_activations,
+                "Keep the input of each block alone and run it again on the way back: the same "
+                "numbers in less memory, slower")
+      .group("Learning");
   add("--clip", t.clip, "Largest norm of the gradient (0: any)").non_negative();
   add("-s,--seed", t.seed, "Same seed, same run");
 }

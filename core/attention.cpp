@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/kernels/dropout.h"
 #include "core/kernels/vector.h"
 #include "core/layers.h"
 #include "core/profile.h"
@@ -33,6 +34,8 @@ struct Sizes {
   std::int64_t queries, keys, heads, kv_heads, width;
   float scale;
   bool causal, rounded;
+  float dropout = 0;
+  std::uint64_t stream = 0;
   std::int64_t kv_head(std::int64_t head) const { return head / (heads / kv_heads); }
   /// Keys that query i sees.
   std::int64_t visible(std::int64_t i) const { return causal ? keys - queries + i + 1 : keys; }
@@ -170,22 +173,24 @@ void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k
 
   const std::int64_t blocks = (s.queries + kQueryBlock - 1) / kQueryBlock;
   const std::int64_t scratch_size = kernels::attention_scratch(s.width);
+  const auto block = s.dropout > 0 ? own.dropping_block : own.block;
   ctx.parallel_for(s.heads * blocks, [&](std::int64_t task) {
     const std::int64_t h = task / blocks, i = task % blocks * kQueryBlock;
     Tensor scratch = ctx.empty({scratch_size});
     const std::uint8_t* head = packed.data<std::uint8_t>() + s.kv_head(h) * packed.dim(1);
-    own.block({.q = q.data() + i * q.stride(0) + h * s.width,
-               .ldq = q.stride(0),
-               .rows = std::min(kQueryBlock, s.queries - i),
-               .first = s.visible(i),
-               .causal = s.causal,
-               .keys = s.keys,
-               .width = s.width,
-               .scale = s.scale,
-               .head = {head, head + keys_size},
-               .out = out.data() + i * out.dim(1) + h * s.width,
-               .ldo = out.dim(1),
-               .scratch = scratch.data()});
+    block({.q = q.data() + i * q.stride(0) + h * s.width,
+           .ldq = q.stride(0),
+           .rows = std::min(kQueryBlock, s.queries - i),
+           .first = s.visible(i),
+           .causal = s.causal,
+           .keys = s.keys,
+           .width = s.width,
+           .scale = s.scale,
+           .head = {head, head + keys_size},
+           .out = out.data() + i * out.dim(1) + h * s.width,
+           .ldo = out.dim(1),
+           .scratch = scratch.data(),
+           .dropped = kernels::dropout_of(s.stream, s.dropout, (h * s.queries + i) * s.keys)});
   });
 }
 
@@ -205,6 +210,13 @@ void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOpti
   StageWork work;
   for (const AttentionItem& item : items) {
     sizes.push_back(check(item.q, item.k, item.v, options));
+    if (ctx.tape && options.dropout > 0) {
+      if (options.dropout >= 1)
+        throw ArgumentError(
+            concat("attention dropout of ", options.dropout, "; expected a share below 1"));
+      sizes.back().dropout = options.dropout;
+      sizes.back().stream = ctx.tape->next_stream();
+    }
     const StageWork own = work_of(sizes.back(), item.k.dtype() == DType::bf16 ? 2 : 4);
     work.operations += own.operations;
     work.bytes += own.bytes;
@@ -214,7 +226,7 @@ void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOpti
   for (std::size_t i = 0; i < items.size(); ++i) {
     const Sizes& s = sizes[i];
     AttentionItem& item = items[i];
-    if (s.queries >= (s.causal ? kFewCausalQueries : kFewQueries)) {
+    if (s.queries >= (s.causal ? kFewCausalQueries : kFewQueries) || s.dropout > 0) {
       many_queries(ctx, s, item.q, item.k, item.v, item.out);
     } else if (s.causal) {
       for (std::int64_t row = 0; row < s.queries; ++row) few.emplace_back(s, item, row, 1);
@@ -232,7 +244,9 @@ void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOpti
                       .attention = {.heads = sizes[i].heads,
                                     .kv_heads = sizes[i].kv_heads,
                                     .causal = sizes[i].causal,
-                                    .scale = sizes[i].scale}});
+                                    .scale = sizes[i].scale,
+                                    .dropout = sizes[i].dropout,
+                                    .stream = sizes[i].stream}});
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/kernels/convert.h"
+#include "core/kernels/dropout.h"
 #include "core/kernels/matmul.h"
 #include "core/kernels/reference.h"
 #include "core/kernels/vector.h"
@@ -315,11 +316,12 @@ Tensor dropout(Context& ctx, const Tensor& x, float p) {
   if (p >= 1) throw ArgumentError(concat("dropout of ", p, "; expected a share below 1"));
   const StageScope scope(ctx, "dropout");
   const std::uint64_t stream = ctx.tape->next_stream();
+  const kernels::Dropout dropped = kernels::dropout_of(stream, p, 0);
   const Tensor source = x.to_f32();
   Tensor y = ctx.empty(x.shape());
   in_pieces(ctx, x.numel(), kElementsPerTask, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
-      y.data()[i] = kept(stream, i, p) ? source.data()[i] / (1.0f - p) : 0.0f;
+      y.data()[i] = source.data()[i] * kernels::factor_at(dropped, i);
   });
   ctx.tape->record({.op = Op::dropout, .inputs = {x}, .output = y, .number = p, .stream = stream});
   return y;

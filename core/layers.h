@@ -158,6 +158,10 @@ struct AttentionOptions {
   /// Queries, keys, values and weights may be rounded to bf16 where that is faster (see
   /// Linear::rounds); sums are f32.
   bool rounded = false;
+  /// While a tape is live: share of the weights (after softmax) that are dropped, the others being
+  /// made larger to make up for them.
+  float dropout = 0;
+  std::uint64_t stream = 0;  ///< where it draws from, on a Record; given by the tape
 };
 
 /// softmax(q k^T * scale) v per head, block by block (never a T x T matrix).

@@ -81,6 +81,12 @@ Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tens
   return out;
 }
 
+KeptSequences::KeptSequences(std::span<const Sequence> sequences) {
+  for (const Sequence& s : sequences) caches_.push_back(*s.cache);
+  for (std::size_t i = 0; i < sequences.size(); ++i)
+    sequences_.push_back({&caches_[i], sequences[i].rows});
+}
+
 Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
                        std::span<const Sequence> sequences, const AttentionOptions& options) {
   constexpr std::int64_t kMostTogether = 8;

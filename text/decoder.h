@@ -1,8 +1,10 @@
 #pragma once
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "core/layers.h"
+#include "core/tape.h"
 #include "text/language_model.h"
 
 // What decoders of all families share: the output layer, and attention of the rows of several
@@ -36,6 +38,40 @@ Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,
 Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                       std::int64_t layer, std::span<const Sequence> sequences,
                       AttentionOptions options);
+
+/// Sequences with caches of their own (that share their numbers): for what runs again when the
+/// given ones may be gone.
+class KeptSequences {
+ public:
+  explicit KeptSequences(std::span<const Sequence> sequences);
+  KeptSequences(const KeptSequences&) = delete;
+  KeptSequences& operator=(const KeptSequences&) = delete;
+  std::span<const Sequence> all() const { return sequences_; }
+
+ private:
+  std::vector<KvCache> caches_;
+  std::vector<Sequence> sequences_;
+};
+
+/// x [N, D] through all blocks, block(ctx, x, sequences, more...): each a segment that a tape may
+/// run again, so `more` is copied.
+template <class Block, class... More>
+Tensor run_blocks(Context& ctx, const std::vector<Block>& blocks, Tensor x,
+                  std::span<const Sequence> sequences, const More&... more) {
+  std::shared_ptr<const KeptSequences> kept;
+  if (ctx.tape && ctx.tape->keeps_inputs_only) {
+    kept = std::make_shared<KeptSequences>(sequences);
+    sequences = kept->all();
+  }
+  for (const Block& block : blocks) {
+    ctx.observe("hidden", block.layer, x);
+    x = checkpointed(ctx, x, [&block, kept, sequences, more...](Context& c, const Tensor& in) {
+      return block(c, in, sequences, more...);
+    });
+  }
+  ctx.observe("hidden", std::ssize(blocks), x);
+  return x;
+}
 
 /// Attends to every sequence's memory. Throws ArgumentError where a cache has none.
 Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/kernels/dropout.h"
 #include "core/kernels/matmul.h"
 #include "core/kernels/product.h"
 #include "core/kernels/reference.h"
@@ -194,28 +195,30 @@ void attention_gradient(const Backward& b) {
   b.ctx.parallel_for(o.kv_heads, [&](std::int64_t g) {
     Tensor scratch = b.ctx.empty({kernels::attention_gradient_scratch(k.dim(0), width)});
     for (std::int64_t h = g * group; h < (g + 1) * group; ++h) {
-      kernels_of_training().attention_gradient({.q = q.data() + h * width,
-                                                .k = k.data() + g * width,
-                                                .v = v.data() + g * width,
-                                                .out = out.data() + h * width,
-                                                .dout = b.dy.data() + h * width,
-                                                .ldq = q.stride(0),
-                                                .ldk = k.stride(0),
-                                                .ldv = v.stride(0),
-                                                .ldo = out.stride(0),
-                                                .lddo = b.dy.stride(0),
-                                                .dq = dq.data() + h * width,
-                                                .dk = dk.data() + g * width,
-                                                .dv = dv.data() + g * width,
-                                                .lddq = dq.stride(0),
-                                                .lddk = dk.stride(0),
-                                                .lddv = dv.stride(0),
-                                                .queries = q.dim(0),
-                                                .keys = k.dim(0),
-                                                .width = width,
-                                                .causal = o.causal,
-                                                .scale = o.scale,
-                                                .scratch = scratch.data()});
+      kernels_of_training().attention_gradient(
+          {.q = q.data() + h * width,
+           .k = k.data() + g * width,
+           .v = v.data() + g * width,
+           .out = out.data() + h * width,
+           .dout = b.dy.data() + h * width,
+           .ldq = q.stride(0),
+           .ldk = k.stride(0),
+           .ldv = v.stride(0),
+           .ldo = out.stride(0),
+           .lddo = b.dy.stride(0),
+           .dq = dq.data() + h * width,
+           .dk = dk.data() + g * width,
+           .dv = dv.data() + g * width,
+           .lddq = dq.stride(0),
+           .lddk = dk.stride(0),
+           .lddv = dv.stride(0),
+           .queries = q.dim(0),
+           .keys = k.dim(0),
+           .width = width,
+           .causal = o.causal,
+           .scale = o.scale,
+           .scratch = scratch.data(),
+           .dropped = kernels::dropout_of(o.stream, o.dropout, h * q.dim(0) * k.dim(0))});
     }
   });
 }
@@ -262,11 +265,11 @@ void join_rows_gradient(const Backward& b) {
 }
 
 void dropout_gradient(const Backward& b) {
-  const float p = b.r.number, scale = 1.0f / (1.0f - p);
+  const kernels::Dropout dropped = kernels::dropout_of(b.r.stream, b.r.number, 0);
   for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t width, float* dx) {
     const float* dy = row_of(b.dy, row);
     for (std::int64_t i = 0; i < width; ++i)
-      dx[i] += kept(b.r.stream, row * width + i, p) ? dy[i] * scale : 0.0f;
+      dx[i] += dy[i] * kernels::factor_at(dropped, row * width + i);
   });
 }
 

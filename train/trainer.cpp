@@ -41,6 +41,7 @@ Trainer::Trainer(Parameters all, const Parameters& trained, TrainerOptions optio
   if (trained.empty()) throw ArgumentError("nothing to train: every parameter is frozen");
   for (const NamedTensor& p : trained) tape_.watch(p.tensor);
   state_.seed = options_.seed;
+  tape_.keeps_inputs_only = options_.checkpoint_activations;
 }
 
 bool Trainer::resume() {

@@ -25,6 +25,8 @@ struct TrainerOptions {
   std::int64_t checkpoints_kept = 2;
   std::int64_t evaluate_every = 0;  ///< steps; 0: never
   std::uint64_t seed = 1;           ///< of dropout
+  /// Blocks keep their inputs alone and are run again on the way back (checkpointed()).
+  bool checkpoint_activations = false;
 };
 
 /// Of one batch: the sum of the losses of `count` targets, to be divided by the count of the step.

@@ -8,6 +8,7 @@
 #include "core/config.h"
 #include "core/context.h"
 #include "core/layers.h"
+#include "core/tape.h"
 #include "core/tensor.h"
 #include "core/weights.h"
 
@@ -49,9 +50,12 @@ class VisionTower {
 template <class Block>
 Tensor run_blocks(Context& ctx, const std::vector<Block>& blocks, const LayerNorm& norm, Tensor x,
                   std::span<const std::int64_t> begin) {
+  const std::vector<std::int64_t> own(begin.begin(), begin.end());  // it may be run again
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     ctx.observe("hidden", static_cast<std::int64_t>(i), x);
-    x = blocks[i](ctx, x, begin);
+    x = checkpointed(ctx, x, [&block = blocks[i], own](Context& c, const Tensor& in) {
+      return block(c, in, own);
+    });
   }
   ctx.observe("hidden", std::ssize(blocks), x);
   return norm(ctx, x);

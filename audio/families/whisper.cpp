@@ -3,6 +3,7 @@
 #include "audio/tower.h"
 #include "core/error.h"
 #include "core/layers.h"
+#include "core/tape.h"
 
 namespace tessera::audio {
 namespace {
@@ -10,6 +11,7 @@ namespace {
 struct WhisperEncoderConfig {
   std::int64_t width, layers, heads, inner, positions, mels;
   Activation activation;
+  float attention_dropout;
 
   explicit WhisperEncoderConfig(const Config& c)
       : width(c.bounded("d_model", 384, 1, 1 << 16)),
@@ -18,7 +20,8 @@ struct WhisperEncoderConfig {
         inner(c.bounded("encoder_ffn_dim", 4 * width, 1, 1 << 18)),
         positions(c.bounded("max_source_positions", 1500, 1, 1 << 20)),
         mels(c.bounded("num_mel_bins", 80, 1, 1024)),
-        activation(activation_from_name(c.string("activation_function", "gelu"))) {
+        activation(activation_from_name(c.string("activation_function", "gelu"))),
+        attention_dropout(static_cast<float>(c.number("attention_dropout", 0.0))) {
     if (width % heads != 0)
       throw FormatError(concat(c.where(), ": ", heads, " heads do not divide a width of ", width));
   }
@@ -35,7 +38,7 @@ struct Block {
 
   Block(const WhisperEncoderConfig& c, const Weights& w)
       : width(c.width),
-        options{.heads = c.heads},
+        options{.heads = c.heads, .dropout = c.attention_dropout},
         activation(c.activation),
         attention_norm(w.at("self_attn_layer_norm"), width, kEps),
         final_norm(w.at("final_layer_norm"), width, kEps),
@@ -85,7 +88,8 @@ class WhisperEncoder : public AudioTower {
     x = add(ctx, x, positions_.slice(0, x.dim(0)));
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
       ctx.observe("hidden", static_cast<std::int64_t>(i), x);
-      x = blocks_[i](ctx, x);
+      x = checkpointed(
+          ctx, x, [&block = blocks_[i]](Context& c, const Tensor& in) { return block(c, in); });
     }
     ctx.observe("hidden", c_.layers, x);
     return norm_(ctx, x);

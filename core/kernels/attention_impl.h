@@ -166,7 +166,15 @@ TESSERA_INLINE void mask_row(float* scores, std::int64_t visible, std::int64_t p
   for (std::int64_t j = visible < 0 ? 0 : visible; j < padded_count; ++j) scores[j] = -1e30f;
 }
 
-template <class Scheme>
+/// Zeros in place of weights that are dropped; the stream begins at the first.
+template <class Number>
+TESSERA_INLINE void drop_weights(Number* row, std::uint64_t stream, std::uint64_t least,
+                                 std::int64_t count) {
+  for (std::int64_t j = 0; j < count; ++j)
+    row[j] = mixed(stream + static_cast<std::uint64_t>(j)) >> 11 < least ? Number{} : row[j];
+}
+
+template <class Scheme, bool kDrops>
 void attention_block(const AttentionBlock& b) {
   typedef typename Scheme::Number Number;
   constexpr std::int64_t kDepth = Scheme::kDepth;
@@ -216,6 +224,11 @@ void attention_block(const AttentionBlock& b) {
         for (std::int64_t c = 0; c < padded; c += kLanes)
           store(s.out + r * padded + c, load(s.out + r * padded + c) * factor);
       }
+      if constexpr (kDrops) {
+        drop_weights(reinterpret_cast<Number*>(s.scores + r * kKeyBlock),
+                     b.dropped.stream + static_cast<std::uint64_t>(r * b.keys + begin),
+                     b.dropped.least, visible);
+      }
     }
     for (std::int64_t r = 0; r < rows; r += kRows) {
       for (std::int64_t c = 0; c < padded; c += kPanel) {
@@ -227,7 +240,7 @@ void attention_block(const AttentionBlock& b) {
     }
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
-    const float inverse = 1.0f / s.total[r];
+    const float inverse = (kDrops ? b.dropped.scale : 1.0f) / s.total[r];
     for (std::int64_t c = 0; c < b.width; ++c)
       b.out[r * b.ldo + c] = s.out[r * padded + c] * inverse;
   }

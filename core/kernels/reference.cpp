@@ -108,7 +108,7 @@ void rotate(const float* x, const float* cos, const float* sin, std::int64_t hal
 
 void attention(const float* q, const float* k, const float* v, std::int64_t queries,
                std::int64_t keys, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,
-               float scale, bool causal, float* out) {
+               float scale, bool causal, float* out, const Dropout& dropped) {
   std::vector<double> p(static_cast<std::size_t>(keys));
   for (std::int64_t h = 0; h < heads; ++h) {
     const std::int64_t g = h / (heads / kv_heads);
@@ -125,6 +125,9 @@ void attention(const float* q, const float* k, const float* v, std::int64_t quer
       }
       for (std::int64_t j = 0; j < seen; ++j)
         total += p[static_cast<std::size_t>(j)] = std::exp(p[static_cast<std::size_t>(j)] - best);
+      for (std::int64_t j = 0; j < seen; ++j) {
+        p[static_cast<std::size_t>(j)] *= factor_at(dropped, (h * queries + i) * keys + j);
+      }
       for (std::int64_t c = 0; c < width; ++c) {
         double sum = 0;
         for (std::int64_t j = 0; j < seen; ++j)

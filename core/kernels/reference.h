@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "core/activation.h"
+#include "core/kernels/dropout.h"
 
 // Scalar twins of the kernels: what the tests compare with. Written for clarity, in double where
 // sums are long.
@@ -24,10 +25,11 @@ void rms_norm(const float* x, const float* weight, float eps, std::int64_t width
 /// given.
 void rotate(const float* x, const float* cos, const float* sin, std::int64_t half, float* y);
 
-/// q [queries, heads*width], k and v [keys, kv_heads*width] -> out [queries, heads*width].
+/// q [queries, heads*width], k and v [keys, kv_heads*width] -> out [queries, heads*width]. The
+/// stream of what is dropped begins at the first head's first row.
 void attention(const float* q, const float* k, const float* v, std::int64_t queries,
                std::int64_t keys, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,
-               float scale, bool causal, float* out);
+               float scale, bool causal, float* out, const Dropout& dropped = {});
 
 /// x [frames, in], weight [out, in, kernel], bias [out] -> y [(frames + 2*padding - kernel)/stride
 /// + 1, out].

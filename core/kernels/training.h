@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "core/activation.h"
+#include "core/kernels/dropout.h"
 
 namespace tessera::kernels {
 
@@ -29,6 +30,7 @@ struct AttentionGradient {
   bool causal;
   float scale;
   float* scratch;  // attention_gradient_scratch(keys, width) floats
+  Dropout dropped = {};
 };
 
 struct AdamWStep {

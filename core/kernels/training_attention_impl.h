@@ -67,8 +67,21 @@ TESSERA_INLINE void softmax_whole(float* scores, std::int64_t visible, std::int6
     store(scores + j, load(scores + j) * inverse);
 }
 
-// P = softmax(q k^T scale);  dV += P^T dO;  dS = P * (dO v^T - rowsum(dO * O));
-// dQ += dS k scale;  dK += dS^T q scale
+/// A row of weights p and of ds = dO v^T -> p D and p (ds D - dot), where D is 0 for weights that
+/// are dropped and `scale` for others.
+TESSERA_INLINE void drop_gradients(float* p, float* ds, float dot, const Dropout& dropped,
+                                   std::int64_t row, std::int64_t count) {
+  const Dropout own = {dropped.stream + static_cast<std::uint64_t>(row), dropped.least,
+                       dropped.scale};  // a copy: GCC 12 makes vectors of the loop then
+  for (std::int64_t j = 0; j < count; ++j) {
+    const float d = factor_at(own, j);
+    ds[j] = p[j] * (ds[j] * d - dot);
+    p[j] *= d;
+  }
+}
+
+// P = softmax(q k^T scale);  dV += (P D)^T dO;  dS = P * (dO v^T D - rowsum(dO * O));
+// dQ += dS k scale;  dK += dS^T q scale;  D: what dropout multiplies P with, 1 without it
 void gradient_block(const AttentionGradient& a, const GradientScratch& s, std::int64_t first,
                     std::int64_t count) {
   const std::int64_t rows = rounded(count, kRows), padded = s.padded, ld = s.key_rows;
@@ -92,6 +105,10 @@ void gradient_block(const AttentionGradient& a, const GradientScratch& s, std::i
     float dot = 0;
     const float* out = a.out + (first + r) * a.ldo;
     for (std::int64_t c = 0; c < a.width; ++c) dot += out[c] * s.dout[r * padded + c];
+    if (a.dropped.least > 0) {
+      drop_gradients(p, ds, dot, a.dropped, (first + r) * a.keys, whole);
+      continue;
+    }
     for (std::int64_t j = 0; j < whole; j += kLanes)
       store(ds + j, load(p + j) * (load(ds + j) - dot));
   }

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "core/activation.h"
+#include "core/kernels/dropout.h"
 #include "core/kernels/half.h"
 #include "core/kernels/integer.h"
 #include "core/kernels/training.h"
@@ -44,7 +45,8 @@ struct AttentionBlock {
   PackedHead head;
   float* out;  // [rows, width], stride ldo
   std::int64_t ldo;
-  float* scratch;  // attention_scratch(width) floats
+  float* scratch;        // attention_scratch(width) floats
+  Dropout dropped = {};  // dropping_block only
 };
 
 /// Attention of blocks of queries, in one number format.
@@ -57,6 +59,8 @@ struct AttentionKernels {
                     std::int64_t width, void* keys, void* values);
   /// softmax(q k^T * scale) v with an online softmax over blocks of kKeyBlock keys.
   void (*block)(const AttentionBlock& block);
+  /// The same with weights dropped after softmax (training).
+  void (*dropping_block)(const AttentionBlock& block);
 };
 
 /// Queries that see the same keys, with all their heads, over some of these keys as they lie, so

@@ -148,6 +148,18 @@ check 'log' 0 '6\|' '' from "$work/run/log.jsonl" grep -c '"loss":'
 check 'the model is opened' 0 '\{"file":"",.*"ids":\[[0-9,]+\].*\|' '' \
   "$program" generate --model "$work/run" --json -n 4 'First Citizen'
 
+# Blocks that are run again give the same model, dropout included.
+dropping() { gpt --dropout 0.2 --steps 3 --evaluate-every 0 "$@" "$corpus"; }
+check 'with dropout' 0 '.*step 3: loss [0-9.]+, .*' '' dropping -o "$work/kept"
+check 'attention drops' 0 '1\|' '' grep -c '"attn_pdrop": 0.2' "$work/kept/config.json"
+check 'blocks run again' 0 '.*step 3: loss [0-9.]+, .*' '' dropping --checkpoint-activations -o "$work/less"
+check 'it is the same model' 0 '' '' cmp "$work/kept/model.safetensors" "$work/less/model.safetensors"
+check 'fine-tuned with blocks kept' 0 '\{"run".*' '' learn -m "$tiny" --steps 2 -o "$work/tower" "$work/data"
+check 'and run again' 0 '\{"run".*' '' learn -m "$tiny" --checkpoint-activations --steps 2 -o "$work/tower-less" "$work/data"
+check 'it is the same tower' 0 '' '' cmp "$work/tower/model.safetensors" "$work/tower-less/model.safetensors"
+memory_of() { learn --dry-run -m "$tiny" -o "$work/no" "$@" "$work/data" | sed 's/.*"memory_bytes":\([0-9]*\).*/\1/'; }
+check 'in less memory' 0 '' '' test "$(memory_of --checkpoint-activations)" -lt "$(memory_of)"
+
 # It learns to tell texts apart.
 printf 'text,label\n"First, a ""Citizen""",yes\nnothing else,no\n' > "$work/table.csv"
 check 'texts that would be learnt' 0 '.*"targets":2,.*"new_head":true,.*' '' learn --dry-run -m "$work/run" -o "$work/no" "$work/table.csv"

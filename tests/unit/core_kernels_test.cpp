@@ -235,7 +235,9 @@ TEST_P(VectorKernelsTest, PacksHeads) {
 /// One head through attention_block, all queries block by block.
 Floats blocked_attention(const VectorKernels& kernels, const AttentionKernels& own, const Floats& q,
                          const KeyValueRows& rows, std::int64_t queries, std::int64_t keys,
-                         std::int64_t width, float scale, bool causal) {
+                         std::int64_t width, float scale, bool causal,
+                         const Dropout& dropped = {}) {
+  const auto block = dropped.least > 0 ? own.dropping_block : own.block;
   const auto padded = [&](std::int64_t n) {
     return (n + kernels.panel - 1) / kernels.panel * kernels.panel;
   };
@@ -244,18 +246,21 @@ Floats blocked_attention(const VectorKernels& kernels, const AttentionKernels& o
   own.pack_head(rows, 0, keys, width, packed_keys.data(), packed_values.data());
   Guarded out(queries * width), scratch(attention_scratch(width));
   for (std::int64_t i = 0; i < queries; i += kQueryBlock) {
-    own.block({.q = q.data() + i * width,
-               .ldq = width,
-               .rows = std::min(kQueryBlock, queries - i),
-               .first = keys - queries + i + 1,
-               .causal = causal,
-               .keys = keys,
-               .width = width,
-               .scale = scale,
-               .head = {packed_keys.data(), packed_values.data()},
-               .out = out.data() + i * width,
-               .ldo = width,
-               .scratch = scratch.data()});
+    Dropout from_here = dropped;
+    from_here.stream += static_cast<std::uint64_t>(i * keys);
+    block({.q = q.data() + i * width,
+           .ldq = width,
+           .rows = std::min(kQueryBlock, queries - i),
+           .first = keys - queries + i + 1,
+           .causal = causal,
+           .keys = keys,
+           .width = width,
+           .scale = scale,
+           .head = {packed_keys.data(), packed_values.data()},
+           .out = out.data() + i * width,
+           .ldo = width,
+           .scratch = scratch.data(),
+           .dropped = from_here});
   }
   scratch.numbers();
   return out.numbers();
@@ -340,6 +345,31 @@ TEST_P(VectorKernelsTest, Attention) {
     }
   }
   check_attention(*kernels_, {7, 1500, 64, 0.125f}, false);
+}
+
+TEST_P(VectorKernelsTest, AttentionWithDropout) {
+  struct Size {
+    std::int64_t queries, keys, width;
+  };
+  for (const auto& [queries, keys, width] :
+       {Size{1, 1, 1}, {1, 3, 5}, {5, 17, 3}, {49, 61, 17}, {97, 257, 8}, {3, 513, 64}}) {
+    const Floats q = random_numbers(queries * width, 1), k = random_numbers(keys * width, 2),
+                 v = random_numbers(keys * width, 3);
+    const KeyValueRows rows{k.data(), v.data(), width, width, false};
+    for (const bool causal : {false, true}) {
+      if (causal && keys < queries) continue;
+      const Dropout dropped = dropout_of(11, 0.3f, 5);
+      Floats expected(q.size());
+      reference::attention(q.data(), k.data(), v.data(), queries, keys, 1, 1, width, 0.7f, causal,
+                           expected.data(), dropped);
+      const auto blocked = [&](const AttentionKernels& own) {
+        return blocked_attention(*kernels_, own, q, rows, queries, keys, width, 0.7f, causal,
+                                 dropped);
+      };
+      EXPECT_TRUE(close(blocked(kernels_->exact), expected, 1e-5)) << keys << " keys";
+      EXPECT_TRUE(close(blocked(kernels_->rounded), expected, 0.02)) << keys << " keys";
+    }
+  }
 }
 
 TEST_P(VectorKernelsTest, AttentionWithVeryUnequalScores) {

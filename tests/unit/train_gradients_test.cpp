@@ -287,6 +287,130 @@ TEST(Gradients, Dropout) {
   EXPECT_NEAR(static_cast<double>(zeros), 0.25 * 520, 40);
 }
 
+/// attention() with a tape that always draws the same.
+Tensor dropping_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                          const AttentionOptions& options, std::uint64_t seed) {
+  Tape own;
+  const TapeScope recording(ctx, ctx.tape ? ctx.tape : &own);
+  ctx.tape->set_seed(seed);
+  return attention(ctx, q, k, v, options);
+}
+
+TEST(Gradients, AttentionDropout) {
+  struct Case {
+    std::int64_t queries, keys, heads, kv_heads, width;
+    bool causal;
+  };
+  for (const Case& c : {Case{1, 1, 1, 1, 1, false},
+                        {1, 3, 2, 1, 5, true},
+                        {7, 7, 3, 3, 6, true},
+                        {53, 53, 1, 1, 17, true},
+                        {5, 37, 4, 2, 3, false},
+                        {3, 270, 1, 1, 4, false}}) {
+    const Tensor q = random_tensor({c.queries, c.heads * c.width}, 1),
+                 k = random_tensor({c.keys, c.kv_heads * c.width}, 2),
+                 v = random_tensor({c.keys, c.kv_heads * c.width}, 3);
+    const AttentionOptions options{.heads = c.heads,
+                                   .kv_heads = c.kv_heads,
+                                   .causal = c.causal,
+                                   .scale = 0.7f,
+                                   .dropout = 0.4f};
+    check([&](Context& ctx) { return dropping_attention(ctx, q, k, v, options, 6); }, {q, k, v},
+          "attention of " + std::to_string(c.queries) + " and " + std::to_string(c.keys));
+  }
+}
+
+TEST(Gradients, AttentionDropsTheShareAndKeepsTheMean) {
+  // Equal scores, and the values are the unit matrix: what comes out are the weights.
+  constexpr std::int64_t kKeys = 64, kHeads = 2;
+  const Tensor q = Tensor::zeros({50, kHeads * kKeys}), k = random_tensor({kKeys, kKeys}, 2);
+  const Tensor v = Tensor::zeros({kKeys, kKeys});
+  for (std::int64_t i = 0; i < kKeys; ++i) Tensor(v).data()[i * kKeys + i] = 1;
+  const AttentionOptions options{.heads = kHeads, .kv_heads = 1, .dropout = 0.25f};
+  Context ctx({.threads = 2}), one({.threads = 1});
+  const std::vector<float> whole = attention(ctx, q, k, v, options).to_vector();
+  for (const float weight : whole) ASSERT_FLOAT_EQ(weight, 1.0f / kKeys) << "no tape, no dropout";
+  std::vector<double> mean(whole.size());
+  std::int64_t zeros = 0;
+  constexpr int kDraws = 400;
+  for (std::uint64_t seed = 0; seed < kDraws; ++seed) {
+    const std::vector<float> weights = dropping_attention(ctx, q, k, v, options, seed).to_vector();
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      ASSERT_FLOAT_EQ(weights[i], weights[i] == 0 ? 0.0f : 1.0f / kKeys / 0.75f);
+      zeros += weights[i] == 0;
+      mean[i] += static_cast<double>(weights[i]) * kKeys / kDraws;
+    }
+  }
+  EXPECT_NEAR(static_cast<double>(zeros) / kDraws / static_cast<double>(whole.size()), 0.25, 1e-3);
+  // Of one weight the mean has a deviation of sqrt(0.25 / 0.75 / 400) = 0.029.
+  for (const double m : mean) ASSERT_NEAR(m, 1, 6 * 0.029);
+  const auto weights = [&](Context& c, std::uint64_t seed) {
+    return dropping_attention(c, q, k, v, options, seed).to_vector();
+  };
+  EXPECT_EQ(weights(ctx, 1), weights(ctx, 1));
+  EXPECT_EQ(weights(ctx, 1), weights(one, 1)) << "the same on one thread";
+  EXPECT_NE(weights(ctx, 1), weights(ctx, 2));
+  AttentionOptions all = options;
+  all.dropout = 1;
+  EXPECT_THROW(dropping_attention(ctx, q, k, v, all, 1), ArgumentError);
+}
+
+TEST(Gradients, ASegmentKeepsItsInputAlone) {
+  const Tensor x = random_tensor({9, 6}, 1), w = random_tensor({6, 6}, 2),
+               b = random_tensor({6}, 3), frozen = random_tensor({6, 6}, 4);
+  const Linear layer(weights_of({{"weight", w}, {"bias", b}}), 6, 6),
+      still(frozen, {}, Precision::in_place);
+  int runs = 0;
+  const auto run = [&](Context& ctx, const Tensor& in) {
+    ++runs;
+    const Tensor h = layer(ctx, in, {.activation = Activation::gelu});
+    return dropout(ctx, add(ctx, h, in), ctx.tape ? 0.3f : 0.0f);
+  };
+  const auto gradients_of = [&](bool again, const std::vector<Tensor>& watched) {
+    Context ctx({.threads = 2});
+    Tape tape;
+    tape.keeps_inputs_only = again;
+    tape.set_seed(4);
+    for (const Tensor& t : watched) tape.watch(t);
+    const TapeScope recording(ctx, &tape);
+    const Tensor h = checkpointed(ctx, still(ctx, x), run),
+                 y = dropout(ctx, checkpointed(ctx, h, run), 0.5f);
+    EXPECT_EQ(tape.records().size(), again ? 3u + tape.wants(x) : 9u + tape.wants(x));
+    Gradients gradients;
+    backward(ctx, tape, y, 1.0f, gradients);
+    std::vector<std::vector<float>> found = {y.to_vector()};
+    for (const Tensor& t : watched) found.push_back(gradients.find(t).to_vector());
+    return found;
+  };
+  EXPECT_EQ(gradients_of(true, {w, b}), gradients_of(false, {w, b}));
+  EXPECT_EQ(runs, 6) << "two there and two again; two that are kept";
+  EXPECT_EQ(gradients_of(true, {b}), gradients_of(false, {b}));
+  EXPECT_EQ(gradients_of(true, {x, w}), gradients_of(false, {x, w}));
+}
+
+TEST(Gradients, ASegmentOfNothingThatIsWantedIsNotKept) {
+  const Tensor x = random_tensor({3, 4}, 1), w = random_tensor({4, 4}, 2);
+  const Linear layer(w, {}, Precision::in_place);
+  Context ctx;
+  Tape tape;
+  tape.keeps_inputs_only = true;
+  tape.watch(random_tensor({2}, 3));
+  const TapeScope recording(ctx, &tape);
+  const auto run = [&](Context& c, const Tensor& in) { return layer(c, in); };
+  const Tensor y = checkpointed(ctx, x, run);
+  EXPECT_EQ(tape.records().size(), 0u);
+  EXPECT_FALSE(tape.wants(y));
+  tape.watch(x);
+  const auto nothing = [](Context&, const Tensor& in) { return in; };
+  EXPECT_EQ(checkpointed(ctx, x, nothing).memory(), x.memory());
+  EXPECT_EQ(tape.records().size(), 0u);
+  const auto fails = [](Context&, const Tensor&) -> Tensor { throw ShapeError("no"); };
+  EXPECT_THROW(checkpointed(ctx, x, fails), ShapeError);
+  EXPECT_EQ(ctx.tape, &tape);
+  const TapeScope none(ctx, nullptr);
+  EXPECT_TRUE(checkpointed(ctx, x, run)) << "without a tape it simply runs";
+}
+
 TEST(Gradients, CrossEntropy) {
   const Tensor logits = random_tensor({5, 23}, 1);
   for (std::int64_t i = 0; i < logits.numel(); ++i) Tensor(logits).data()[i] *= 3.0f;

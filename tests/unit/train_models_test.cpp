@@ -5,6 +5,7 @@
 #include <functional>
 #include <random>
 
+#include "core/error.h"
 #include "core/loss.h"
 #include "core/tape.h"
 #include "fusion/model.h"
@@ -20,13 +21,14 @@ using fusion::Consume;
 using fusion::Model;
 using golden::Case;
 
-/// The config with shares of 0.0 in place of GPT-2's 0.1.
-Config without_dropout(const Config& config) {
+/// The config with another share dropped wherever it drops some.
+Config with_dropout(const Config& config, const char* share) {
   std::string text = config.dump();
-  for (const char* key : {"\"embd_pdrop\"", "\"resid_pdrop\""}) {
+  for (const char* key :
+       {"\"embd_pdrop\":", "\"resid_pdrop\":", "\"attn_pdrop\":", "\"attention_dropout\":"}) {
     for (std::size_t at = 0; (at = text.find(key, at)) != text.npos;) {
-      at = text.find("0.1", at);
-      text.replace(at, 3, "0.0");
+      at += std::string(key).size();
+      text.replace(at, text.find_first_of(",}\n", at) - at, share);
     }
   }
   return Config::parse(text, "config.json");
@@ -35,11 +37,11 @@ Config without_dropout(const Config& config) {
 /// A checkpoint made of parameters, and a loss that all of its parts lead to.
 class WholeModel {
  public:
-  explicit WholeModel(const std::string& name)
+  explicit WholeModel(const std::string& name, const char* dropout = "0.0")
       : case_(name),
         parameters(copy_of(case_.weights())),
         model_(Model::open(case_.dir(), {.weights = Weights::of(parameters),
-                                         .config = without_dropout(case_.config()),
+                                         .config = with_dropout(case_.config(), dropout),
                                          .needs_tokenizer = false})) {}
 
   Tensor loss(Context& ctx) const {
@@ -133,6 +135,72 @@ TEST_P(WholeModels, EveryParameterHasItsGradient) {
           << p.name << ", number " << j;
     }
   }
+}
+
+/// Loss and gradients of all parameters; `segments` is how many records are run again.
+struct Found {
+  float loss;
+  std::vector<std::vector<float>> gradients;
+  std::ptrdiff_t segments = 0;
+  double kept = 0;
+  bool operator==(const Found& o) const { return loss == o.loss && gradients == o.gradients; }
+};
+
+/// With parameters whose names have the part `only`.
+Found found(const WholeModel& model, bool keeps_inputs_only, int threads, const char* only = "") {
+  Context ctx({.threads = threads});
+  Tape tape;
+  tape.keeps_inputs_only = keeps_inputs_only;
+  tape.set_seed(3);
+  for (const NamedTensor& p : model.parameters)
+    if (p.name.find(only) != p.name.npos) tape.watch(p.tensor);
+  const TapeScope recording(ctx, &tape);
+  Found out;
+  Gradients gradients;
+  const Tensor loss = model.loss(ctx);
+  out.loss = loss.data()[0];
+  out.segments = std::ranges::count(tape.records(), Op::segment, &Record::op);
+  out.kept = tape.kept_bytes();
+  backward(ctx, tape, loss, 1.0f, gradients);
+  const std::uint64_t streams = tape.streams();
+  // Twice: what is left of the first time does no harm.
+  backward(ctx, tape, model.loss(ctx), 0.5f, gradients);
+  EXPECT_EQ(tape.streams(), 2 * streams);
+  for (const NamedTensor& p : model.parameters) {
+    const Tensor g = gradients.find(p.tensor);
+    out.gradients.push_back(g ? g.to_vector() : std::vector<float>());
+  }
+  return out;
+}
+
+TEST_P(WholeModels, BlocksThatRunAgainGiveTheSameGradients) {
+  for (const char* dropout : {"0.0", "0.3"}) {
+    const WholeModel model(GetParam(), dropout);
+    const Found kept = found(model, false, 2), again = found(model, true, 2);
+    EXPECT_EQ(kept.segments, 0);
+    EXPECT_GT(again.segments, 0);
+    EXPECT_LT(again.kept, kept.kept);
+    EXPECT_TRUE(kept == again) << "dropout " << dropout;
+    EXPECT_TRUE(again == found(model, true, 1)) << "on one thread";
+  }
+}
+
+TEST_P(WholeModels, BlocksAboveFrozenOnesRunAgain) {
+  const WholeModel model(GetParam(), "0.3");
+  int compared = 0;
+  for (const char* only : {".1.", "bias"}) {
+    const Found kept = [&]() -> Found {
+      try {
+        return found(model, false, 2, only);
+      } catch (const ArgumentError&) {  // this one has no such parameters
+        return {};
+      }
+    }();
+    if (kept.gradients.empty()) continue;
+    EXPECT_TRUE(kept == found(model, true, 2, only)) << only;
+    ++compared;
+  }
+  EXPECT_GT(compared, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -13,7 +13,7 @@ namespace {
 struct Gpt2Config {
   std::int64_t width, layers, heads, inner, positions, vocab;
   double eps;
-  float embedding_dropout, dropout;
+  float embedding_dropout, dropout, attention_dropout;
   Activation activation;
   bool scaled, inverse_layer, cross, tied;
 
@@ -27,6 +27,7 @@ struct Gpt2Config {
         eps(c.number("layer_norm_epsilon", 1e-5)),
         embedding_dropout(static_cast<float>(c.number("embd_pdrop", 0.1))),
         dropout(static_cast<float>(c.number("resid_pdrop", 0.1))),
+        attention_dropout(static_cast<float>(c.number("attn_pdrop", 0.1))),
         activation(activation_from_name(c.string("activation_function", "gelu_new"))),
         scaled(c.boolean("scale_attn_weights", true)),
         inverse_layer(c.boolean("scale_attn_by_inverse_layer_idx", false)),
@@ -37,7 +38,9 @@ struct Gpt2Config {
   }
   AttentionOptions attention(std::int64_t layer) const {
     const float scale = scaled ? 1.0f / std::sqrt(static_cast<float>(width / heads)) : 1.0f;
-    return {.heads = heads, .scale = inverse_layer ? scale / static_cast<float>(layer + 1) : scale};
+    return {.heads = heads,
+            .scale = inverse_layer ? scale / static_cast<float>(layer + 1) : scale,
+            .dropout = attention_dropout};
   }
 };
 
@@ -123,13 +126,8 @@ class Gpt2 : public LanguageModel {
   Tensor forward(Context& ctx, const Tensor& rows,
                  std::span<const Sequence> sequences) const override {
     check_sequences(rows, sequences, c_.positions);
-    Tensor x = dropout(ctx, add_positions(ctx, rows, wpe_, sequences), c_.embedding_dropout);
-    for (const Block& block : blocks_) {
-      ctx.observe("hidden", block.layer, x);
-      x = block(ctx, x, sequences);
-    }
-    ctx.observe("hidden", c_.layers, x);
-    return ln_f_(ctx, x);
+    const Tensor x = dropout(ctx, add_positions(ctx, rows, wpe_, sequences), c_.embedding_dropout);
+    return ln_f_(ctx, run_blocks(ctx, blocks_, x, sequences));
   }
 
   Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }

@@ -13,6 +13,7 @@ struct LlamaConfig {
   double eps;
   Activation activation;
   bool attention_bias, mlp_bias, tied;
+  float attention_dropout;
 
   explicit LlamaConfig(const Config& c)
       : width(c.bounded("hidden_size", 4096, 1, 1 << 17)),
@@ -27,7 +28,8 @@ struct LlamaConfig {
         activation(activation_from_name(c.string("hidden_act", "silu"))),
         attention_bias(c.boolean("attention_bias", false)),
         mlp_bias(c.boolean("mlp_bias", false)),
-        tied(c.boolean("tie_word_embeddings", false)) {
+        tied(c.boolean("tie_word_embeddings", false)),
+        attention_dropout(static_cast<float>(c.number("attention_dropout", 0.0))) {
     if (heads % kv_heads != 0) {
       throw FormatError(concat(c.where(), ": ", heads, " heads can't share ", kv_heads,
                                " key and value heads evenly"));
@@ -63,7 +65,7 @@ struct Block {
       : layer(i),
         queries(c.heads * c.head),
         keys(c.kv_heads * c.head),
-        options{.heads = c.heads, .kv_heads = c.kv_heads},
+        options{.heads = c.heads, .kv_heads = c.kv_heads, .dropout = c.attention_dropout},
         activation(c.activation),
         input_norm(w.at("input_layernorm"), c.width, c.eps),
         post_attention_norm(w.at("post_attention_layernorm"), c.width, c.eps),
@@ -81,8 +83,8 @@ struct Block {
   }
 
   // x = x + Attn(rope(qk), v of RMS(x));  x = x + Down(act(Gate(h)) * Up(h)), h = RMS(x)
-  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, const Rope& rope, const Tensor& angles,
-                    std::span<const Sequence> sequences) const {
+  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, std::span<const Sequence> sequences,
+                    const Rope& rope, const Tensor& angles) const {
     const Tensor h = qkv(ctx, input_norm(ctx, x));
     const Tensor turned = rope(ctx, h.columns(0, queries + keys), angles);
     const Tensor a =
@@ -118,13 +120,7 @@ class Llama : public LanguageModel {
                  std::span<const Sequence> sequences) const override {
     check_sequences(rows, sequences, c_.positions);
     const Tensor angles = rope_.angles(ctx, positions_of(sequences));
-    Tensor x = rows;
-    for (const Block& block : blocks_) {
-      ctx.observe("hidden", block.layer, x);
-      x = block(ctx, x, rope_, angles, sequences);
-    }
-    ctx.observe("hidden", c_.layers, x);
-    return norm_(ctx, x);
+    return norm_(ctx, run_blocks(ctx, blocks_, rows, sequences, rope_, angles));
   }
 
   Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }

@@ -14,6 +14,7 @@ struct WhisperDecoderConfig {
   std::int64_t width, layers, heads, inner, positions, vocab;
   Activation activation;
   bool scale_embedding;
+  float attention_dropout;
 
   explicit WhisperDecoderConfig(const Config& c)
       : width(c.bounded("d_model", 384, 1, 1 << 16)),
@@ -23,7 +24,8 @@ struct WhisperDecoderConfig {
         positions(c.bounded("max_target_positions", 448, 1, 1 << 20)),
         vocab(c.bounded("vocab_size", 51865, 1, 1 << 24)),
         activation(activation_from_name(c.string("activation_function", "gelu"))),
-        scale_embedding(c.boolean("scale_embedding", false)) {
+        scale_embedding(c.boolean("scale_embedding", false)),
+        attention_dropout(static_cast<float>(c.number("attention_dropout", 0.0))) {
     if (width % heads != 0)
       throw FormatError(concat(c.where(), ": ", heads, " heads do not divide a width of ", width));
   }
@@ -41,7 +43,7 @@ struct Block {
   Block(const WhisperDecoderConfig& c, const Weights& w, std::int64_t i)
       : layer(i),
         width(c.width),
-        options{.heads = c.heads},
+        options{.heads = c.heads, .dropout = c.attention_dropout},
         activation(c.activation),
         self_norm(w.at("self_attn_layer_norm"), width, kEps),
         cross_norm(w.at("encoder_attn_layer_norm"), width, kEps),
@@ -109,13 +111,8 @@ class WhisperDecoder : public LanguageModel {
   Tensor forward(Context& ctx, const Tensor& rows,
                  std::span<const Sequence> sequences) const override {
     check_sequences(rows, sequences, c_.positions);
-    Tensor x = add_positions(ctx, rows, positions_, sequences);
-    for (const Block& block : blocks_) {
-      ctx.observe("hidden", block.layer, x);
-      x = block(ctx, x, sequences);
-    }
-    ctx.observe("hidden", c_.layers, x);
-    return norm_(ctx, x);
+    const Tensor x = add_positions(ctx, rows, positions_, sequences);
+    return norm_(ctx, run_blocks(ctx, blocks_, x, sequences));
   }
 
   Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }
