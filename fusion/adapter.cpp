@@ -263,8 +263,9 @@ Weights with_own_adapter(const Weights& decoder, const Weights& adapter) {
   };
   std::vector<Addition> additions;
   for (const std::string& name : adapter.names()) {
+    if (name == kImageEmbedding || name == kAudioEmbedding) continue;  // of what it reads
+    if (name.ends_with(kB)) continue;                                  // with its A
     const Tensor tensor = adapter.get(name);
-    if (name.ends_with(kB)) continue;  // with its A
     if (!name.ends_with(kA)) {
       if (!all.count(name) || all[name].shape() != tensor.shape())
         throw foreign(name, tensor.shape().str());

@@ -44,6 +44,11 @@ Weights with_adapters(const Weights& checkpoint,
 std::vector<std::string> adapted_layers(const Weights& checkpoint,
                                         const std::filesystem::path& adapter);
 
+/// Tensors [1, D] of such an adapter that are no part of the decoder: Task::image_embedding and
+/// Task::audio_embedding.
+inline constexpr const char* kImageEmbedding = "image_embedding";
+inline constexpr const char* kAudioEmbedding = "audio_embedding";
+
 /// A decoder's tensors with one of the adapters that its own checkpoint keeps for some tasks:
 /// NAME takes the place of the decoder's, LAYER.lora_A.weight [rank, in] and LAYER.lora_B.weight
 /// [out, rank] are added to LAYER.weight, which stays int8 where it was. Where products are made

@@ -102,7 +102,7 @@ void ExampleLoss::plan(const std::string& name) {
     throw UnsupportedError(concat(model_->path.string(),
                                   ": neither the checkpoint nor its tokenizer has an end token"));
   }
-  plans_[name] = {std::move(task.start), std::move(task.end), *end};
+  plans_[name] = {std::move(task), *end};
 }
 
 const ExampleLoss::Plan& ExampleLoss::plan_of(const Example& example) const {
@@ -163,7 +163,7 @@ void ExampleLoss::check(const Example& example) {
     check_ids(example, prompt);
     check_ids(example, ids);
     const auto before =
-        static_cast<std::int64_t>(own.start.size() + own.end.size() + prompt.size());
+        static_cast<std::int64_t>(own.task.start.size() + own.task.end.size() + prompt.size());
     if (!answered_.empty())
       for (const std::int32_t id : ids) answered_[static_cast<std::size_t>(id)] = true;
     const auto answer = static_cast<std::int64_t>(ids.size());
@@ -375,8 +375,8 @@ std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
 Sequence ExampleLoss::before_answer(Context& ctx, const text::LanguageModel& decoder,
                                     const Example& example, const Media& media,
                                     const std::string& prompt) const {
-  const Plan& own = plan_of(example);
-  Sequence before(ctx, *model_, decoder);
+  const Task& own = plan_of(example).task;
+  Sequence before(ctx, *model_, decoder, own);
   before.add_ids(own.start);
   if (media.image) before.add_image_rows(media.image);
   if (media.sound) before.add_sound_rows(media.sound);

@@ -82,8 +82,8 @@ class ExampleLoss {
   enum class Medium { image, sound };
   /// What stands around the answers of a task.
   struct Plan {
-    std::vector<std::int32_t> start, end;  ///< before the prompt, between it and the answer
-    std::int32_t stop = 0;                 ///< behind the answer
+    Task task;              ///< what stands before the prompt, and between it and the answer
+    std::int32_t stop = 0;  ///< behind the answer
   };
   Sum class_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;

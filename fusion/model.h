@@ -33,6 +33,9 @@ struct Task {
   Config generation;
   std::string adapter =
       {};  ///< of the checkpoint's own ones, which the decoder takes on; empty: none
+  /// [1, D], added to every row of an image or a sound: how much, and as what, the answer is to
+  /// look at it. Empty: none.
+  Tensor image_embedding = {}, audio_embedding = {};
 };
 
 struct OpenOptions {

@@ -25,7 +25,12 @@ void Sequence::demand_start() {
   add_ids({*bos});
 }
 
-void Sequence::add_rows(const Tensor& rows, std::int32_t placeholder) {
+void Sequence::add_rows(const Tensor& given, const Tensor& embedding, std::int32_t placeholder) {
+  Tensor rows = given;
+  if (embedding) {
+    const std::vector<std::int32_t> first(static_cast<std::size_t>(rows.dim(0)), 0);
+    rows = tessera::add(ctx_, rows, gather_rows(ctx_, embedding, first));
+  }
   if (model_.consume == Consume::memory) {
     memory_.push_back(rows);
   } else {

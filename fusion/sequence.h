@@ -10,16 +10,21 @@ namespace tessera::fusion {
 /// What a prompt becomes: ids with placeholders, their rows, and the memory.
 class Sequence {
  public:
-  Sequence(Context& ctx, const Model& model, const text::LanguageModel& decoder)
-      : ctx_(ctx), model_(model), decoder_(decoder) {}
+  /// Keeps references.
+  Sequence(Context& ctx, const Model& model, const text::LanguageModel& decoder, const Task& task)
+      : ctx_(ctx), model_(model), decoder_(decoder), task_(task) {}
 
   void add_ids(const std::vector<std::int32_t>& ids);
   void add(const Text& text);
   void add(const Image& image) { add_image_rows(model_.encode(ctx_, image)); }
   void add(const Sound& sound) { add_sound_rows(model_.encode(ctx_, sound)); }
   /// Rows of the decoder's width.
-  void add_image_rows(const Tensor& rows) { add_rows(rows, model_.image_token); }
-  void add_sound_rows(const Tensor& rows) { add_rows(rows, model_.audio_token); }
+  void add_image_rows(const Tensor& rows) {
+    add_rows(rows, task_.image_embedding, model_.image_token);
+  }
+  void add_sound_rows(const Tensor& rows) {
+    add_rows(rows, task_.audio_embedding, model_.audio_token);
+  }
   /// Throws ArgumentError where nothing was added and the model has no token to begin with.
   void demand_start();
 
@@ -29,11 +34,12 @@ class Sequence {
   Tensor memory() const { return memory_.empty() ? Tensor() : join_rows(ctx_, memory_); }
 
  private:
-  void add_rows(const Tensor& rows, std::int32_t placeholder);
+  void add_rows(const Tensor& rows, const Tensor& embedding, std::int32_t placeholder);
 
   Context& ctx_;
   const Model& model_;
   const text::LanguageModel& decoder_;
+  const Task& task_;
   std::vector<std::int32_t> ids_;
   std::vector<Tensor> rows_, memory_;
 };

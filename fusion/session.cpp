@@ -15,16 +15,21 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-Sequence embed(Context& ctx, const Model& model, const Prompt& prompt,
+struct Embedded {
+  std::vector<std::int32_t> ids;
+  Tensor rows, memory;
+};
+
+Embedded embed(Context& ctx, const Model& model, const Prompt& prompt,
                const GenerateOptions& options) {
   const Task task = model.task(options.task);
   const PhaseScope phase(ctx, "encode");
-  Sequence sequence(ctx, model, model.decoder_for(options.task, options.adapter));
+  Sequence sequence(ctx, model, model.decoder_for(options.task, options.adapter), task);
   sequence.add_ids(task.start);
   for (const auto& part : prompt) std::visit([&](const auto& p) { sequence.add(p); }, part);
   sequence.add_ids(task.end);
   sequence.demand_start();
-  return sequence;
+  return {sequence.ids(), sequence.rows(), sequence.memory()};
 }
 
 void check_parts(const Model& model) {
@@ -87,15 +92,15 @@ text::GenerateJob Session::job(const text::LanguageModel& decoder,
 text::GenerateJob Session::job(const Prompt& prompt, const GenerateOptions& options,
                                const OnText& on_text, std::function<void(Result)> on_result) {
   const auto start = Clock::now();
-  const Sequence sequence = embed(context_, *model_, prompt, options);
+  const Embedded embedded = embed(context_, *model_, prompt, options);
   const double encode = seconds_since(start);
   text::GenerateHooks hooks;
   if (on_text)
     hooks.on_token = [on_text](std::int32_t, const std::string& piece) {
       return piece.empty() || on_text(piece);
     };
-  return job(model_->decoder_for(options.task, options.adapter), sequence.ids(), sequence.rows(),
-             sequence.memory(), options.sampling.value_or(defaults(options.task)), hooks,
+  return job(model_->decoder_for(options.task, options.adapter), embedded.ids, embedded.rows,
+             embedded.memory, options.sampling.value_or(defaults(options.task)), hooks,
              [encode, take = std::move(on_result)](Result result) {
                result.timings.encode = encode;
                take(std::move(result));

@@ -63,8 +63,14 @@ void load(const CheckpointFiles& files, Model& model) {
     model.tasks[name] = {read_ids(task, "start"), read_ids(task, "end"), task.child("generation"),
                          task.string("adapter", "")};
     const std::string& adapter = model.tasks[name].adapter;
-    if (adapter.empty() || model.adapted.count(adapter)) continue;
+    if (adapter.empty()) continue;
     const Weights own = w.at("adapters").at(adapter);
+    const auto embedding = [&](const char* key) {
+      return own.has(key) ? own.get_f32(key, {1, width}) : Tensor();
+    };
+    model.tasks[name].image_embedding = embedding(kImageEmbedding);
+    model.tasks[name].audio_embedding = embedding(kAudioEmbedding);
+    if (model.adapted.count(adapter)) continue;
     if (own.names().empty())
       throw FormatError(
           concat(task.where(), ".adapter: the checkpoint has no tensors adapters.", adapter, ".*"));
