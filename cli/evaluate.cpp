@@ -257,6 +257,8 @@ class Answerer {
     return !session_.cancelled();
   }
 
+  void open_chat_template() { chat_template_ = o_.common.chat_template(model()); }
+
   /// Throws FormatError where a label is none of the model's classes.
   void check_labels(const fusion::Examples& examples) const {
     if (model().labels().empty())
@@ -275,7 +277,6 @@ class Answerer {
   void score_answers(Item& item) {
     if (!model().decoder)
       throw UnsupportedError(concat(model().path.string(), ": has no text decoder"));
-    if (!chat_template_) chat_template_ = o_.common.chat_template(model());
     const auto [ids, answer] =
         fusion::encode_conversation(*model().tokenizer, *chat_template_, item.example);
     const auto all =
@@ -341,6 +342,7 @@ Answers model_answers(const Options& o, const fusion::Examples& all) {
   const std::vector<Example>& examples = all.list;
   Answerer answerer(o, kind);
   if (kind == ExampleKind::classification) answerer.check_labels(all);
+  if (kind == ExampleKind::conversation) answerer.open_chat_template();
   Answers out;
   Progress progress("evaluate", "examples", examples.size() > 1);
   for (std::size_t i = 0; i < examples.size() && !out.interrupted; ++i) {

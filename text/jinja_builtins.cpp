@@ -471,7 +471,8 @@ const std::map<std::string, Test, std::less<>>& tests() {
 }  // namespace
 
 Value apply_filter(Runtime& rt, const std::string& name, const Value& value, const Args& args) {
-  rt.spend(1);
+  const std::string* text = as_text(value);
+  rt.spend(1 + (text ? text->size() / 16 : 0));
   const auto known = filters().find(name);
   if (known == filters().end()) rt.fail(concat("the filter '", name, "' is not known here"));
   return known->second(rt, value, args);

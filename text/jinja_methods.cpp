@@ -506,7 +506,7 @@ std::optional<Value> call_method(Runtime& rt, const Value& of, const std::string
   if (const std::string* text = as_text(of)) {
     const auto known = string_methods().find(name);
     if (known == string_methods().end()) return std::nullopt;
-    rt.spend(text->size() / 64);
+    rt.spend(text->size() / 16);
     return known->second(rt, *text, args);
   }
   if (const auto* list = std::get_if<List*>(&of)) return list_method(rt, **list, name, args);

@@ -7,7 +7,10 @@
 The templates are written for this test, in the manner of published ones. golden.json has `tokens` (special tokens),
 `conversations` ({messages, tools or null, prompt: add_generation_prompt}), `templates`: for each the text of each
 conversation, null where it raises, and the answers by {% generation %} (characters, begin and end) where it has such;
-and `constructs`: small templates with what they give for conversation 0, null where they raise.
+and `constructs`: small templates with what they give for conversation 0, null where they raise. `learnt` has
+conversations as tokens of tests/data/tokenizer, and which of them are answers: by {% generation %} as transformers' mask
+has it, else what messages[:i + 1] has more than messages[:i] with the generation prompt, as TRL tokenises prompts and
+completions.
 """
 import argparse
 import json
@@ -160,6 +163,34 @@ def answers(source, messages, tools, prompt):
         return None
 
 
+def learnt(template, kind, which):
+    """A conversation's ids, and for each whether it is an answer."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(DATA.parent / "tokenizer" / kind / "tokenizer.json"), **TOKENS)
+    messages, tools, _ = CONVERSATIONS[which]
+    source = (DATA / f"{template}.jinja").read_text()
+
+    def encoded(part, **more):
+        return tokenizer.apply_chat_template(part, tools=tools, chat_template=source, return_dict=True, **more)
+
+    if "generation -%}" in source:
+        whole = encoded(messages, return_assistant_tokens_mask=True)
+        ids, mask = whole["input_ids"], whole["assistant_masks"]
+    else:
+        ids = encoded(messages)["input_ids"]
+        mask = [0] * len(ids)
+        for i, message in enumerate(messages):
+            if message["role"] == "assistant":
+                before, up_to = encoded(messages[:i], add_generation_prompt=True)["input_ids"], encoded(messages[:i + 1])["input_ids"]
+                assert ids[:len(before)] == before and ids[:len(up_to)] == up_to, (template, kind, which)
+                mask[len(before):len(up_to)] = [1] * (len(up_to) - len(before))
+    return {"template": template, "tokenizer": kind, "conversation": which, "ids": " ".join(map(str, ids)),
+            "answer": "".join(map(str, mask))}
+
+
+LEARNT = [("chatml", "qwen2", 0), ("chatml", "qwen2", 2), ("chatml-tools", "qwen2", 3), ("generation", "qwen2", 3), ("generation", "qwen2", 5),
+          ("generation", "gemma", 0), ("headers-tools", "llama3", 0), ("pipes", "metaspace", 0), ("inst", "llama2", 0), ("turns", "gemma", 0)]
+
+
 def golden(folder):
     out = {"versions": f"transformers {transformers.__version__}", "tokens": TOKENS,
            "conversations": [{"messages": m, "tools": t, "prompt": p} for m, t, p in CONVERSATIONS], "templates": {}}
@@ -180,6 +211,7 @@ def main():
     args = parser.parse_args()
     made = golden(args.of[0] if args.of else DATA)
     if not args.of:
+        made["learnt"] = [learnt(*case) for case in LEARNT]
         made["constructs"] = [[c, render(c, *CONVERSATIONS[0])] for c in constructs()]
     text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
     file = pathlib.Path(args.of[1]) if args.of else DATA / "golden.json"
