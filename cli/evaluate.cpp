@@ -179,6 +179,7 @@ std::vector<std::string> possible(const fusion::Examples& examples, std::size_t&
       usual = 3;
       return {"exact", "bleu", "rouge-l", "wer", "cer"};
     case ExampleKind::text:
+    case ExampleKind::conversation:
       usual = 1;
       return {"perplexity"};
     case ExampleKind::classification:
@@ -247,11 +248,16 @@ class Answerer {
                                     std::min(o_.context, model().decoder->max_positions()));
         break;
       }
+      case ExampleKind::conversation:
+        score_answers(item);
+        break;
       default:
         return generate(item);
     }
     return !session_.cancelled();
   }
+
+  void open_chat_template() { chat_template_ = o_.common.chat_template(model()); }
 
   /// Throws FormatError where a label is none of the model's classes.
   void check_labels(const fusion::Examples& examples) const {
@@ -266,6 +272,18 @@ class Answerer {
     text::SamplingOptions sampling = session_.defaults(task);
     o_.sampling.apply(sampling);
     return sampling;
+  }
+  /// Of a conversation, what the assistant wrote.
+  void score_answers(Item& item) {
+    if (!model().decoder)
+      throw UnsupportedError(concat(model().path.string(), ": has no text decoder"));
+    const auto [ids, answer] =
+        fusion::encode_conversation(*model().tokenizer, *chat_template_, item.example);
+    const auto all =
+        text::log_probabilities(session_.context(), *model().decoder, ids,
+                                std::min(o_.context, model().decoder->max_positions()));
+    for (std::size_t i = 0; i < all.size(); ++i)
+      if (answer[i + 1]) item.log_probabilities.push_back(all[i]);
   }
   bool transcribe(Item& item) {
     fusion::TranscribeOptions options;
@@ -300,6 +318,7 @@ class Answerer {
   InterruptGuard guard_;
   std::string task_, language_;
   text::SamplingOptions sampling_;
+  std::optional<text::ChatTemplate> chat_template_;  // for conversations
 };
 
 /// What became of the examples.
@@ -323,6 +342,7 @@ Answers model_answers(const Options& o, const fusion::Examples& all) {
   const std::vector<Example>& examples = all.list;
   Answerer answerer(o, kind);
   if (kind == ExampleKind::classification) answerer.check_labels(all);
+  if (kind == ExampleKind::conversation) answerer.open_chat_template();
   Answers out;
   Progress progress("evaluate", "examples", examples.size() > 1);
   for (std::size_t i = 0; i < examples.size() && !out.interrupted; ++i) {
@@ -458,10 +478,11 @@ Run add_evaluate(Command& program) {
   auto o = std::make_shared<Options>();
   Command command = program.add_command("evaluate", "Score a model's answers, or given ones");
   command
-      .add_option("FILE", o->file,
-                  "JSON Lines: {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", "
-                  "\"label\"}, {\"prompt\", \"completion\"} or {\"text\"} for a model, "
-                  "{\"prediction\", \"text\"} or {\"prediction\", \"label\"} without one")
+      .add_option(
+          "FILE", o->file,
+          "JSON Lines: {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", "
+          "\"label\"}, {\"prompt\", \"completion\"}, {\"messages\"} or {\"text\"} for a model, "
+          "{\"prediction\", \"text\"} or {\"prediction\", \"label\"} without one")
       .required()
       .type_name("");
   command

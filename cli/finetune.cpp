@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 using fusion::ExampleKind;
 
 struct Options : TrainFlags {
-  std::string model, file, validation, recipe = "all", language, task;
+  std::string model, file, validation, recipe = "all", language, task, chat_template;
   std::optional<std::string> answer_prefix;
   std::vector<std::string> freeze, only, rewards;
   std::int64_t steps = 0, limit = 0, texts = 1, sampled_tokens = 0, draws = 5;
@@ -43,6 +43,19 @@ struct Phase {
 };
 
 // --- the model ---
+
+/// What --chat-template names.
+std::optional<text::ChatTemplate> given_template(const Options& o,
+                                                 const fusion::Examples& examples) {
+  if (o.chat_template.empty()) return std::nullopt;
+  const auto talks = [](const auto& e) { return e.kind == ExampleKind::conversation; };
+  if (std::ranges::none_of(examples.list, talks))
+    throw ArgumentError(
+        concat("--chat-template is for {\"messages\"}, of which ", o.file, " has none"));
+  if (o.chat_template == "chatml")
+    return text::ChatTemplate::parse(text::ChatTemplate::chatml(), "chatml");
+  return text::ChatTemplate::parse(read_text_file(o.chat_template), o.chat_template);
+}
 
 /// A folder per class: {"image", "label"} for each image.
 fusion::Examples read_data(const std::string& file) {
@@ -217,6 +230,7 @@ class FinetuneRun {
   explicit FinetuneRun(const Options& o)
       : o_(o),
         examples_(limited(read_data(o.file))),
+        chat_template_(given_template(o, examples_)),
         student_(open_student(o, examples_)),
         loss_(student_.model, examples_, loss_options()),
         progress_(o) {
@@ -254,6 +268,7 @@ class FinetuneRun {
     options.sampled_tokens = o_.sampled_tokens;
     options.rewards = o_.rewards;
     options.draws = o_.draws;
+    options.chat_template = chat_template_;
     return options;
   }
   train::Parameters chosen() const;
@@ -272,6 +287,7 @@ class FinetuneRun {
 
   const Options& o_;
   fusion::Examples examples_;
+  std::optional<text::ChatTemplate> chat_template_;  // instead of the checkpoint's
   Student student_;
   fusion::ExampleLoss loss_;
   std::optional<fusion::ExampleLoss> held_out_;
@@ -367,9 +383,13 @@ std::pair<double, double> FinetuneRun::score(Context& ctx) const {
 }
 
 void FinetuneRun::describe(const fs::path& folder) const {
-  if (student_.lora) return write_file(folder / "adapter_config.json", student_.lora->config);
-  fusion::copy_description(student_.directory, folder);
-  write_file(folder / "config.json", student_.config.dump(2) + "\n");
+  if (student_.lora) {
+    write_file(folder / "adapter_config.json", student_.lora->config);
+  } else {
+    fusion::copy_description(student_.directory, folder);
+    write_file(folder / "config.json", student_.config.dump(2) + "\n");
+  }
+  if (chat_template_) write_file(folder / "chat_template.jinja", chat_template_->source());
 }
 
 /// The rows of towers that stay as they are can be found once for all.
@@ -530,8 +550,9 @@ Run add_finetune(Command& program) {
       .add_option(
           "DATA", o->file,
           "JSON Lines: {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", "
-          "\"label\"}, {\"text\", \"label\"}, {\"prompt\", \"completion\"} or {\"text\"}; a "
-          "table of these (.csv, .tsv); or a folder with a folder of images for each class")
+          "\"label\"}, {\"text\", \"label\"}, {\"prompt\", \"completion\"}, {\"messages\"} or "
+          "{\"text\"}; a table of these (.csv, .tsv); or a folder with a folder of images for each "
+          "class")
       .required()
       .type_name("");
   command.add_option("-m,--model", o->model, "Checkpoint directory (default: the default model)")
@@ -592,6 +613,10 @@ Run add_finetune(Command& program) {
   command.add_option("--task", o->task, "Whisper: transcribe or translate; else a start sequence");
   command.add_option("--answer-prefix", o->answer_prefix,
                      "Stands before every text (default: a space for checkpoints that hear)");
+  command
+      .add_option("--chat-template", o->chat_template,
+                  "{\"messages\"}: a Jinja template, or chatml, instead of the checkpoint's own")
+      .type_name("FILE");
   add("--label-smoothing", o->smoothing, "Share of the probability for all other tokens")
       .range(0.0, 0.9)
       .group("Learning");

@@ -30,6 +30,10 @@ int run(const Options& o) {
   for (const std::string& name : model->weights->names())
     tensors.push_back({name, model->weights->get(name)});
   fusion::copy_description(o.from, o.to);
+  for (const fs::path& adapter : adapters) {
+    const fs::path chat = adapter / "chat_template.jinja";
+    if (fs::exists(chat)) write_file(fs::path(o.to) / chat.filename(), read_text_file(chat));
+  }
   write_file(fs::path(o.to) / "config.json", read_text_file(fs::path(o.from) / "config.json"));
   save_safetensors(fs::path(o.to) / "model.safetensors", tensors);
   return kOk;

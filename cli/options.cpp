@@ -76,6 +76,12 @@ std::shared_ptr<const fusion::Model> CommonOptions::open() const {
   return opened;
 }
 
+text::ChatTemplate CommonOptions::chat_template(const fusion::Model& opened) const {
+  for (auto adapter = adapters.rbegin(); adapter != adapters.rend(); ++adapter)
+    if (auto found = text::ChatTemplate::of_checkpoint(*adapter)) return *found;
+  return fusion::chat_template_of(opened);
+}
+
 void SamplingFlags::add_to(Command& command) {
   const std::string group = "Choosing tokens (default: what the checkpoint says)";
   const auto add = [&](const std::string& name, auto& value, const std::string& help) {

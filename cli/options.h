@@ -7,6 +7,7 @@
 
 #include "cli/command.h"
 #include "cli/output.h"
+#include "fusion/conversation.h"
 #include "fusion/session.h"
 
 namespace tessera::cli {
@@ -23,6 +24,9 @@ struct CommonOptions {
   ContextOptions context() const;
   /// Opens the checkpoint (or the default one).
   std::shared_ptr<const fusion::Model> open() const;
+  /// The last adapter's that has one, else the checkpoint's. Throws ArgumentError where there is
+  /// none.
+  text::ChatTemplate chat_template(const fusion::Model& opened) const;
 };
 
 /// How tokens are chosen; what is not given stays as the checkpoint says.

@@ -13,7 +13,8 @@ namespace {
 struct Options {
   CommonOptions common;
   SamplingFlags sampling;
-  std::string text, file, task;
+  std::string text, file, task, system;
+  bool chat = false;
   std::vector<std::string> images, sounds;
 };
 
@@ -35,11 +36,39 @@ fusion::Prompt build(const Options& o) {
   return fusion::parse_prompt(given_text(o), std::move(images), std::move(sounds));
 }
 
+/// The text as a question, to be answered by the checkpoint's chat template.
+fusion::Result answer(const Options& o, const std::string& question, fusion::Session& session,
+                      text::SamplingOptions sampling, const fusion::Session::OnText& on_text) {
+  const fusion::Model& model = session.model();
+  if (!model.decoder) {
+    throw UnsupportedError(
+        concat(model.path.string(), ": this checkpoint has no text decoder and can't answer"));
+  }
+  const text::ChatTemplate form = o.common.chat_template(model);
+  const auto ids = fusion::encode_question(*model.tokenizer, form, o.system, question);
+  if (ids.empty()) throw FormatError(concat(form.origin(), ": writes nothing"));
+  const std::string end = fusion::end_of_answer(*model.tokenizer, form);
+  if (const auto token = model.tokenizer->id_of(end)) {
+    sampling.stop_tokens.push_back(*token);
+  } else if (!end.empty()) {
+    sampling.stop_strings.push_back(end);
+  }
+  text::GenerateHooks hooks;
+  if (on_text) {
+    hooks.on_token = [&](std::int32_t, const std::string& piece) {
+      return piece.empty() || on_text(piece);
+    };
+  }
+  const Tensor rows = model.decoder->embed(session.context(), ids);
+  return session.generate_from(*model.decoder, ids, rows, {}, sampling, hooks);
+}
+
 int run(const Options& o, bool marks) {
   Stopwatch watch(o.common.timings);
   fusion::Session session(watch.time("open", [&] { return o.common.open(); }), o.common.context());
   watch.attach(session);
   const InterruptGuard guard(session);
+  if (!o.system.empty() && !o.chat) throw ArgumentError("--system is for --chat");
   const fusion::Prompt prompt = watch.time(
       "load", [&] { return marks ? build(o) : fusion::Prompt{fusion::Text{given_text(o)}}; });
   const std::string task = o.task.empty() ? fusion::task_of(prompt) : o.task;
@@ -54,7 +83,9 @@ int run(const Options& o, bool marks) {
       return true;
     };
   }
-  const fusion::Result result = session.generate(prompt, generate, on_text);
+  const fusion::Result result = o.chat ? answer(o, std::get<fusion::Text>(prompt.front()).text,
+                                                session, *generate.sampling, on_text)
+                                       : session.generate(prompt, generate, on_text);
   if (o.common.json) {
     const std::vector<std::string>& media = o.images.empty() ? o.sounds : o.images;
     Json line = result_json(media.empty() ? "" : media.front(), result);
@@ -98,12 +129,16 @@ Run add_generate(Command& program) {
   Command command = program.add_command("generate", "Continue a text");
   command.add_option("TEXT", o->text, "The text; - is standard input").type_name("");
   command.add_option("-f,--file", o->file, "Read the text from a file").type_name("FILE");
+  command.add_flag("--chat", o->chat, "Answer the text as a question, by the chat template");
+  command.add_option("--system", o->system, "--chat: what is said before the question")
+      .type_name("TEXT");
   o->common.add_to(command, false);
   o->sampling.add_to(command);
   command.footer(
       "Examples:\n  tessera generate --model gpt2 \"The quick brown fox\" -n 40 --temp 0.8 --seed "
       "1\n"
-      "  tessera generate --model gpt2 -f story.txt --json");
+      "  tessera generate --model gpt2 -f story.txt --json\n"
+      "  tessera generate --model SmolLM2-135M-Instruct --chat \"What is a mosaic?\"");
   return [o] { return run(*o, false); };
 }
 

@@ -216,6 +216,13 @@ bool Config::is_number() const {
          std::holds_alternative<json::HugeInteger>(data);
 }
 
+bool Config::is_integer() const {
+  const auto& data = node_->value->data;
+  return std::holds_alternative<std::int64_t>(data) ||
+         std::holds_alternative<json::HugeInteger>(data);
+}
+bool Config::is_null() const { return node_->value->is_null(); }
+
 std::int64_t Config::as_integer() const {
   return to_integer(*node_->value, [&] { return where(); });
 }

@@ -77,6 +77,8 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
     throw lacks("text decoder");
   }
   if (!options_.answer_prefix) options_.answer_prefix = m.speech || m.audio ? " " : "";
+  const auto talks = [](const Example& e) { return e.kind == ExampleKind::conversation; };
+  if (any(talks) && !options_.chat_template) options_.chat_template = chat_template_of(m);
   if (options_.sampled_tokens > 0)
     answered_.resize(static_cast<std::size_t>(m.decoder->vocab_size()));
   for (const Example& example : examples_.list) check(example);
@@ -148,13 +150,11 @@ void ExampleLoss::check(const Example& example) {
     const Ids ids = text_ids(example);
     check_ids(example, ids);
     longest_ = std::max(longest_, std::ssize(ids));
-    if (ids.empty() || std::ssize(ids) > model_->decoder->max_positions()) {
-      throw FormatError(concat(where(examples_, example), ": ", ids.size(),
-                               " tokens, but the model's context ends at ",
-                               model_->decoder->max_positions(), "; shorten it"));
-    }
+    if (ids.empty()) throw FormatError(concat(where(examples_, example), ": has no tokens"));
+    check_length(example, std::ssize(ids));
     return;
   }
+  if (example.kind == ExampleKind::conversation) return check_conversation(example);
   plan(task_name(example));
   const Plan& own = plan_of(example);
   for (std::size_t i = 0; i < example.texts.size(); ++i) {
@@ -169,12 +169,33 @@ void ExampleLoss::check(const Example& example) {
     const auto answer = static_cast<std::int64_t>(ids.size());
     if (i == 0) targets_ += answer;
     longest_ = std::max(longest_, before + answer);
-    if (before + answer > model_->decoder->max_positions()) {
-      throw FormatError(concat(where(examples_, example), ": ", before + answer,
-                               " tokens, but the model's context ends at ",
-                               model_->decoder->max_positions(), "; shorten it"));
-    }
+    check_length(example, before + answer);
   }
+}
+
+void ExampleLoss::check_conversation(const Example& example) {
+  ConversationTokens tokens;
+  try {
+    tokens = encode_conversation(*model_->tokenizer, *options_.chat_template, example);
+  } catch (const FormatError& error) {
+    throw FormatError(concat(where(examples_, example), ": ", error.what()));
+  }
+  check_ids(example, tokens.ids);
+  check_length(example, std::ssize(tokens.ids));
+  longest_ = std::max(longest_, std::ssize(tokens.ids));
+  for (std::size_t i = 1; i < tokens.ids.size(); ++i) {
+    if (!tokens.answer[i]) continue;
+    ++targets_;
+    if (!answered_.empty()) answered_[static_cast<std::size_t>(tokens.ids[i])] = true;
+  }
+  conversations_[example.line] = std::move(tokens);
+}
+
+void ExampleLoss::check_length(const Example& example, std::int64_t tokens) const {
+  if (tokens <= model_->decoder->max_positions()) return;
+  throw FormatError(concat(where(examples_, example), ": ", tokens,
+                           " tokens, but the model's context ends at ",
+                           model_->decoder->max_positions(), "; shorten it"));
 }
 
 audio::Sound ExampleLoss::load_sound(const Example& example) const {
@@ -330,6 +351,13 @@ struct ExampleLoss::Batch {
   std::int32_t at = 0;
   double reward = 0;
   std::int64_t drawn = 0;
+
+  /// Rows of one more sequence, which are in `rows` already.
+  void add_sequence(const KvCache& seen, std::int64_t length) {
+    caches.push_back(seen.clone());
+    sequences.push_back({&caches.back(), length});
+    at += static_cast<std::int32_t>(length);
+  }
 };
 
 /// Also makes all memories' keys and values, in one product.
@@ -354,7 +382,9 @@ std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
       all.back().sound = model_->audio_projector(ctx, tower.rows, tower.layout);
     }
     all.back().seen = decoder.new_cache();
-    const Tensor memory = before_answer(ctx, decoder, example, all.back(), "").memory();
+    const Tensor memory = example.kind == ExampleKind::conversation
+                              ? Tensor()
+                              : before_answer(ctx, decoder, example, all.back(), "").memory();
     if (memory) memories.push_back(memory);
     begin.push_back(begin.back() + (memory ? memory.dim(0) : 0));
   }
@@ -404,9 +434,22 @@ void ExampleLoss::add_answer(Context& ctx, const text::LanguageModel& decoder,
                              " tokens with its images and sounds, but the model's context ends at ",
                              decoder.max_positions()));
   }
-  batch.caches.push_back(media.seen.clone());
-  batch.sequences.push_back({&batch.caches.back(), length});
-  batch.at += static_cast<std::int32_t>(length);
+  batch.add_sequence(media.seen, length);
+}
+
+/// All of its answers at once.
+void ExampleLoss::add_conversation(Context& ctx, const text::LanguageModel& decoder,
+                                   const Example& example, const Media& media, Batch& batch) const {
+  const auto& [ids, answer] = conversations_.at(example.line);
+  const std::size_t length = ids.size() - 1;
+  for (std::size_t i = 0; i < length; ++i) {
+    if (!answer[i + 1]) continue;
+    batch.targets.push_back(ids[i + 1]);
+    batch.weights.push_back(1);
+    batch.places.push_back(batch.at + static_cast<std::int32_t>(i));
+  }
+  batch.rows.push_back(decoder.embed(ctx, {ids.data(), length}));
+  batch.add_sequence(media.seen, static_cast<std::int64_t>(length));
 }
 
 /// An answer while it is drawn.
@@ -533,6 +576,10 @@ ExampleLoss::Sum ExampleLoss::decoder_loss(Context& ctx, const text::LanguageMod
   if (reward_) add_drawn(ctx, decoder, which, turn, media, ids, batch);
   for (std::size_t i = 0; i < which.size(); ++i) {
     const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
+    if (example.kind == ExampleKind::conversation) {
+      add_conversation(ctx, decoder, example, media[i], batch);
+      continue;
+    }
     const std::size_t count = example.texts.size(),
                       wanted = std::min(static_cast<std::size_t>(options_.texts), count);
     for (std::size_t j = 0; j < wanted; ++j) {

@@ -10,6 +10,7 @@
 
 #include "core/context.h"
 #include "fusion/answer_reward.h"
+#include "fusion/conversation.h"
 #include "fusion/examples.h"
 #include "fusion/model.h"
 #include "fusion/sequence.h"
@@ -37,6 +38,8 @@ struct ExampleLossOptions {
   /// reward (AnswerReward) exceeds the mean of the others' (Luo 2020). Empty: none.
   std::vector<std::string> rewards = {};
   std::int64_t draws = 5;
+  /// For conversations; empty: the checkpoint's own.
+  std::optional<text::ChatTemplate> chat_template = {};
 };
 
 /// What a model is to learn from examples: the loss of their answers, given what stands before
@@ -44,7 +47,8 @@ struct ExampleLossOptions {
 class ExampleLoss {
  public:
   /// Throws FormatError or ArgumentError naming file and line: an example that this model can't
-  /// take, a label it does not have, a text longer than its context. Media are not read yet.
+  /// take, a label it does not have, a text longer than its context; ArgumentError for
+  /// conversations without a chat template. Media are not read yet.
   ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
               const ExampleLossOptions& options);
 
@@ -96,6 +100,8 @@ class ExampleLoss {
   void add_answer(Context& ctx, const text::LanguageModel& decoder, const Example& example,
                   const Media& media, const std::string& prompt,
                   const std::vector<std::int32_t>& answer, float weight, Batch& batch) const;
+  void add_conversation(Context& ctx, const text::LanguageModel& decoder, const Example& example,
+                        const Media& media, Batch& batch) const;
   void add_drawn(Context& ctx, const text::LanguageModel& decoder,
                  std::span<const std::int64_t> which, std::int64_t turn,
                  const std::vector<Media>& media, const std::vector<std::int32_t>& ids,
@@ -104,6 +110,8 @@ class ExampleLoss {
                 const std::vector<std::int32_t>& ids) const;
   std::vector<std::int32_t> candidates(std::int64_t turn, std::int64_t first) const;
   void check(const Example& example);
+  void check_conversation(const Example& example);
+  void check_length(const Example& example, std::int64_t tokens) const;
   void check_ids(const Example& example, const std::vector<std::int32_t>& ids) const;
   std::vector<std::int32_t> start_ids() const;
   std::string task_name(const Example& example) const;
@@ -126,6 +134,7 @@ class ExampleLoss {
   std::filesystem::path image_features_, sound_features_;  // empty: computed every time
   std::map<std::string, Plan> plans_;                      // by task
   std::vector<std::string> labels_;
+  std::map<std::int64_t, ConversationTokens> conversations_;  // by line
   std::vector<bool> answered_;  // tokens that answers have, for sampled_tokens
   std::optional<AnswerReward> reward_;
   std::int64_t longest_ = 0, targets_ = 0;

@@ -1,6 +1,7 @@
 #include "fusion/examples.h"
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,11 +16,12 @@ namespace fs = std::filesystem;
 
 constexpr const char* kKinds =
     "give {\"audio\", \"text\"}, {\"image\", \"text\"}, {\"image\", \"label\"}, {\"text\", "
-    "\"label\"}, {\"prompt\", \"completion\"}, {\"prediction\", \"text\"}, {\"prediction\", "
-    "\"label\"} or {\"text\"}";
+    "\"label\"}, {\"prompt\", \"completion\"}, {\"messages\"}, {\"prediction\", \"text\"}, "
+    "{\"prediction\", \"label\"} or {\"text\"}";
 
 ExampleKind kind_of(const Config& line) {
   const bool text = line.has("text"), label = line.has("label");
+  if (line.has("messages")) return ExampleKind::conversation;
   if (line.has("prediction") && (text || label)) return ExampleKind::prediction;
   if (text && label && !line.has("audio") && !line.has("image")) return ExampleKind::classification;
   const bool seen = line.has("image") && text;
@@ -44,12 +46,59 @@ fs::path media_file(const Config& line, const char* key, const fs::path& folder)
 /// Those whose answer is a text that the model writes: they may be mixed.
 bool is_written(ExampleKind kind) {
   return kind == ExampleKind::transcription || kind == ExampleKind::caption ||
-         kind == ExampleKind::completion || kind == ExampleKind::text;
+         kind == ExampleKind::completion || kind == ExampleKind::text ||
+         kind == ExampleKind::conversation;
+}
+
+/// A message whose content is missing has to call a tool instead.
+void check_message(const Config& message) {
+  if (!message.is_object())
+    throw FormatError(concat(message.where(), ": expected an object {\"role\", \"content\"}"));
+  const std::string role = message.string("role");
+  static constexpr std::array kRoles = {"system", "user", "assistant", "tool"};
+  if (!std::ranges::count(kRoles, role)) {
+    throw FormatError(concat(message.where(), ".role: expected system, user, assistant or tool, ",
+                             "found \"", role, "\""));
+  }
+  bool calls = false;
+  if (message.has("tool_calls")) {
+    const Config list = message.at("tool_calls");
+    if (!list.is_array()) throw FormatError(concat(list.where(), ": expected a list"));
+    calls = role == "assistant" && list.size() > 0;
+  }
+  const std::string content = message.string("content", "");
+  if (!calls && !message.has("content"))
+    throw FormatError(concat(message.where(), ".content: is missing"));
+  if (!calls && role == "assistant" && content.find_first_not_of(" \t\r\n") == content.npos)
+    throw FormatError(concat(message.where(), ".content: an answer is empty"));
+}
+
+void read_conversation(const Config& line, Example& example) {
+  const Config messages = line.at("messages");
+  if (!messages.is_array() || messages.size() == 0)
+    throw FormatError(concat(messages.where(), ": expected a list of {\"role\", \"content\"}"));
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    check_message(messages[i]);
+    example.messages.push_back(messages[i]);
+  }
+  if (const Config& last = example.messages.back(); last.string("role") != "assistant") {
+    throw FormatError(concat(last.where(), ".role: the last message is to be an answer of the ",
+                             "assistant, found one of \"", last.string("role"), "\""));
+  }
+  if (!line.has("tools")) return;
+  example.tools = line.at("tools");
+  if (!example.tools->is_array())
+    throw FormatError(concat(example.tools->where(), ": expected a list of tools"));
+  if (example.tools->size() == 0) example.tools.reset();
 }
 
 Example read_line(const Config& line, ExampleKind kind, const fs::path& folder) {
   Example example;
   example.kind = kind;
+  if (kind == ExampleKind::conversation) {
+    read_conversation(line, example);
+    return example;
+  }
   example.task = line.string("task", "");
   if (line.has("prediction")) example.prediction = line.string("prediction");
   if (kind != ExampleKind::prediction) {

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "core/config.h"
+
 namespace tessera::fusion {
 
 /// What an example is, told by its keys.
@@ -15,6 +17,7 @@ enum class ExampleKind {
   classification,  ///< {"image", "label"} or {"text", "label"}
   completion,      ///< {"prompt", "completion"}
   text,            ///< {"text"}
+  conversation,    ///< {"messages"}; "tools" may be there as well
 };
 
 /// One line of a JSON Lines file of examples.
@@ -29,6 +32,8 @@ struct Example {
   std::string label;                      ///< the class: its name, or its index as digits
   bool label_is_index = false;            ///< the file gives a number
   std::optional<std::string> prediction;  ///< somebody's answer
+  std::vector<Config> messages;           ///< {"role", "content", ...}; the last one is an answer
+  std::optional<Config> tools;            ///< what the assistant may call
 };
 
 struct Examples {
@@ -60,7 +65,8 @@ std::int32_t class_index(const Examples& examples, const Example& example,
 /// as long, one for each; "image" and "audio" are
 /// files, relative to the folder of the list; other keys are left alone. Throws IoError, and
 /// FormatError naming the line: no JSON, a key missing or of another type, classes or predictions
-/// among other kinds, a text without a character, a media file that is not there.
+/// among other kinds, a text without a character, a media file that is not there, messages of
+/// another role than system, user, assistant and tool or that do not end with an answer.
 Examples read_examples(const std::filesystem::path& file);
 
 }  // namespace tessera::fusion

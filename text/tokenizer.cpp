@@ -101,6 +101,12 @@ std::optional<std::int32_t> Tokenizer::special(std::string_view role) const {
   return at->second;
 }
 
+std::map<std::string, std::string> Tokenizer::special_tokens() const {
+  std::map<std::string, std::string> tokens;
+  for (const auto& [role, id] : impl_->roles) tokens[role] = token(id);
+  return tokens;
+}
+
 struct StreamDecoder::Impl {
   Tokenizer tokenizer;
   bool skip_special;

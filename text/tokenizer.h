@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -46,6 +47,8 @@ class Tokenizer {
   std::int64_t vocab_size() const;  ///< largest id + 1, added tokens included
   /// bos_token, eos_token, pad_token, unk_token of the tokenizer's config files.
   std::optional<std::int32_t> special(std::string_view role) const;
+  /// All of these, by role, as they are written.
+  std::map<std::string, std::string> special_tokens() const;
 
  private:
   struct Impl;

@@ -170,6 +170,37 @@ check 'neither images nor texts' 2 '' 'tessera: give images, or texts with --tex
 check 'rates of nothing' 2 '' 'tessera: a learning rate for "nose\.\*"[^|]*\|' learn -m "$work/run" --rate-of 'nose.*=2' -o "$work/no" "$work/table.csv"
 check 'an image tower has no texts' 1 '' 'tessera: [^|]*texts[^|]*\|' learn -m "$tiny" -o "$work/no" "$work/table.csv"
 
+# It learns to answer.
+check 'a model to talk to' 0 '.*' 'tessera: step 2: .*' "$program" train gpt --tokenizer "$work/tok" --layers 1 --heads 2 --context 128 --batch 2 --width 32 --steps 2 \
+  -o "$work/talk" "$corpus"
+question='{"role": "user", "content": "Who speaks?"}'
+printf '%s\n' "{\"messages\": [$question, {\"role\": \"assistant\", \"content\": \"The First Citizen\"}]}" \
+  "{\"messages\": [{\"role\": \"system\", \"content\": \"No\"}, $question, {\"role\": \"assistant\", \"content\": \"None\"}]}" > "$work/chat.jsonl"
+check 'no chat template' 2 '' 'tessera: [^|]*/talk: has no chat template[^|]*--chat-template chatml\|' learn -m "$work/talk" --dry-run -o "$work/no" "$work/chat.jsonl"
+check 'nor for questions' 2 '' 'tessera: [^|]*/talk: has no chat template[^|]*\|' "$program" generate -m "$work/talk" --chat 'Who speaks?'
+check 'nor for scores' 2 '' 'tessera: [^|]*/talk: has no chat template[^|]*\|' "$program" evaluate -m "$work/talk" "$work/chat.jsonl"
+check 'conversations that would be learnt' 0 '.*"examples":2,"targets":[0-9]+,.*' '' \
+  learn -m "$work/talk" --chat-template chatml --dry-run -o "$work/no" "$work/chat.jsonl"
+check 'conversations are learnt' 0 '\{"run":"[^|]*/talks",.*' '' \
+  learn -m "$work/talk" --chat-template chatml --steps 80 --warmup 5 --rate 0.02 -o "$work/talks" "$work/chat.jsonl"
+check 'with their template' 0 '1\|' '' grep -c im_start "$work/talks/chat_template.jinja"
+check 'a question is answered' 0 'The First Citizen\|' '' "$program" generate -m "$work/talks" --chat -n 40 --temp 0 'Who speaks?'
+check 'a system message counts' 0 'None\|' '' from <(echo -n 'Who speaks?') "$program" generate -m "$work/talks" --chat --system No -n 40 --temp 0 -
+check 'a system message for nobody' 2 '' 'tessera: --system is for --chat\|' "$program" generate -m "$work/talks" --system No x
+check 'answers are scored' 0 'examples    2\|perplexity  1\.[0-9]+\|' '' "$program" evaluate -m "$work/talks" "$work/chat.jsonl"
+check 'an adapter with a template' 0 '\{"run":"[^|]*/talk-lora",.*' '' \
+  learn -m "$work/talk" --lora 2 --chat-template "$work/talks/chat_template.jinja" --steps 2 -o "$work/talk-lora" "$work/chat.jsonl"
+check 'which is found' 0 '.+' '' "$program" generate -m "$work/talk" --adapter "$work/talk-lora" --chat -n 2 'Who speaks?'
+check 'and merged' 0 '' '' "$program" merge "$work/talk" "$work/talk-merged" --adapter "$work/talk-lora"
+check 'both of them' 0 '1\|' '' grep -c im_start "$work/talk-merged/chat_template.jinja"
+check 'a template for no conversation' 2 '' 'tessera: --chat-template is for[^|]*\|' learn -m "$work/talk" --chat-template chatml -o "$work/no" "$work/table.csv"
+echo '{% if %}' > "$work/wrong.jinja"
+check 'a template that is none' 1 '' 'tessera: [^|]*wrong.jinja:1: expected an expression[^|]*\|' \
+  learn -m "$work/talk" --chat-template "$work/wrong.jinja" -o "$work/no" "$work/chat.jsonl"
+printf '%s\n' "{\"messages\": [$question]}" > "$work/wrong.jsonl"
+check 'a question without an answer' 1 '' 'tessera: [^|]*wrong.jsonl:1: messages\[0\].role: the last message is to be an answer[^|]*\|' \
+  learn -m "$work/talks" --dry-run -o "$work/no" "$work/wrong.jsonl"
+
 # Interrupted while it reads minutes of sound: no half window, and a word about where the text ends.
 for _ in {1..40}; do cat "$sound"; done >"$work/long.mp3"
 interrupted() {
