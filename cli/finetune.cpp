@@ -8,15 +8,14 @@
 #include <random>
 #include <set>
 
+#include "cli/finetune.h"
 #include "cli/inputs.h"
 #include "cli/timings.h"
-#include "cli/train_options.h"
 #include "core/error.h"
 #include "core/output_file.h"
 #include "core/profile.h"
 #include "core/tape.h"
 #include "core/text_file.h"
-#include "fusion/adapter.h"
 #include "fusion/description.h"
 #include "fusion/example_loss.h"
 
@@ -25,15 +24,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using fusion::ExampleKind;
-
-struct Options : TrainFlags {
-  std::string model, file, validation, recipe = "all", language, task;
-  std::optional<std::string> answer_prefix;
-  std::vector<std::string> freeze, only, rewards;
-  std::int64_t steps = 0, limit = 0, texts = 1, sampled_tokens = 0, draws = 5;
-  double epochs = 3, head_share = 0.3, later_rate = 0.1, smoothing = 0, least_view = 1;
-  fusion::LoraOptions lora{.rank = 0};
-};
 
 /// One part of a run: what is trained, and where it is written.
 struct Phase {
@@ -142,7 +132,7 @@ void fit_head(Student& student, const fusion::Examples& examples,
   student.new_head = true;
 }
 
-Student open_student(const Options& o, const fusion::Examples& examples) {
+Student open_student(const FinetuneOptions& o, const fusion::Examples& examples) {
   Student student;
   student.directory = o.model.empty() ? fusion::default_model() : fs::path(o.model);
   // Opened once as it is: whatever is wrong with it is said in the usual words.
@@ -214,12 +204,14 @@ std::vector<std::string> head_of(const train::Parameters& parameters) {
 
 class FinetuneRun {
  public:
-  explicit FinetuneRun(const Options& o)
+  explicit FinetuneRun(const FinetuneOptions& o)
       : o_(o),
         examples_(limited(read_data(o.file))),
         student_(open_student(o, examples_)),
         loss_(student_.model, examples_, loss_options()),
         progress_(o) {
+    if (student_.model->dual && o.batch < 2)
+      throw ArgumentError("pairs are told apart within a batch: give --batch 2 or more");
     if (!o.validation.empty()) {
       fusion::ExampleLossOptions plain = loss_options();  // one text, whole images, all tokens
       plain.texts = 1;
@@ -270,7 +262,7 @@ class FinetuneRun {
   void print_plan(Context& ctx);
   void print_result(Context& ctx);
 
-  const Options& o_;
+  const FinetuneOptions& o_;
   fusion::Examples examples_;
   Student student_;
   fusion::ExampleLoss loss_;
@@ -387,20 +379,22 @@ bool FinetuneRun::train(Context& ctx, const Phase& phase) {
     return batch_loss(c, step, batch);
   };
   trainer.describe = [this](const fs::path& folder) { describe(folder); };
-  const char* unit = examples_.kind == ExampleKind::classification ? "classes" : "tokens";
   if (held_out_) {
     trainer.evaluate = [&](Context& c) {
       const auto [loss, right] = score(c);
       progress_.clear();
       report(concat(phase.name, ", step ", trainer.step(), ": held-out loss ", loss, ", ",
-                    100 * right, " % of ", unit, " right",
+                    100 * right, " % of ", loss_.unit(), " right",
                     drawn_ ? concat(", mean reward ", reward_ / static_cast<double>(drawn_)) : ""));
       reward_ = 0;
       drawn_ = 0;
       return loss;
     };
   }
-  trainer.on_step = [this](const train::StepReport& r) { progress_.on_step(r); };
+  trainer.on_step = [this](const train::StepReport& r) {
+    loss_.keep_bounds();
+    progress_.on_step(r);
+  };
   trainer.stop = [] { return InterruptGuard::interrupted(); };
   if (o_.resume && trainer.resume())
     report(concat(phase.name, ": going on from step ", trainer.step()));
@@ -465,7 +459,7 @@ void FinetuneRun::print_plan(Context& ctx) {
   };
   const bool classes = examples_.kind == ExampleKind::classification;
   row("examples", concat(loss_.size(), held_out_ ? concat(", held out ", held_out_->size()) : ""));
-  row("to be learnt", concat(loss_.targets(), classes ? " classes" : " tokens"));
+  row("to be learnt", concat(loss_.targets(), " ", loss_.unit()));
   if (!classes) row("longest", concat(loss_.longest(), " tokens"));
   row("parameters", concat(all, ", trained ", trained));
   if (student_.new_head) row("head", "new, for the classes of the examples");
@@ -521,8 +515,44 @@ int FinetuneRun::run() {
 
 }  // namespace
 
+int finetune(const FinetuneOptions& options) { return FinetuneRun(options).run(); }
+
+void FinetuneOptions::add_common(Command& command, const char* what_a_batch_has) {
+  const std::string the_run = "The run", parts = "What is trained (default: everything)";
+  add_to(command, what_a_batch_has);
+  command.add_option("--epochs", epochs, "Times through the examples")
+      .show_default()
+      .positive()
+      .group(the_run);
+  command.add_option("--steps", steps, "Steps, instead of epochs").positive().group(the_run);
+  command.add_option("--validation", validation, "Examples held out, as DATA")
+      .type_name("FILE")
+      .group(the_run);
+  command
+      .add_option("--evaluate-every", trainer.evaluate_every,
+                  "Steps between scores on them (default: an epoch)")
+      .positive()
+      .group(the_run);
+  command.add_option("--limit", limit, "Only the first so many examples").positive().group(the_run);
+  command.add_option("--freeze", freeze, "Leave parameters of such names as they are (* is any)")
+      .type_name("PATTERN")
+      .one_each()
+      .group(parts);
+  command.add_option("--only", only, "Train parameters of such names only")
+      .type_name("PATTERN")
+      .one_each()
+      .group(parts);
+  command
+      .add_option("--least-view", least_view,
+                  "See random views of images, mirrored half of the time, of at least this share "
+                  "(1: whole)")
+      .show_default()
+      .range(0.05, 1.0)
+      .group("Learning");
+}
+
 Run add_finetune(Command& program) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<FinetuneOptions>();
   o->batch = 8;
   o->trainer.schedule = {.peak = 1e-4, .floor = 0.1, .warmup = 100, .steps = 1};
   o->trainer.checkpoint_every = 250;
@@ -537,32 +567,11 @@ Run add_finetune(Command& program) {
       .type_name("");
   command.add_option("-m,--model", o->model, "Checkpoint directory (default: the default model)")
       .type_name("DIR");
-  o->add_to(command, "Examples of a batch");
+  o->add_common(command, "Examples of a batch");
   const auto add = [&](const char* name, auto& value, const char* help) {
     return command.add_option(name, value, help).show_default();
   };
-  add("--epochs", o->epochs, "Times through the examples").positive().group("The run");
-  command.add_option("--steps", o->steps, "Steps, instead of epochs").positive().group("The run");
-  command.add_option("--validation", o->validation, "Examples held out, as DATA")
-      .type_name("FILE")
-      .group("The run");
-  command
-      .add_option("--evaluate-every", o->trainer.evaluate_every,
-                  "Steps between scores on them (default: an epoch)")
-      .positive()
-      .group("The run");
-  command.add_option("--limit", o->limit, "Only the first so many examples")
-      .positive()
-      .group("The run");
   const std::string parts = "What is trained (default: everything)";
-  command.add_option("--freeze", o->freeze, "Leave parameters of such names as they are (* is any)")
-      .type_name("PATTERN")
-      .one_each()
-      .group(parts);
-  command.add_option("--only", o->only, "Train parameters of such names only")
-      .type_name("PATTERN")
-      .one_each()
-      .group(parts);
   add("--recipe", o->recipe,
       "all; or last-layer: the head alone first, then everything at a lower rate")
       .one_of({"all", "last-layer"})
@@ -599,10 +608,6 @@ Run add_finetune(Command& program) {
   add("--texts", o->texts, "Of an example with several texts, how many a batch takes")
       .positive()
       .group("Learning");
-  add("--least-view", o->least_view,
-      "See random views of images, mirrored half of the time, of at least this share (1: whole)")
-      .range(0.05, 1.0)
-      .group("Learning");
   add("--sampled-tokens", o->sampled_tokens,
       "Sampled softmax: the answers' tokens and so many others, drawn anew for every batch (0: "
       "all)")
@@ -624,7 +629,7 @@ Run add_finetune(Command& program) {
       "  tessera finetune --freeze '*tower*' -o runs/captions captions.jsonl\n"
       "  tessera finetune --model gpt2 --lora 8 -o runs/style texts.jsonl\n"
       "  tessera generate --model gpt2 --adapter runs/style \"Once\"");
-  return [o] { return FinetuneRun(*o).run(); };
+  return [o] { return finetune(*o); };
 }
 
 }  // namespace tessera::cli
