@@ -256,9 +256,14 @@ class FinetuneRun {
   /// Mean loss and share of right targets on the held-out examples.
   std::pair<double, double> score(Context& ctx) const;
   void describe(const fs::path& folder) const;
-  void keep_features(Context& ctx, const train::Parameters& trained);
+  void keep_features(Context& ctx, const train::Parameters& trained, const fs::path& folder);
   bool train(Context& ctx, const Phase& phase);
   void check_media(const fusion::ExampleLoss& loss) const;
+  /// Of the first batch: seconds with and without rows that are kept, bytes for the way back, loss.
+  struct Measured {
+    double whole = 0, again = 0, kept = 0, loss = 0;
+  };
+  Measured measure(Context& ctx);
   void print_plan(Context& ctx);
   void print_result(Context& ctx);
 
@@ -365,12 +370,13 @@ void FinetuneRun::describe(const fs::path& folder) const {
 }
 
 /// The rows of towers that stay as they are can be found once for all.
-void FinetuneRun::keep_features(Context& ctx, const train::Parameters& trained) {
+void FinetuneRun::keep_features(Context& ctx, const train::Parameters& trained,
+                                const fs::path& folder) {
   Tape tape;
   for (const NamedTensor& p : trained) tape.watch(p.tensor);
   const TapeScope recording(ctx, &tape);
-  loss_.keep_features(ctx, fs::path(o_.run) / "features");
-  if (held_out_) held_out_->keep_features(ctx, fs::path(o_.run) / "features");
+  loss_.keep_features(ctx, folder);
+  if (held_out_) held_out_->keep_features(ctx, folder);
 }
 
 bool FinetuneRun::train(Context& ctx, const Phase& phase) {
@@ -416,30 +422,42 @@ void FinetuneRun::check_media(const fusion::ExampleLoss& loss) const {
   }
 }
 
-/// Also times a batch, so that what is said of hours is measured.
-void FinetuneRun::print_plan(Context& ctx) {
+/// Also times a batch, so that what is said of hours is measured: twice, for the rows of towers
+/// that stay as they are are computed the first time only.
+FinetuneRun::Measured FinetuneRun::measure(Context& ctx) {
+  const TemporaryFolder folder;
+  keep_features(ctx, phases_.back().trained, folder.path());
   Tape tape;
   for (const NamedTensor& p : phases_.back().trained) tape.watch(p.tensor);
-  const auto start = std::chrono::steady_clock::now();
-  const train::BatchLoss first = [&] {
+  Measured out;
+  for (double* seconds : {&out.whole, &out.again}) {
+    tape.clear();
     const TapeScope recording(ctx, &tape);
-    return batch_loss(ctx, 0, 0);
-  }();
-  double kept = 0;  // what the way back needs
+    const auto start = std::chrono::steady_clock::now();
+    const train::BatchLoss loss = batch_loss(ctx, 0, 0);
+    *seconds = seconds_since(start);
+    out.loss = static_cast<double>(loss.sum.data()[0]) / static_cast<double>(loss.count);
+  }
   std::set<const void*> seen;
   for (const Record& r : tape.records())
-    if (seen.insert(r.output.memory()).second) kept += static_cast<double>(r.output.nbytes());
+    if (seen.insert(r.output.memory()).second) out.kept += static_cast<double>(r.output.nbytes());
+  return out;
+}
+
+void FinetuneRun::print_plan(Context& ctx) {
+  const Measured batch = measure(ctx);
   constexpr double kWayBack = 3;  // it takes about twice as long as the way there
-  const double seconds = seconds_since(start) * kWayBack;
   const std::int64_t trained = train::count(phases_.back().trained);
   const std::int64_t all = train::count(student_.parameters) + (student_.lora ? trained : 0);
   std::int64_t steps = 0;
   for (const Phase& phase : phases_) steps += phase.options.schedule.steps;
   const double memory =
-      4.0 * static_cast<double>(all) + 12.0 * static_cast<double>(trained) + 2 * kept;
+      4.0 * static_cast<double>(all) + 12.0 * static_cast<double>(trained) + 2 * batch.kept;
+  const auto batches = static_cast<double>(steps * o_.trainer.accumulation);
   const double total =
-      seconds * static_cast<double>(steps) * static_cast<double>(o_.trainer.accumulation);
-  const double mean = static_cast<double>(first.sum.data()[0]) / static_cast<double>(first.count);
+      batch.again * kWayBack * batches +
+      std::max(0.0, batch.whole - batch.again) *
+          std::min(batches, static_cast<double>(loss_.size()) / static_cast<double>(o_.batch));
   if (o_.json) {
     print_json({{"examples", loss_.size()},
                 {"targets", loss_.targets()},
@@ -449,7 +467,7 @@ void FinetuneRun::print_plan(Context& ctx) {
                 {"trained", trained},
                 {"new_head", student_.new_head},
                 {"steps", steps},
-                {"first_loss", mean},
+                {"first_loss", batch.loss},
                 {"memory_bytes", static_cast<std::int64_t>(memory)},
                 {"seconds", total}});
     return;
@@ -463,7 +481,7 @@ void FinetuneRun::print_plan(Context& ctx) {
   if (!classes) row("longest", concat(loss_.longest(), " tokens"));
   row("parameters", concat(all, ", trained ", trained));
   if (student_.new_head) row("head", "new, for the classes of the examples");
-  row("first loss", concat(mean));
+  row("first loss", concat(batch.loss));
   row("steps", concat(steps, " of ", step_size(), " examples"));
   char text[64];
   std::snprintf(text, sizeof text, "%.0f MB", memory / 1e6);
@@ -505,7 +523,7 @@ int FinetuneRun::run() {
   }
   for (const Phase& phase : phases_) {
     const PhaseScope scope(ctx, "training");
-    keep_features(ctx, phase.trained);
+    keep_features(ctx, phase.trained, fs::path(o_.run) / "features");
     if (!train(ctx, phase)) return kInterrupted;
   }
   print_result(ctx);

@@ -9,22 +9,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A folder that goes when it is no longer needed.
-struct TemporaryFolder {
-  fs::path path;
-  TemporaryFolder() {
-    std::string name = (fs::temp_directory_path() / "tessera-XXXXXX").string();
-    if (!mkdtemp(name.data())) throw IoError(concat(name, ": can't be made"));
-    path = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-};
-
 /// What learns where nobody says it: all but the image tower (Zhai et al. 2022 found that better),
 /// of which only the layer that a ViT's class token goes through.
 int learn(RetrievalOptions o, const fs::path& start) {
@@ -40,8 +24,8 @@ int learn(RetrievalOptions o, const fs::path& start) {
 int run(const RetrievalOptions& o) {
   if (o.dry_run) {
     const TemporaryFolder folder;
-    write_new_dual(o, folder.path);
-    return learn(o, folder.path);
+    write_new_dual(o, folder.path());
+    return learn(o, folder.path());
   }
   o.check_folder();
   const fs::path start = fs::path(o.run) / "start";
