@@ -444,6 +444,7 @@ int run(const Options& o) {
       throw ArgumentError(concat(model->path.string(),
                                  ": brings images and texts into one space, and is scored by "
                                  "recall@1, 5, 10 and median ranks, without --metric"));
+    examples = fusion::pairs_of(std::move(examples));
     limit(examples, o.limit);
     return evaluate_retrieval({o.file, o.output, o.common.context(), o.common.json}, model,
                               std::move(examples));

@@ -98,7 +98,7 @@ int evaluate_retrieval(const RetrievalScoring& o, const std::shared_ptr<const fu
   if (!o.output.empty()) output.emplace(o.output);
   Context ctx(o.context);
   const InterruptGuard guard;
-  const Vectors v = encode(ctx, encoder, fusion::pairs_of(std::move(examples)));
+  const Vectors v = encode(ctx, encoder, std::move(examples));
   if (v.examples.empty()) {
     report(concat(o.file, ": no example was answered"));
     return v.interrupted ? kInterrupted : kFailed;

@@ -14,7 +14,8 @@ struct RetrievalScoring {
   bool json = false;
 };
 
-/// Scores how well images and texts find each other among the examples, and returns the exit code.
+/// Scores how well images and texts find each other among the examples (pairs_of() some), and
+/// returns the exit code.
 int evaluate_retrieval(const RetrievalScoring& o, const std::shared_ptr<const fusion::Model>& model,
                        fusion::Examples examples);
 

@@ -83,10 +83,12 @@ void load_single(const CheckpointFiles& files, Model& model) {
   }
 }
 
-/// None where a dual encoder has one of a kind that is not read (SigLIP's): its images, and texts
-/// as ids, can be encoded all the same.
+/// None where a dual encoder has one of a kind that is not read (SigLIP's, or CLIP's rules without
+/// tokenizer.json): its images, and texts as ids, can be encoded all the same.
 std::optional<text::Tokenizer> read_tokenizer(std::future<text::Tokenizer>& tokenizer,
                                               const Model& model) {
+  std::error_code ignored;
+  if (model.dual && !fs::exists(model.path / "tokenizer.json", ignored)) return std::nullopt;
   try {
     return tokenizer.get();
   } catch (const UnsupportedError&) {

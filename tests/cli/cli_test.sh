@@ -180,6 +180,11 @@ check 'recall as json' 0 '\{"file":.*"items":2,"texts":3,"failed":0,"scores":\{"
 check 'recall has no other metrics' 2 '' 'tessera: [^|]*without --metric\|' "$program" evaluate -m "$clip" --metric bleu "$work/pairs.jsonl"
 check 'pairs are learnt' 0 '\{"run":"[^|]*/pairs",.*' 'tessera: all, step [12]: held-out loss [^|]* % of pairs right\|.*' \
   learn -m "$clip" --only '*projection*' --only logit_scale --steps 2 --validation "$work/pairs.jsonl" -o "$work/pairs" "$work/pairs.jsonl"
+check 'a dual encoder of 8 bits' 0 '[^|]*/clip8: [0-9]+ matrices with 8 bits[^|]*\|' '' "$program" quantize "$clip" "$work/clip8"
+check 'is opened' 0 '\{"input":"a dog","embedding":.*' '' "$program" embed -m "$work/clip8" --text 'a dog'
+check 'an adapter of a dual encoder' 0 '\{"run":"[^|]*/pairs-lora",.*' '' learn -m "$clip" --lora 2 --steps 1 -o "$work/pairs-lora" "$work/pairs.jsonl"
+check 'embed with it' 0 '\{"input":"a dog","embedding":.*' '' "$program" embed -m "$clip" --adapter "$work/pairs-lora" --text 'a dog'
+check 'it writes no captions' 1 '' 'tessera: [^|]*\|' "$program" caption -m "$clip" "$photo"
 check 'one pair a batch' 2 '' 'tessera: pairs are told apart within a batch[^|]*\|' "$program" finetune -m "$clip" --batch 1 -o "$work/no" "$work/pairs.jsonl"
 check 'what was learnt opens' 0 '.*family +clip\|.*shared_space +width 11\|.*unused +nothing\|' '' "$program" info "$work/pairs"
 check 'a new dual encoder, looked at' 0 'examples +4\|to be learnt +4 pairs\|.*' '' "$program" train retrieval --dry-run --image-tower "$tiny" \

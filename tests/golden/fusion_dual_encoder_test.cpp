@@ -1,9 +1,12 @@
 // CLIP, SigLIP and VisionTextDualEncoder beside HF's.
 #include "fusion/dual_encoder.h"
 
+#include <fstream>
+
 #include "core/error.h"
 #include "golden/fixture.h"
 #include "golden/stages.h"
+#include "temporary_folder.h"
 
 namespace tessera::fusion {
 namespace {
@@ -124,6 +127,16 @@ TEST(DualEncoder, ProbabilitiesAreSharedOrEachForItself) {
 TEST(DualEncoder, OtherCheckpointsSayThatTheyAreNone) {
   EXPECT_THROW(open(Case("vit-classify")), UnsupportedError);
   EXPECT_THROW(open(Case("clip-tower")), UnsupportedError);
+}
+
+TEST(DualEncoder, VocabularyFilesAloneAreNotTakenForGpt2s) {
+  const testing::TemporaryFolder folder;
+  std::filesystem::copy(Case("clip-old").dir(), folder.path);
+  std::ofstream(folder.path / "vocab.json") << R"({"a": 0, "b": 1, "ab": 2})";
+  std::ofstream(folder.path / "merges.txt") << "#version: 0.2\na b\n";
+  const DualEncoder encoder(Model::open(folder.path));
+  EXPECT_FALSE(encoder.model().tokenizer);
+  EXPECT_THROW(encoder.ids_of("ab"), UnsupportedError);
 }
 
 TEST(DualEncoder, TowersOfOtherSpacesAreRefused) {
