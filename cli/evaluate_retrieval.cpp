@@ -89,6 +89,26 @@ void print_direction(const char* name, const Ranks& ranks) {
   print_row(name, text + number, 15);
 }
 
+void print_scores(const RetrievalScoring& o, const Vectors& v,
+                  const fusion::RetrievalRanks& ranks) {
+  if (o.json) {
+    print_json({{"file", o.file},
+                {"items", v.examples.size()},
+                {"texts", v.owners.size()},
+                {"failed", v.failed},
+                {"scores",
+                 {{"image_to_text", to_json(ranks.image_to_text)},
+                  {"text_to_image", to_json(ranks.text_to_image)}}}});
+  } else {
+    print_row("images", std::to_string(v.examples.size()), 15);
+    print_row("texts", std::to_string(v.owners.size()), 15);
+    if (v.failed > 0) print_row("failed", std::to_string(v.failed), 15);
+    print_line("                 recall@1  recall@5 recall@10  median rank");
+    print_direction("image to text", ranks.image_to_text);
+    print_direction("text to image", ranks.text_to_image);
+  }
+}
+
 }  // namespace
 
 int evaluate_retrieval(const RetrievalScoring& o, const std::shared_ptr<const fusion::Model>& model,
@@ -107,22 +127,7 @@ int evaluate_retrieval(const RetrievalScoring& o, const std::shared_ptr<const fu
   if (output) write_items(*output, v, ranks);
   if (v.interrupted)
     report(concat("interrupted; scores of the first ", v.examples.size(), " images:"));
-  if (o.json) {
-    print_json({{"file", o.file},
-                {"items", v.examples.size()},
-                {"texts", v.owners.size()},
-                {"failed", v.failed},
-                {"scores",
-                 {{"image_to_text", to_json(ranks.image_to_text)},
-                  {"text_to_image", to_json(ranks.text_to_image)}}}});
-  } else {
-    print_row("images", std::to_string(v.examples.size()), 15);
-    print_row("texts", std::to_string(v.owners.size()), 15);
-    if (v.failed > 0) print_row("failed", std::to_string(v.failed), 15);
-    print_line("                 recall@1  recall@5 recall@10  median rank");
-    print_direction("image to text", ranks.image_to_text);
-    print_direction("text to image", ranks.text_to_image);
-  }
+  print_scores(o, v, ranks);
   return v.interrupted ? kInterrupted : v.failed > 0 ? kFailed : kOk;
 }
 

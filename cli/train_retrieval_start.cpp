@@ -138,19 +138,9 @@ Json whole_config(const RetrievalOptions& o, const ImageTower& tower, const Json
           {"vision_config", tower.config}};
 }
 
-}  // namespace
-
-void write_new_dual(const RetrievalOptions& o, const fs::path& folder) {
-  if (o.text_width % o.text_heads != 0)
-    throw ArgumentError(concat(o.text_heads, " heads do not divide a width of ", o.text_width));
-  const fs::path directory = o.image_tower;
-  const Weights weights = Weights::open(directory);
-  const ImageTower tower = image_tower_of(directory, weights);
-  train::Parameters parameters = image_parameters(tower, weights, o.trainer.seed);
-
-  make_folders(folder);
-  const std::int32_t end = copy_tokenizer(o.tokenizer, folder);
-  const Json text = text_config(o, text::Tokenizer::open(folder).vocab_size(), end);
+/// The text tower, the projections and the scale, with first numbers.
+void add_new_parameters(const RetrievalOptions& o, const Config& text, std::int64_t image_width,
+                        train::Parameters& parameters) {
   const auto make = [&](const std::string& name, const Shape& shape, double deviation) {
     parameters.push_back({name, train::initial_value(name, shape, deviation, o.trainer.seed)});
     return parameters.back().tensor;
@@ -168,14 +158,29 @@ void write_new_dual(const RetrievalOptions& o, const fs::path& folder) {
                                                               : width);
            },
        .has = [](const std::string&) { return false; }});
-  text::TextTower(Config::parse(text.dump(), "text_config"), made.at("text_model"));
-  const std::int64_t image_width = tower.config.value("hidden_size", std::int64_t{768});
+  text::TextTower(text, made.at("text_model"));
   make("visual_projection.weight", {o.dim, image_width},
        1 / std::sqrt(static_cast<double>(image_width)));
   make("text_projection.weight", {o.dim, o.text_width}, width);
   parameters.push_back(
       {"logit_scale", Tensor::from(std::vector{static_cast<float>(kLogitScale)}, Shape())});
+}
 
+}  // namespace
+
+void write_new_dual(const RetrievalOptions& o, const fs::path& folder) {
+  if (o.text_width % o.text_heads != 0)
+    throw ArgumentError(concat(o.text_heads, " heads do not divide a width of ", o.text_width));
+  const fs::path directory = o.image_tower;
+  const Weights weights = Weights::open(directory);
+  const ImageTower tower = image_tower_of(directory, weights);
+  train::Parameters parameters = image_parameters(tower, weights, o.trainer.seed);
+
+  make_folders(folder);
+  const std::int32_t end = copy_tokenizer(o.tokenizer, folder);
+  const Json text = text_config(o, text::Tokenizer::open(folder).vocab_size(), end);
+  add_new_parameters(o, Config::parse(text.dump(), "text_config"),
+                     tower.config.value("hidden_size", std::int64_t{768}), parameters);
   if (fs::exists(directory / "preprocessor_config.json"))
     write_file(folder / "preprocessor_config.json",
                read_text_file(directory / "preprocessor_config.json"));

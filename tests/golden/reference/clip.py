@@ -3,7 +3,7 @@ import json
 
 import torch
 from PIL import Image
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, CLIPVisionModel, SiglipConfig, SiglipModel,
                           SiglipVisionConfig, ViTConfig, VisionTextDualEncoderConfig, VisionTextDualEncoderModel)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -14,27 +14,25 @@ from .vit import picture, preprocessor
 VISION = dict(hidden_size=18, num_hidden_layers=2, num_attention_heads=3, intermediate_size=25, image_size=24, patch_size=8)
 TEXT = dict(hidden_size=15, num_hidden_layers=2, num_attention_heads=5, intermediate_size=28, vocab_size=90,
             max_position_embeddings=12, bos_token_id=88, eos_token_id=89, pad_token_id=89)
-WORDS = ["a dog runs on the beach", "two dogs play with a ball", "a red car", "a man rides a horse", "the cat sits on the mat",
-         "a woman in a red dress", "people in the snow", "a boy jumps into the water"]
 TEXTS = ["A dog runs  on the beach", "a red Car", "two dogs, play!", "the woman and the man in the snow and the cat on the mat"]
 
 
+MERGES = ("t h|th e</w>|d o|do g</w>|do g|dog s</w>|r e|re d</w>|o n</w>|t w|tw o</w>|c a|ca r</w>|ca t</w>|m a|ma n</w>|i n</w>|"
+          "s n|sn o|sno w</w>|b e|be a|bea c|beac h</w>|w o|wo man</w>|p l|pl a|pla y</w>|a n")
+
+
 def tokenizer():
-    """CLIP's rules with 90 tokens: lower case, "</w>" behind a word, start and end token."""
-    made = Tokenizer(models.BPE(unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False))
+    """CLIP's rules with 90 tokens: lower case, "</w>" behind a word, start and end token last."""
+    letters = "abcdefghijklmnopqrstuvwxyz,.!"
+    merges = [tuple(m.split(" ")) for m in MERGES.split("|")]
+    tokens = list(letters) + [c + "</w>" for c in letters] + [a + b for a, b in merges]
+    tokens += [f"<unused{i}>" for i in range(88 - len(tokens))] + ["<|startoftext|>", "<|endoftext|>"]
+    made = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, unk_token="<|endoftext|>",
+                                continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False))
     made.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
     pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
     made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "removed", invert=True),
                                                   pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    made.train_from_iterator(WORDS, trainers.BpeTrainer(vocab_size=88, end_of_word_suffix="</w>", show_progress=False,
-                                                        initial_alphabet=list("abcdefghijklmnopqrstuvwxyz,.!")))
-    document = json.loads(made.to_str())
-    vocab = document["model"]["vocab"]
-    for name in ("<|startoftext|>", "<|endoftext|>"):
-        while len(vocab) < (88 if name.startswith("<|s") else 89):
-            vocab[f"<unused{len(vocab)}>"] = len(vocab)
-        vocab[name] = len(vocab)
-    made = Tokenizer.from_str(json.dumps(document))
     made.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
     made.decoder = decoders.ByteLevel()
     made.post_processor = processors.RobertaProcessing(("<|endoftext|>", 89), ("<|startoftext|>", 88), trim_offsets=False,
