@@ -4,6 +4,7 @@
 #include <map>
 
 #include "audio/sound_stream.h"
+#include "cli/evaluate_retrieval.h"
 #include "cli/inputs.h"
 #include "cli/options.h"
 #include "core/error.h"
@@ -213,8 +214,8 @@ std::vector<std::string> chosen_metrics(const Options& o, const fusion::Examples
 /// Answers examples by a model.
 class Answerer {
  public:
-  Answerer(const Options& o, ExampleKind kind)
-      : o_(o), session_(o.common.open(), o.common.context()), guard_(session_) {
+  Answerer(const Options& o, ExampleKind kind, std::shared_ptr<const fusion::Model> model)
+      : o_(o), session_(std::move(model), o.common.context()), guard_(session_) {
     // Of sound, --task says whether it is translated.
     const bool sound = kind == ExampleKind::transcription;
     task_ = sound || o.task.empty() ? fusion::task_of(kind) : o.task;
@@ -337,10 +338,11 @@ Answers given_answers(const Options& o, const std::vector<Example>& examples) {
   return out;
 }
 
-Answers model_answers(const Options& o, const fusion::Examples& all) {
+Answers model_answers(const Options& o, const fusion::Examples& all,
+                      std::shared_ptr<const fusion::Model> model) {
   const ExampleKind kind = all.kind;
   const std::vector<Example>& examples = all.list;
-  Answerer answerer(o, kind);
+  Answerer answerer(o, kind, model ? std::move(model) : o.common.open());
   if (kind == ExampleKind::classification) answerer.check_labels(all);
   if (kind == ExampleKind::conversation) answerer.open_chat_template();
   Answers out;
@@ -439,6 +441,12 @@ void print_scores(const Options& o, const Answers& answers, const std::string& n
   if (o.confusion) print_confusion(confusion(answers.items));
 }
 
+/// Only the first `most`; 0: all.
+void limit(fusion::Examples& examples, std::int64_t most) {
+  if (most > 0 && most < std::ssize(examples.list))
+    examples.list.resize(static_cast<std::size_t>(most));
+}
+
 int run(const Options& o) {
   fusion::Examples examples = fusion::read_examples(o.file);
   if (examples.mixed)
@@ -449,14 +457,25 @@ int run(const Options& o) {
                                  ": a list of prompts is for training; score one a line"));
   }
   const std::vector<std::string> names = chosen_metrics(o, examples);
+  std::shared_ptr<const fusion::Model> model;  // of photos with texts: what it is decides
+  if (examples.kind == ExampleKind::caption) model = o.common.open();
+  if (model && model->dual) {
+    if (!o.metrics.empty())
+      throw ArgumentError(concat(model->path.string(),
+                                 ": brings images and texts into one space, and is scored by "
+                                 "recall@1, 5, 10 and median ranks, without --metric"));
+    examples = fusion::pairs_of(std::move(examples));
+    limit(examples, o.limit);
+    return evaluate_retrieval({o.file, o.output, o.common.context(), o.common.json}, model,
+                              std::move(examples));
+  }
   if (o.confusion && names.front() != "accuracy" && names.front() != "macro-f1")
     throw ArgumentError("--confusion is for examples with labels");
-  if (o.limit > 0 && o.limit < std::ssize(examples.list))
-    examples.list.resize(static_cast<std::size_t>(o.limit));
+  limit(examples, o.limit);
   std::optional<OutputFile> output;  // now, so that a wrong name is not said hours later
   if (!o.output.empty()) output.emplace(o.output);
   const bool given = examples.kind == ExampleKind::prediction;
-  Answers answers = given ? given_answers(o, examples.list) : model_answers(o, examples);
+  Answers answers = given ? given_answers(o, examples.list) : model_answers(o, examples, model);
   if (answers.items.empty()) {
     report(concat(o.file, ": no example was answered"));
     return answers.interrupted ? kInterrupted : kFailed;

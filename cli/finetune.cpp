@@ -8,15 +8,14 @@
 #include <random>
 #include <set>
 
+#include "cli/finetune.h"
 #include "cli/inputs.h"
 #include "cli/timings.h"
-#include "cli/train_options.h"
 #include "core/error.h"
 #include "core/output_file.h"
 #include "core/profile.h"
 #include "core/tape.h"
 #include "core/text_file.h"
-#include "fusion/adapter.h"
 #include "fusion/description.h"
 #include "fusion/example_loss.h"
 
@@ -25,15 +24,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using fusion::ExampleKind;
-
-struct Options : TrainFlags {
-  std::string model, file, validation, recipe = "all", language, task, chat_template;
-  std::optional<std::string> answer_prefix;
-  std::vector<std::string> freeze, only, rewards;
-  std::int64_t steps = 0, limit = 0, texts = 1, sampled_tokens = 0, draws = 5;
-  double epochs = 3, head_share = 0.3, later_rate = 0.1, smoothing = 0, least_view = 1;
-  fusion::LoraOptions lora{.rank = 0};
-};
 
 /// One part of a run: what is trained, and where it is written.
 struct Phase {
@@ -45,7 +35,7 @@ struct Phase {
 // --- the model ---
 
 /// What --chat-template names.
-std::optional<text::ChatTemplate> given_template(const Options& o,
+std::optional<text::ChatTemplate> given_template(const FinetuneOptions& o,
                                                  const fusion::Examples& examples) {
   if (o.chat_template.empty()) return std::nullopt;
   const auto talks = [](const auto& e) { return e.kind == ExampleKind::conversation; };
@@ -155,7 +145,7 @@ void fit_head(Student& student, const fusion::Examples& examples,
   student.new_head = true;
 }
 
-Student open_student(const Options& o, const fusion::Examples& examples) {
+Student open_student(const FinetuneOptions& o, const fusion::Examples& examples) {
   Student student;
   student.directory = o.model.empty() ? fusion::default_model() : fs::path(o.model);
   // Opened once as it is: whatever is wrong with it is said in the usual words.
@@ -227,13 +217,15 @@ std::vector<std::string> head_of(const train::Parameters& parameters) {
 
 class FinetuneRun {
  public:
-  explicit FinetuneRun(const Options& o)
+  explicit FinetuneRun(const FinetuneOptions& o)
       : o_(o),
         examples_(limited(read_data(o.file))),
         chat_template_(given_template(o, examples_)),
         student_(open_student(o, examples_)),
         loss_(student_.model, examples_, loss_options()),
         progress_(o) {
+    if (student_.model->dual && o.batch < 2)
+      throw ArgumentError("pairs are told apart within a batch: give --batch 2 or more");
     if (!o.validation.empty()) {
       fusion::ExampleLossOptions plain = loss_options();  // one text, whole images, all tokens
       plain.texts = 1;
@@ -279,13 +271,18 @@ class FinetuneRun {
   /// Mean loss and share of right targets on the held-out examples.
   std::pair<double, double> score(Context& ctx) const;
   void describe(const fs::path& folder) const;
-  void keep_features(Context& ctx, const train::Parameters& trained);
+  void keep_features(Context& ctx, const train::Parameters& trained, const fs::path& folder);
   bool train(Context& ctx, const Phase& phase);
   void check_media(const fusion::ExampleLoss& loss) const;
+  /// Of the first batch: seconds with and without rows that are kept, bytes for the way back, loss.
+  struct Measured {
+    double whole = 0, again = 0, kept = 0, loss = 0;
+  };
+  Measured measure(Context& ctx);
   void print_plan(Context& ctx);
   void print_result(Context& ctx);
 
-  const Options& o_;
+  const FinetuneOptions& o_;
   fusion::Examples examples_;
   std::optional<text::ChatTemplate> chat_template_;  // instead of the checkpoint's
   Student student_;
@@ -393,12 +390,13 @@ void FinetuneRun::describe(const fs::path& folder) const {
 }
 
 /// The rows of towers that stay as they are can be found once for all.
-void FinetuneRun::keep_features(Context& ctx, const train::Parameters& trained) {
+void FinetuneRun::keep_features(Context& ctx, const train::Parameters& trained,
+                                const fs::path& folder) {
   Tape tape;
   for (const NamedTensor& p : trained) tape.watch(p.tensor);
   const TapeScope recording(ctx, &tape);
-  loss_.keep_features(ctx, fs::path(o_.run) / "features");
-  if (held_out_) held_out_->keep_features(ctx, fs::path(o_.run) / "features");
+  loss_.keep_features(ctx, folder);
+  if (held_out_) held_out_->keep_features(ctx, folder);
 }
 
 bool FinetuneRun::train(Context& ctx, const Phase& phase) {
@@ -407,20 +405,22 @@ bool FinetuneRun::train(Context& ctx, const Phase& phase) {
     return batch_loss(c, step, batch);
   };
   trainer.describe = [this](const fs::path& folder) { describe(folder); };
-  const char* unit = examples_.kind == ExampleKind::classification ? "classes" : "tokens";
   if (held_out_) {
     trainer.evaluate = [&](Context& c) {
       const auto [loss, right] = score(c);
       progress_.clear();
       report(concat(phase.name, ", step ", trainer.step(), ": held-out loss ", loss, ", ",
-                    100 * right, " % of ", unit, " right",
+                    100 * right, " % of ", loss_.unit(), " right",
                     drawn_ ? concat(", mean reward ", reward_ / static_cast<double>(drawn_)) : ""));
       reward_ = 0;
       drawn_ = 0;
       return loss;
     };
   }
-  trainer.on_step = [this](const train::StepReport& r) { progress_.on_step(r); };
+  trainer.on_step = [this](const train::StepReport& r) {
+    loss_.keep_bounds();
+    progress_.on_step(r);
+  };
   trainer.stop = [] { return InterruptGuard::interrupted(); };
   if (o_.resume && trainer.resume())
     report(concat(phase.name, ": going on from step ", trainer.step()));
@@ -442,29 +442,42 @@ void FinetuneRun::check_media(const fusion::ExampleLoss& loss) const {
   }
 }
 
-/// Also times a batch, so that what is said of hours is measured.
-void FinetuneRun::print_plan(Context& ctx) {
+/// Also times a batch, so that what is said of hours is measured: twice, for the rows of towers
+/// that stay as they are are computed the first time only.
+FinetuneRun::Measured FinetuneRun::measure(Context& ctx) {
+  const TemporaryFolder folder;
+  keep_features(ctx, phases_.back().trained, folder.path());
   Tape tape;
   tape.keeps_inputs_only = o_.trainer.checkpoint_activations;
   for (const NamedTensor& p : phases_.back().trained) tape.watch(p.tensor);
-  const auto start = std::chrono::steady_clock::now();
-  const train::BatchLoss first = [&] {
+  Measured out;
+  for (double* seconds : {&out.whole, &out.again}) {
+    tape.clear();
     const TapeScope recording(ctx, &tape);
-    return batch_loss(ctx, 0, 0);
-  }();
-  const double kept = tape.kept_bytes();  // what the way back needs
-  const double way_back =
-      o_.trainer.checkpoint_activations ? 4 : 3;  // twice the way there, or more
-  const double seconds = seconds_since(start) * way_back;
+    const auto start = std::chrono::steady_clock::now();
+    const train::BatchLoss loss = batch_loss(ctx, 0, 0);
+    *seconds = seconds_since(start);
+    out.loss = static_cast<double>(loss.sum.data()[0]) / static_cast<double>(loss.count);
+  }
+  out.kept = tape.kept_bytes();  // what the way back needs
+  return out;
+}
+
+void FinetuneRun::print_plan(Context& ctx) {
+  const Measured batch = measure(ctx);
+  // It takes twice as long as the way there, or more.
+  const double way_back = o_.trainer.checkpoint_activations ? 4 : 3;
   const std::int64_t trained = train::count(phases_.back().trained);
   const std::int64_t all = train::count(student_.parameters) + (student_.lora ? trained : 0);
   std::int64_t steps = 0;
   for (const Phase& phase : phases_) steps += phase.options.schedule.steps;
   const double memory =
-      4.0 * static_cast<double>(all) + 12.0 * static_cast<double>(trained) + 2 * kept;
+      4.0 * static_cast<double>(all) + 12.0 * static_cast<double>(trained) + 2 * batch.kept;
+  const auto batches = static_cast<double>(steps * o_.trainer.accumulation);
   const double total =
-      seconds * static_cast<double>(steps) * static_cast<double>(o_.trainer.accumulation);
-  const double mean = static_cast<double>(first.sum.data()[0]) / static_cast<double>(first.count);
+      batch.again * way_back * batches +
+      std::max(0.0, batch.whole - batch.again) *
+          std::min(batches, static_cast<double>(loss_.size()) / static_cast<double>(o_.batch));
   if (o_.json) {
     print_json({{"examples", loss_.size()},
                 {"targets", loss_.targets()},
@@ -474,7 +487,7 @@ void FinetuneRun::print_plan(Context& ctx) {
                 {"trained", trained},
                 {"new_head", student_.new_head},
                 {"steps", steps},
-                {"first_loss", mean},
+                {"first_loss", batch.loss},
                 {"memory_bytes", static_cast<std::int64_t>(memory)},
                 {"seconds", total}});
     return;
@@ -484,11 +497,11 @@ void FinetuneRun::print_plan(Context& ctx) {
   };
   const bool classes = examples_.kind == ExampleKind::classification;
   row("examples", concat(loss_.size(), held_out_ ? concat(", held out ", held_out_->size()) : ""));
-  row("to be learnt", concat(loss_.targets(), classes ? " classes" : " tokens"));
+  row("to be learnt", concat(loss_.targets(), " ", loss_.unit()));
   if (!classes) row("longest", concat(loss_.longest(), " tokens"));
   row("parameters", concat(all, ", trained ", trained));
   if (student_.new_head) row("head", "new, for the classes of the examples");
-  row("first loss", concat(mean));
+  row("first loss", concat(batch.loss));
   row("steps", concat(steps, " of ", step_size(), " examples"));
   char text[64];
   std::snprintf(text, sizeof text, "%.0f MB", memory / 1e6);
@@ -530,7 +543,7 @@ int FinetuneRun::run() {
   }
   for (const Phase& phase : phases_) {
     const PhaseScope scope(ctx, "training");
-    keep_features(ctx, phase.trained);
+    keep_features(ctx, phase.trained, fs::path(o_.run) / "features");
     if (!train(ctx, phase)) return kInterrupted;
   }
   print_result(ctx);
@@ -540,8 +553,44 @@ int FinetuneRun::run() {
 
 }  // namespace
 
+int finetune(const FinetuneOptions& options) { return FinetuneRun(options).run(); }
+
+void FinetuneOptions::add_common(Command& command, const char* what_a_batch_has) {
+  const std::string the_run = "The run", parts = "What is trained (default: everything)";
+  add_to(command, what_a_batch_has);
+  command.add_option("--epochs", epochs, "Times through the examples")
+      .show_default()
+      .positive()
+      .group(the_run);
+  command.add_option("--steps", steps, "Steps, instead of epochs").positive().group(the_run);
+  command.add_option("--validation", validation, "Examples held out, as DATA")
+      .type_name("FILE")
+      .group(the_run);
+  command
+      .add_option("--evaluate-every", trainer.evaluate_every,
+                  "Steps between scores on them (default: an epoch)")
+      .positive()
+      .group(the_run);
+  command.add_option("--limit", limit, "Only the first so many examples").positive().group(the_run);
+  command.add_option("--freeze", freeze, "Leave parameters of such names as they are (* is any)")
+      .type_name("PATTERN")
+      .one_each()
+      .group(parts);
+  command.add_option("--only", only, "Train parameters of such names only")
+      .type_name("PATTERN")
+      .one_each()
+      .group(parts);
+  command
+      .add_option("--least-view", least_view,
+                  "See random views of images, mirrored half of the time, of at least this share "
+                  "(1: whole)")
+      .show_default()
+      .range(0.05, 1.0)
+      .group("Learning");
+}
+
 Run add_finetune(Command& program) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<FinetuneOptions>();
   o->batch = 8;
   o->trainer.schedule = {.peak = 1e-4, .floor = 0.1, .warmup = 100, .steps = 1};
   o->trainer.checkpoint_every = 250;
@@ -557,32 +606,11 @@ Run add_finetune(Command& program) {
       .type_name("");
   command.add_option("-m,--model", o->model, "Checkpoint directory (default: the default model)")
       .type_name("DIR");
-  o->add_to(command, "Examples of a batch");
+  o->add_common(command, "Examples of a batch");
   const auto add = [&](const char* name, auto& value, const char* help) {
     return command.add_option(name, value, help).show_default();
   };
-  add("--epochs", o->epochs, "Times through the examples").positive().group("The run");
-  command.add_option("--steps", o->steps, "Steps, instead of epochs").positive().group("The run");
-  command.add_option("--validation", o->validation, "Examples held out, as DATA")
-      .type_name("FILE")
-      .group("The run");
-  command
-      .add_option("--evaluate-every", o->trainer.evaluate_every,
-                  "Steps between scores on them (default: an epoch)")
-      .positive()
-      .group("The run");
-  command.add_option("--limit", o->limit, "Only the first so many examples")
-      .positive()
-      .group("The run");
   const std::string parts = "What is trained (default: everything)";
-  command.add_option("--freeze", o->freeze, "Leave parameters of such names as they are (* is any)")
-      .type_name("PATTERN")
-      .one_each()
-      .group(parts);
-  command.add_option("--only", o->only, "Train parameters of such names only")
-      .type_name("PATTERN")
-      .one_each()
-      .group(parts);
   add("--recipe", o->recipe,
       "all; or last-layer: the head alone first, then everything at a lower rate")
       .one_of({"all", "last-layer"})
@@ -623,10 +651,6 @@ Run add_finetune(Command& program) {
   add("--texts", o->texts, "Of an example with several texts, how many a batch takes")
       .positive()
       .group("Learning");
-  add("--least-view", o->least_view,
-      "See random views of images, mirrored half of the time, of at least this share (1: whole)")
-      .range(0.05, 1.0)
-      .group("Learning");
   add("--sampled-tokens", o->sampled_tokens,
       "Sampled softmax: the answers' tokens and so many others, drawn anew for every batch (0: "
       "all)")
@@ -648,7 +672,7 @@ Run add_finetune(Command& program) {
       "  tessera finetune --freeze '*tower*' -o runs/captions captions.jsonl\n"
       "  tessera finetune --model gpt2 --lora 8 -o runs/style texts.jsonl\n"
       "  tessera generate --model gpt2 --adapter runs/style \"Once\"");
-  return [o] { return FinetuneRun(*o).run(); };
+  return [o] { return finetune(*o); };
 }
 
 }  // namespace tessera::cli

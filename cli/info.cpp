@@ -46,6 +46,12 @@ Json describe(const fusion::Model& m) {
                           {"patch", m.vision->patch_size()},
                           {"classes", m.vision->labels().size()}};
   }
+  if (m.dual) {
+    out["text_tower"] = {{"width", m.dual->text.width()},
+                         {"vocabulary", m.dual->text.vocab_size()},
+                         {"context", m.dual->text.max_positions()}};
+    out["shared_space"] = {{"width", m.dual->width}};
+  }
   if (m.audio) {
     out["sound_tower"] = {
         {"width", m.audio->width()}, {"mels", m.audio->mels()}, {"frames", m.audio->frames()}};
@@ -62,7 +68,8 @@ Json describe(const fusion::Model& m) {
   out["tasks"] = tasks;
   if (m.speech) out["languages"] = m.speech->languages.empty() ? 1 : m.speech->languages.size();
   Json missing = Json::array();
-  if (m.decoder && !m.tokenizer) missing.push_back("tokenizer.json (or vocab.json and merges.txt)");
+  if ((m.decoder || m.dual) && !m.tokenizer)
+    missing.push_back("tokenizer.json (or vocab.json and merges.txt)");
   std::error_code ignored;
   if ((m.vision || m.audio) &&
       !std::filesystem::exists(m.path / "preprocessor_config.json", ignored))
@@ -87,16 +94,21 @@ void print_for_people(const Json& d) {
   line("formats", d.contains("quantization")
                       ? concat(types, " (", d["quantization"].get<std::string>(), ")")
                       : types);
-  for (const char* part : {"image_tower", "sound_tower", "decoder"}) {
-    if (!d.contains(part)) {
-      line(part, "none");
-      continue;
-    }
+  const auto part_line = [&](const char* part) {
     std::string text;
     for (const auto& [key, value] : d[part].items())
       text += concat(text.empty() ? "" : ", ", key, " ", value.dump());
     line(part, text);
+  };
+  for (const char* part : {"image_tower", "sound_tower", "decoder"}) {
+    if (d.contains(part)) {
+      part_line(part);
+    } else {
+      line(part, "none");
+    }
   }
+  for (const char* part : {"text_tower", "shared_space"})
+    if (d.contains(part)) part_line(part);
   if (d.contains("consume"))
     line("images, sound",
          d["consume"] == "memory" ? "cross-attended memory" : "spliced into the text");

@@ -22,11 +22,11 @@ int run(int argc, char** argv) {
       "Results go to standard output, all else to standard error.\n"
       "Exit codes: 0 done, 1 something failed, 2 wrong usage, 130 interrupted.",
       concat("tessera ", kVersion));
-  return program.run(
-      argc, argv,
-      {cli::add_caption, cli::add_transcribe, cli::add_prompt, cli::add_generate, cli::add_classify,
-       cli::add_tokenize, cli::add_info, cli::add_bench, cli::add_perplexity, cli::add_evaluate,
-       cli::add_quantize, cli::add_train, cli::add_finetune, cli::add_merge, cli::add_plot});
+  return program.run(argc, argv,
+                     {cli::add_caption, cli::add_transcribe, cli::add_prompt, cli::add_generate,
+                      cli::add_classify, cli::add_embed, cli::add_tokenize, cli::add_info,
+                      cli::add_bench, cli::add_perplexity, cli::add_evaluate, cli::add_quantize,
+                      cli::add_train, cli::add_finetune, cli::add_merge, cli::add_plot});
 }
 
 }  // namespace

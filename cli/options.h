@@ -85,6 +85,7 @@ Run add_bench(Command& program);
 Run add_perplexity(Command& program);
 Run add_quantize(Command& program);
 Run add_evaluate(Command& program);
+Run add_embed(Command& program);
 Run add_finetune(Command& program);
 Run add_merge(Command& program);
 Run add_plot(Command& program);
@@ -92,5 +93,6 @@ Run add_train(Command& program);
 /// Those of `train`.
 Run add_train_tokenizer(Command& train);
 Run add_train_gpt(Command& train);
+Run add_train_retrieval(Command& train);
 
 }  // namespace tessera::cli

@@ -57,6 +57,17 @@ void Progress::clear() {
   shown_ = false;
 }
 
+TemporaryFolder::TemporaryFolder() {
+  std::string name = (std::filesystem::temp_directory_path() / "tessera-XXXXXX").string();
+  if (!mkdtemp(name.data())) throw IoError(concat(name, ": can't be made"));
+  path_ = name;
+}
+
+TemporaryFolder::~TemporaryFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
 bool stdout_is_terminal() { return isatty(STDOUT_FILENO) == 1; }
 
 std::string clock_time(double seconds) {

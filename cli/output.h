@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -37,6 +38,20 @@ class Progress {
  private:
   std::string label_, unit_;
   bool wanted_, shown_ = false;
+};
+
+/// A new folder among the system's temporary ones that goes, with all in it, when it is no longer
+/// needed. Throws IoError.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
 };
 
 bool stdout_is_terminal();

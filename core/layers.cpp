@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 #include "core/error.h"
@@ -144,6 +145,14 @@ Tensor RmsNorm::operator()(Context& ctx, const Tensor& x) const {
   return y;
 }
 
+RmsNorm unit_norm(std::int64_t width) {
+  RmsNorm norm;
+  norm.eps = 1e-12f;
+  norm.weight = Tensor::empty({width});
+  std::fill_n(norm.weight.data(), width, 1 / std::sqrt(static_cast<float>(width)));
+  return norm;
+}
+
 Embedding::Embedding(const Weights& w, std::int64_t count, std::int64_t width)
     : table(w.get("weight", {count, width})), precision(w.precision()) {
   if (table.dtype() == DType::i8) {
@@ -229,10 +238,11 @@ Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) 
   return weight(ctx, windows, {.activation = activation, .residual = {}});
 }
 
-Conv2d::Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t patch_size)
+Conv2d::Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t patch_size,
+               Linear::Bias bias)
     : weight(w.get_f32("weight", {out, in, patch_size, patch_size})
                  .reshape({out, in * patch_size * patch_size}),
-             w.get_f32("bias", {out}), w.precision()),
+             bias == Linear::Bias::required ? w.get_f32("bias", {out}) : Tensor(), w.precision()),
       channels_in(in),
       patch(patch_size) {}
 

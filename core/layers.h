@@ -84,6 +84,9 @@ struct RmsNorm {
   Tensor operator()(Context& ctx, const Tensor& x /*[N, D]*/) const;
 };
 
+/// Gives each row [D] a length of 1: the root mean square times the root of the width.
+RmsNorm unit_norm(std::int64_t width);
+
 /// Rows of a table, kept in the type of the file.
 struct Embedding {
   Tensor table;   // [V, D], f32/f16/bf16/i8
@@ -116,7 +119,8 @@ struct Conv2d {
   Linear weight;  // [Cout, C*p*p]
   std::int64_t channels_in = 0, patch = 0;
   Conv2d() = default;
-  Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t patch);
+  Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t patch,
+         Linear::Bias bias = Linear::Bias::required);
   Tensor operator()(Context& ctx, const Tensor& x) const;
 };
 

@@ -1,6 +1,7 @@
 #include "core/loss.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -178,22 +179,52 @@ Tensor ctc_loss(Context& ctx, const Tensor& logits, std::span<const std::int32_t
   return loss;
 }
 
-Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, float temperature) {
-  if (a.shape() != b.shape() || a.rank() != 2 || !(temperature > 0))
-    throw ShapeError(concat("rows ", a.shape().str(), " to be paired with ", b.shape().str(),
-                            " at a temperature of ", temperature));
-  RmsNorm unit;  // of length 1: the root mean square times the root of the width
-  unit.eps = 1e-12f;
-  unit.weight = Tensor::empty({a.dim(1)});
-  std::fill_n(unit.weight.data(), a.dim(1), 1 / std::sqrt(static_cast<float>(a.dim(1))));
-  const Tensor x = unit(ctx, a), y = unit(ctx, b);
-  std::vector<std::int32_t> own(static_cast<std::size_t>(a.dim(0)));
+namespace {
+
+/// Rows x and y [N, D], already scaled, whose products are the logits.
+Tensor pairing_loss(Context& ctx, const Tensor& x, const Tensor& y) {
+  std::vector<std::int32_t> own(static_cast<std::size_t>(x.dim(0)));
   std::iota(own.begin(), own.end(), 0);
   const auto side = [&](const Tensor& from, const Tensor& to) {
-    const Tensor cosines = Linear(to, {}, Precision::in_place)(ctx, from);
-    return cross_entropy(ctx, scaled(ctx, cosines, 1 / temperature), own);
+    return cross_entropy(ctx, Linear(to, {}, Precision::in_place)(ctx, from), own);
   };
   return scaled(ctx, add(ctx, side(x, y), side(y, x)), 0.5f);
+}
+
+void check_pairs(const Tensor& a, const Tensor& b) {
+  if (a.shape() != b.shape() || a.rank() != 2)
+    throw ShapeError(
+        concat("rows ", a.shape().str(), " to be paired with ", b.shape().str(), ", one each"));
+}
+
+/// exp(x), x [1].
+Tensor exponential(Context& ctx, const Tensor& x) {
+  Tensor y = ctx.empty({1});
+  y.data()[0] = std::exp(x.to_f32().data()[0]);
+  if (ctx.tape && ctx.tape->wants(x))
+    ctx.tape->record({.op = Op::known, .inputs = {x, y.clone()}, .output = y});
+  return y;
+}
+
+}  // namespace
+
+Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, float temperature) {
+  if (!(temperature > 0)) throw ArgumentError(concat("a temperature of ", temperature));
+  return contrastive_loss(ctx, a, b, Tensor::from(std::array{-std::log(temperature)}, {1}));
+}
+
+Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, const Tensor& logit_scale) {
+  check_pairs(a, b);
+  if (logit_scale.numel() != 1)
+    throw ShapeError(concat("a scale of logits ", logit_scale.shape().str(), "; expected [1]"));
+  // The scale goes into the weight of the rows' normalisation, once for each column.
+  const Tensor scale = exponential(ctx, logit_scale.reshape({1}));
+  const std::vector<std::int32_t> columns(static_cast<std::size_t>(a.dim(1)), 0);
+  RmsNorm unit = unit_norm(a.dim(1));
+  const Tensor y = unit(ctx, b);
+  unit.weight = multiply(ctx, gather_rows(ctx, scale.reshape({1, 1}), columns).reshape({a.dim(1)}),
+                         unit.weight);
+  return pairing_loss(ctx, unit(ctx, a), y);
 }
 
 }  // namespace tessera

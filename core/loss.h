@@ -32,5 +32,7 @@ Tensor ctc_loss(Context& ctx, const Tensor& logits, std::span<const std::int32_t
 /// cos(a_i, b_j) / temperature with i = j as the target, and over its columns, summed over N
 /// (InfoNCE; CLIP, Radford et al. 2021). Divide by N for the mean.
 Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, float temperature = 0.07f);
+/// The same of exp(logit_scale) * cos(a_i, b_j), whose scale [1] may be learnt with the rows.
+Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, const Tensor& logit_scale);
 
 }  // namespace tessera

@@ -46,12 +46,6 @@ std::uint64_t mixed_seed(std::uint64_t seed, std::int64_t turn, std::int64_t exa
 
 }  // namespace
 
-/// What a tower makes of an image or a sound, before the projector.
-struct ExampleLoss::Rows {
-  Tensor rows;
-  RowLayout layout;
-};
-
 ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
                          const ExampleLossOptions& options)
     : model_(std::move(model)), examples_(std::move(examples)), options_(options) {
@@ -68,6 +62,10 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
     throw lacks("sound tower");
   if (any([](const Example& e) { return !e.image.empty(); }) && (!m.vision || !m.image_processor))
     throw lacks("image tower");
+  if (m.dual) {
+    open_pairs();
+    return;
+  }
   if (examples_.kind == ExampleKind::classification) {
     labels_ = m.labels();
     if (labels_.empty()) throw lacks("classification head");
@@ -245,7 +243,9 @@ std::vector<ExampleLoss::Rows> ExampleLoss::compute_image_rows(
   std::vector<Rows> out;
   for (const Tensor& rows : model_->vision->encode(ctx, pixels)) {
     const Tensor& p = pixels[out.size()];
-    out.push_back({rows, {model_->vision->class_tokens(), p.dim(1) / patch, p.dim(2) / patch}});
+    const std::int64_t seen = dual_ ? model_->vision->pooled_rows() : 0;
+    out.push_back({seen > 0 ? rows.slice(0, seen) : rows,
+                   {model_->vision->class_tokens(), p.dim(1) / patch, p.dim(2) / patch}});
   }
   return out;
 }
@@ -314,6 +314,7 @@ void ExampleLoss::keep_features(Context& ctx, const fs::path& folder) {
 
 ExampleLoss::Sum ExampleLoss::operator()(Context& ctx, std::span<const std::int64_t> which,
                                          std::int64_t turn) const {
+  if (dual_) return pair_loss(ctx, which, turn);
   return examples_.kind == ExampleKind::classification ? class_loss(ctx, which, turn)
                                                        : text_loss(ctx, which, turn);
 }

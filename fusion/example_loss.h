@@ -11,6 +11,7 @@
 #include "core/context.h"
 #include "fusion/answer_reward.h"
 #include "fusion/conversation.h"
+#include "fusion/dual_encoder.h"
 #include "fusion/examples.h"
 #include "fusion/model.h"
 #include "fusion/sequence.h"
@@ -43,7 +44,8 @@ struct ExampleLossOptions {
 };
 
 /// What a model is to learn from examples: the loss of their answers, given what stands before
-/// them. Images, sounds and prompts are seen, not learnt.
+/// them. Images, sounds and prompts are seen, not learnt. Of a dual encoder: which of a batch's
+/// images and texts belong together.
 class ExampleLoss {
  public:
   /// Throws FormatError or ArgumentError naming file and line: an example that this model can't
@@ -55,9 +57,14 @@ class ExampleLoss {
   std::int64_t size() const { return static_cast<std::int64_t>(examples_.list.size()); }
   /// Most tokens of an example, rows of images and sounds not counted; 0 for classes.
   std::int64_t longest() const { return longest_; }
-  /// Tokens or classes to be learnt over all examples (of each, its first text).
+  /// Tokens, classes or pairs to be learnt over all examples (of each, its first text).
   std::int64_t targets() const { return targets_; }
   const Examples& examples() const { return examples_; }
+  /// "tokens", "classes" or "pairs": what is counted.
+  const char* unit() const;
+  /// To be called when parameters have changed: keeps a dual encoder's scale at 100 or less, as
+  /// CLIP's was in training.
+  void keep_bounds() const;
 
   /// Reads the image or sound of an example. Throws FormatError naming file and line where it can't
   /// be read or is longer than the model's window.
@@ -79,7 +86,11 @@ class ExampleLoss {
   void keep_features(Context& ctx, const std::filesystem::path& folder);
 
  private:
-  struct Rows;
+  /// What a tower makes of an image or a sound, before the projector.
+  struct Rows {
+    Tensor rows;
+    RowLayout layout;
+  };
   struct Batch;
   struct Media;
   struct Draw;
@@ -90,6 +101,8 @@ class ExampleLoss {
     std::int32_t stop = 0;  ///< behind the answer
   };
   Sum class_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
+  Sum pair_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
+  void open_pairs();
   Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   Sum decoder_loss(Context& ctx, const text::LanguageModel& decoder,
                    std::span<const std::int64_t> which, std::int64_t turn) const;
@@ -137,6 +150,7 @@ class ExampleLoss {
   std::map<std::int64_t, ConversationTokens> conversations_;  // by line
   std::vector<bool> answered_;  // tokens that answers have, for sampled_tokens
   std::optional<AnswerReward> reward_;
+  std::optional<DualEncoder> dual_;
   std::int64_t longest_ = 0, targets_ = 0;
 };
 

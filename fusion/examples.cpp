@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -144,6 +145,29 @@ const char* task_of(ExampleKind kind) {
     default:
       return "prompt";
   }
+}
+
+Examples pairs_of(Examples examples) {
+  std::map<fs::path, std::size_t> places;
+  std::vector<Example> merged;
+  for (Example& e : examples.list) {
+    if (e.kind != ExampleKind::caption || !e.audio.empty() || !e.prompt.empty() ||
+        !e.prompts.empty()) {
+      throw FormatError(concat(where(examples, e),
+                               ": not a pair; images and texts are told apart by examples of "
+                               "{\"image\", \"text\"} alone"));
+    }
+    const auto [place, fresh] = places.emplace(e.image.lexically_normal(), merged.size());
+    if (fresh) {
+      merged.push_back(std::move(e));
+    } else {
+      std::vector<std::string>& texts = merged[place->second].texts;
+      texts.insert(texts.end(), e.texts.begin(), e.texts.end());
+    }
+  }
+  examples.list = std::move(merged);
+  examples.mixed = false;
+  return examples;
 }
 
 std::int32_t class_index(const Examples& examples, const Example& example,

@@ -54,6 +54,10 @@ std::string where(const Examples& examples, const Example& example);
 /// The task whose answer such an example has: "transcribe", "caption" or "prompt".
 const char* task_of(ExampleKind kind);
 
+/// Captions as pairs to be told apart: one example for each image, with the texts of all its lines.
+/// Throws FormatError naming the line where one is no photo with texts alone.
+Examples pairs_of(Examples examples);
+
 /// Which of a checkpoint's classes an example is of. Throws FormatError naming the line where it is
 /// none of them.
 std::int32_t class_index(const Examples& examples, const Example& example,

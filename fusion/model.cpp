@@ -83,6 +83,20 @@ void load_single(const CheckpointFiles& files, Model& model) {
   }
 }
 
+/// None where a dual encoder has one of a kind that is not read (SigLIP's, or CLIP's rules without
+/// tokenizer.json): its images, and texts as ids, can be encoded all the same.
+std::optional<text::Tokenizer> read_tokenizer(std::future<text::Tokenizer>& tokenizer,
+                                              const Model& model) {
+  std::error_code ignored;
+  if (model.dual && !fs::exists(model.path / "tokenizer.json", ignored)) return std::nullopt;
+  try {
+    return tokenizer.get();
+  } catch (const UnsupportedError&) {
+    if (!model.dual) throw;
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 void CheckpointFiles::open_decoder(const Config& decoder, const std::string& scope,
@@ -115,21 +129,22 @@ std::shared_ptr<const Model> Model::open(const fs::path& directory, const OpenOp
   // The tokenizer is read beside the weights. An image tower alone has no use for the one of the
   // text tower it was published with.
   const auto towers = vision::families();
-  const bool tower_alone = find_family(towers, model->family) != nullptr;
+  const auto all = families();
+  const ModelFamily* family = find_family(all, model->family);
+  const bool tower_alone = !family && find_family(towers, model->family);
   std::future<text::Tokenizer> tokenizer;
   if (!tower_alone && has_tokenizer(directory)) {
     tokenizer = std::async(std::launch::async | std::launch::deferred,
                            [&] { return text::Tokenizer::open(directory); });
   }
-  const auto all = families();
-  if (const ModelFamily* family = find_family(all, model->family)) {
+  if (family) {
     family->load(files, *model);
   } else {
     load_single(files, *model);
   }
   if (!files.switchable.empty() && !model->decoder)
     throw UnsupportedError(concat(directory.string(), ": has no decoder to switch adapters of"));
-  if (tokenizer.valid()) model->tokenizer = tokenizer.get();
+  if (tokenizer.valid()) model->tokenizer = read_tokenizer(tokenizer, *model);
   if (model->decoder && !model->tokenizer && options.needs_tokenizer) {
     throw IoError(
         concat(directory.string(), ": has no tokenizer.json (nor vocab.json and merges.txt)"));

@@ -15,6 +15,7 @@
 #include "fusion/speech.h"
 #include "text/language_model.h"
 #include "text/sampler.h"
+#include "text/text_tower.h"
 #include "text/tokenizer.h"
 #include "vision/image_processor.h"
 #include "vision/tower.h"
@@ -50,6 +51,15 @@ struct OpenOptions {
   bool needs_tokenizer = true;  ///< false: a decoder may come without (to look at, not to generate)
 };
 
+/// What a dual encoder has besides its image tower (see fusion/dual_encoder.h).
+struct DualParts {
+  text::TextTower text;
+  Linear image_projection, text_projection;  ///< [D] -> [P]; none: vectors stay as they are
+  Tensor logit_scale;                        ///< [1], the logarithm of the scale
+  Tensor logit_bias;                         ///< [1]; none: texts of an image compete
+  std::int64_t width = 0;                    ///< P
+};
+
 /// A whole checkpoint, opened: towers, projectors, decoder, and what is needed to go from files to
 /// tokens and back. Any part may be absent. Const and shared between sessions.
 struct Model {
@@ -66,6 +76,9 @@ struct Model {
   text::Decoder decoder;
   /// With adapters: the checkpoint's own, and those of OpenOptions::switchable, by name.
   std::map<std::string, text::Decoder> adapted;
+
+  /// Of a checkpoint that brings images and texts into one space.
+  std::optional<DualParts> dual;
 
   /// Of a text classifier (HF's GPT2ForSequenceClassification and the like): the last token's
   /// hidden state -> scores of `score_labels`.

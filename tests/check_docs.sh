@@ -54,7 +54,7 @@ check_cpp() {
   done < <(trimmed "$1")
 }
 
-options="$("$root/tessera" --help-launcher; for command in '' caption transcribe prompt generate classify tokenize info evaluate quantize finetune merge plot bench 'train gpt' 'train tokenizer'; do
+options="$("$root/tessera" --help-launcher; for command in '' caption transcribe prompt generate classify embed tokenize info evaluate quantize finetune merge plot bench 'train gpt' 'train tokenizer' 'train retrieval'; do
   "$program" $command --help
 done)"
 check_options() {

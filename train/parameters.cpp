@@ -71,7 +71,9 @@ Parameters copy_of(const Weights& weights) {
     constexpr std::string_view kScale = "_scale";
     const bool scale =
         name.ends_with(kScale) && weights.has(name.substr(0, name.size() - kScale.size()));
-    if (scale || repeats_embedding(weights, name)) continue;
+    // a buffer of old checkpoints, which HF no longer saves
+    const bool buffer = type == DType::i64 && name.ends_with("embeddings.position_ids");
+    if (scale || buffer || repeats_embedding(weights, name)) continue;
     if (type != DType::f32 && type != DType::f16 && type != DType::bf16) {
       throw UnsupportedError(concat(weights.where(name), ": numbers of type ", name_of(type),
                                     " can't be trained; open a checkpoint of floats"));

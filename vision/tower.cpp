@@ -22,8 +22,19 @@ std::vector<Tensor> VisionTower::encode(Context& ctx, std::span<const Tensor> pi
   return rows;
 }
 
-Tensor VisionTower::pool(Context&, const Tensor&) const {
+Tensor VisionTower::pool(Context& ctx, const Tensor& rows) const {
+  const Tensor one = pool(ctx, std::span(&rows, 1));
+  return one.reshape({one.dim(1)});
+}
+
+Tensor VisionTower::pool(Context&, std::span<const Tensor>) const {
   throw UnsupportedError("this checkpoint has no head that makes one vector of an image");
+}
+
+Tensor VisionTower::first_rows(Context& ctx, std::span<const Tensor> rows) {
+  std::vector<Tensor> first;
+  for (const Tensor& r : rows) first.push_back(r.slice(0, 1));
+  return join_rows(ctx, first);
 }
 
 Tensor VisionTower::class_logits(Context&, const Tensor&) const {

@@ -28,7 +28,11 @@ class VisionTower {
   std::vector<Tensor> encode(Context& ctx, std::span<const Tensor> pixels) const;
   /// Rows of encode() [T, D] -> one vector [D] for the whole image. Throws UnsupportedError where
   /// the checkpoint has no pooling head.
-  virtual Tensor pool(Context& ctx, const Tensor& rows) const;
+  Tensor pool(Context& ctx, const Tensor& rows) const;
+  /// Of several images -> [N, D].
+  virtual Tensor pool(Context& ctx, std::span<const Tensor> rows) const;
+  /// How many of the rows pool() looks at, from the first one on; 0: at all of them.
+  virtual std::int64_t pooled_rows() const { return 0; }
   /// Rows of encode() [T, D] -> class logits [1, classes]. Throws UnsupportedError where the
   /// checkpoint has no head.
   virtual Tensor class_logits(Context& ctx, const Tensor& rows) const;
@@ -38,6 +42,10 @@ class VisionTower {
   /// Class names by index; empty without a head.
   virtual std::vector<std::string> labels() const { return {}; }
 
+ protected:
+  /// The first row of each image [N, D].
+  static Tensor first_rows(Context& ctx, std::span<const Tensor> rows);
+
  private:
   /// Patches and what else there is, with positions: the rows that the first block sees [T, D].
   virtual Tensor embed(Context& ctx, const Tensor& pixels) const = 0;
@@ -45,21 +53,6 @@ class VisionTower {
   /// all blocks and the final norm.
   virtual Tensor run(Context& ctx, Tensor x, std::span<const std::int64_t> begin) const = 0;
 };
-
-/// All blocks and the final norm of a tower, for its run().
-template <class Block>
-Tensor run_blocks(Context& ctx, const std::vector<Block>& blocks, const LayerNorm& norm, Tensor x,
-                  std::span<const std::int64_t> begin) {
-  const std::vector<std::int64_t> own(begin.begin(), begin.end());  // it may be run again
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    ctx.observe("hidden", static_cast<std::int64_t>(i), x);
-    x = checkpointed(ctx, x, [&block = blocks[i], own](Context& c, const Tensor& in) {
-      return block(c, in, own);
-    });
-  }
-  ctx.observe("hidden", std::ssize(blocks), x);
-  return norm(ctx, x);
-}
 
 /// How a tower is found: by `model_type` of its config.
 struct VisionFamily {

@@ -200,6 +200,47 @@ check 'a template that is none' 1 '' 'tessera: [^|]*wrong.jinja:1: expected an e
 printf '%s\n' "{\"messages\": [$question]}" > "$work/wrong.jsonl"
 check 'a question without an answer' 1 '' 'tessera: [^|]*wrong.jsonl:1: messages\[0\].role: the last message is to be an answer[^|]*\|' \
   learn -m "$work/talks" --dry-run -o "$work/no" "$work/wrong.jsonl"
+# Images and texts find each other.
+clip=$2/tests/data/families/clip-published images=$2/tests/data/images
+printf '{"image": "%s", "text": ["a dog", "two dogs play"]}\n' "$photo" > "$work/pairs.jsonl"
+for file in png_rgb8.png bmp_24.bmp webp_lossy.webp; do printf '{"image": "%s", "text": "a %s"}\n' "$images/$file" "$file"; done >> "$work/pairs.jsonl"
+number='[0-9.e-]+'
+check 'embed' 0 "(\{\"input\":\"[^\"]*\",\"embedding\":\[(-?$number,?){11}\]\}\|){2}" '' "$program" embed -m "$clip" --text 'a dog' "$photo"
+check 'similarity' 0 "file	cosine	probability	text\|[^|]*astronaut.jpg	-?0.[0-9]{4}	0.[0-9]{4}	a dog\|[^|]*	a red car\|" '' \
+  "$program" embed -m "$clip" --similarity --text 'a dog' --text 'a red car' "$photo"
+check 'similarity as json' 0 "\{\"file\":\"[^|]*\",\"texts\":\[\{\"text\":\"a dog\",\"cosine\":-?$number,\"probability\":1.0\}\]\}\|" '' \
+  "$program" embed -m "$clip" --json --similarity --text 'a dog' "$photo"
+check 'embed a photo that is not there' 1 '\{"input":"[^|]*\|' 'tessera: gone: [^|]*\|' "$program" embed -m "$clip" gone "$photo"
+check 'embed nothing' 2 '' 'tessera: give images, or texts with --text[^|]*\|' "$program" embed -m "$clip"
+check 'similarity to nothing' 2 '' 'tessera: --similarity compares images with texts[^|]*\|' "$program" embed -m "$clip" --similarity "$photo"
+check 'embed with a classifier' 1 '' 'tessera: [^|]*vit-classify: is of type vit; images and texts[^|]*\|' "$program" embed -m "$tiny" "$photo"
+check 'recall' 0 'images         4\|texts          5\| +recall@1 +recall@5 recall@10  median rank\|image to text( +[0-9.]+ %){3} +[0-9]\|text to image +[0-9.]+ % +100.00 % +100.00 % +[0-9]\|' '' \
+  "$program" evaluate -m "$clip" -o "$work/ranks.jsonl" "$work/pairs.jsonl"
+check 'ranks of each image' 0 '4\|' '' from "$work/ranks.jsonl" grep -cE '"rank_of_text":[1-5],"ranks_of_image":\[[1-4](,[1-4])?\]\}$'
+check 'recall as json' 0 '\{"file":.*"items":2,"texts":3,"failed":0,"scores":\{"image_to_text":\{"recall@1":.*"text_to_image":.*"median_rank":[12]\}\}\}\|' '' \
+  "$program" evaluate -m "$clip" --json --limit 2 "$work/pairs.jsonl"
+check 'recall has no other metrics' 2 '' 'tessera: [^|]*without --metric\|' "$program" evaluate -m "$clip" --metric bleu "$work/pairs.jsonl"
+check 'pairs are learnt' 0 '\{"run":"[^|]*/pairs",.*' 'tessera: all, step [12]: held-out loss [^|]* % of pairs right\|.*' \
+  learn -m "$clip" --only '*projection*' --only logit_scale --steps 2 --validation "$work/pairs.jsonl" -o "$work/pairs" "$work/pairs.jsonl"
+check 'a dual encoder of 8 bits' 0 '[^|]*/clip8: [0-9]+ matrices with 8 bits[^|]*\|' '' "$program" quantize "$clip" "$work/clip8"
+check 'is opened' 0 '\{"input":"a dog","embedding":.*' '' "$program" embed -m "$work/clip8" --text 'a dog'
+check 'an adapter of a dual encoder' 0 '\{"run":"[^|]*/pairs-lora",.*' '' learn -m "$clip" --lora 2 --steps 1 -o "$work/pairs-lora" "$work/pairs.jsonl"
+check 'embed with it' 0 '\{"input":"a dog","embedding":.*' '' "$program" embed -m "$clip" --adapter "$work/pairs-lora" --text 'a dog'
+check 'it writes no captions' 1 '' 'tessera: [^|]*\|' "$program" caption -m "$clip" "$photo"
+check 'one pair a batch' 2 '' 'tessera: pairs are told apart within a batch[^|]*\|' "$program" finetune -m "$clip" --batch 1 -o "$work/no" "$work/pairs.jsonl"
+check 'what was learnt opens' 0 '.*family +clip\|.*shared_space +width 11\|.*unused +nothing\|' '' "$program" info "$work/pairs"
+check 'a new dual encoder, looked at' 0 'examples +4\|to be learnt +4 pairs\|.*' '' "$program" train retrieval --dry-run --image-tower "$tiny" \
+  --tokenizer "$work/tok" --text-width 8 --text-layers 1 --dim 6 -o "$work/none/search" "$work/pairs.jsonl"
+check 'and not written' 2 '' '.*' ls "$work/none/search"
+search() { "$program" train retrieval --tokenizer "$work/tok" --text-width 8 --text-layers 1 --text-context 12 --dim 6 "$@" "$work/pairs.jsonl"; }
+check 'a new dual encoder' 0 "$work/search: loss [0-9.]+\|" '' search --image-tower "$tiny" --batch 4 --steps 3 --checkpoint-every 2 -o "$work/search"
+check 'goes on' 0 "$work/search: loss .*" 'tessera: all: going on from step 3\|' search --image-tower "$tiny" --batch 4 --steps 5 --resume -o "$work/search"
+check 'is scored' 0 'images         4\|.*' '' "$program" evaluate -m "$work/search" "$work/pairs.jsonl"
+check 'of a clip, is a clip' 0 "$work/clip: loss .*" '' search --image-tower "$2/tests/data/families/clip-tower" --steps 1 -o "$work/clip"
+check 'as info says' 0 '.*family +clip\|.*unused +nothing\|' '' "$program" info "$work/clip"
+check 'a tower that is none' 1 '' 'tessera: [^|]*: the image tower is of type "gpt2"; [^|]*\|' search --image-tower "$gpt" -o "$work/no"
+check 'heads that do not divide the text tower' 2 '' 'tessera: 3 heads do not divide a width of 8\|' search --image-tower "$tiny" --text-heads 3 -o "$work/no"
+check 'no tokenizer for the text tower' 1 '' 'tessera: [^|]*: has no tokenizer.json\|' "$program" train retrieval --tokenizer "$work/none" --image-tower "$tiny" -o "$work/no" "$work/pairs.jsonl"
 
 # Interrupted while it reads minutes of sound: no half window, and a word about where the text ends.
 for _ in {1..40}; do cat "$sound"; done >"$work/long.mp3"

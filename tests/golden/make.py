@@ -21,7 +21,7 @@ sys.dont_write_bytecode = True
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from reference import encoder_decoder, gpt2, llama, siglip, tessera_cases, text_classifier, vit, whisper  # noqa: E402,F401
+from reference import clip, encoder_decoder, gpt2, llama, siglip, tessera_cases, text_classifier, vit, whisper  # noqa: E402,F401
 from reference.common import CASES, MAX_SEEDS, Retry  # noqa: E402
 
 DATA = os.path.normpath(os.path.join(HERE, "../data/families"))

@@ -10,7 +10,7 @@ using golden::Case;
 
 std::vector<std::string> cases() {
   std::vector<std::string> names = Case::all("vit-");
-  for (const char* family : {"deit-", "siglip-"})
+  for (const char* family : {"deit-", "siglip-", "clip-"})
     for (const std::string& name : Case::all(family)) names.push_back(name);
   return names;
 }
@@ -32,8 +32,12 @@ TEST_P(Tower, EveryStageMatchesTheReference) {
     const Tensor rows = tower_->encode(ctx_, pixels);
     EXPECT_TRUE(case_.matches(prefix + "last_hidden", rows));
     EXPECT_GE(stages.finish(), 1);
-    if (case_.has(prefix + "pooled")) {
-      EXPECT_TRUE(case_.matches(prefix + "pooled", tower_->pool(ctx_, rows)));
+    const std::string pooled = case_.has("pooler_output") ? "pooler_output" : prefix + "pooled";
+    if (case_.has(pooled)) {
+      EXPECT_TRUE(case_.matches(pooled, tower_->pool(ctx_, rows)));
+      if (const std::int64_t first = tower_->pooled_rows(); first > 0) {
+        EXPECT_TRUE(case_.matches(pooled, tower_->pool(ctx_, rows.slice(0, first))));
+      }
     } else {
       EXPECT_THROW(tower_->pool(ctx_, rows), UnsupportedError);
     }

@@ -172,8 +172,9 @@ TEST(Model, BrokenConfigsAreErrorsThatNameTheKey) {
       {"tessera-memory", "\"reduce\": \"none\"", "\"reduce\": \"sum\"", "sum"},
       {"tessera-splice", "\"consume\": \"splice\"", "\"consume\": \"memory\"", "cross-attention"},
       {"vit-classify", "\"model_type\": \"vit\"", "\"model_type\": \"vat\"",
-       "known are deit, gpt2, llama, siglip, siglip_vision_model, tessera, "
-       "vision-encoder-decoder, vit, whisper"},
+       "known are clip, clip_vision_model, deit, gpt2, llama, siglip, siglip_vision_model, "
+       "tessera, "
+       "vision-encoder-decoder, vision-text-dual-encoder, vit, whisper"},
       {"vit-classify", "\"num_attention_heads\": 3", "\"num_attention_heads\": 4", "heads"},
       {"vit-classify", "\"hidden_size\": 18", "\"hidden_size\": -18", "hidden_size"},
       {"vit-classify", "\"hidden_size\": 18", "\"hidden_size\": 21", "[21"},

@@ -471,6 +471,35 @@ TEST(Gradients, ContrastiveLoss) {
   EXPECT_THROW(contrastive_loss(ctx, a, random_tensor({3, 7}, 1)), ShapeError);
 }
 
+// Values and gradients of CLIP's loss with a learnt scale by PyTorch in f64.
+TEST(Gradients, ContrastiveLossWithALearntScale) {
+  const Tensor a = wave(4, 7, 1, 1.3, 0, std::sin), b = wave(4, 7, 1, 0.9, 1, std::cos);
+  const struct {
+    float scale, loss, of_scale, of_a;
+  } cases[] = {{1.2f, 8.528366f, 5.107048f, -0.12505038f},
+               {-std::log(0.07f), 29.110001f, 28.032728f, 0.07112267f}};
+  for (const auto& [scale, loss, of_scale, of_a] : cases) {
+    Context ctx;
+    const Tensor s = Tensor::from(std::vector{scale}, Shape());  // as HF has it
+    Tape tape;
+    for (const Tensor& t : {a, b, s}) tape.watch(t);
+    ctx.tape = &tape;
+    const Tensor result = contrastive_loss(ctx, a, b, s);
+    EXPECT_NEAR(result.data()[0], loss, 1e-5f * loss);
+    Gradients gradients;
+    backward(ctx, tape, result, 1, gradients);
+    EXPECT_NEAR(gradients.find(s).data()[0], of_scale, 1e-5f * of_scale);
+    EXPECT_NEAR(gradients.find(a).data()[0], of_a, 1e-5f);
+  }
+  const Tensor s = Tensor::from(std::vector{1.2f}, {1});
+  check([&](Context& c) { return contrastive_loss(c, a, b, s); }, {a, b, s}, "learnt scale");
+  check([&](Context& c) { return contrastive_loss(c, a, b, s); }, {b}, "rows alone");
+  check([&](Context& c) { return contrastive_loss(c, a, b, s); }, {s}, "scale alone");
+  Context ctx;
+  EXPECT_THROW(contrastive_loss(ctx, a, b, random_tensor({2}, 1)), ShapeError);
+  EXPECT_THROW(contrastive_loss(ctx, a, b, 0.0f), ArgumentError);
+}
+
 TEST(Gradients, FrozenTensorsAreNotRecorded) {
   const Tensor x = random_tensor({3, 4}, 1), frozen = random_tensor({4, 4}, 2),
                trained = random_tensor({4, 4}, 3);

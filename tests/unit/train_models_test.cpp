@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/loss.h"
 #include "core/tape.h"
-#include "fusion/model.h"
+#include "fusion/dual_encoder.h"
 #include "golden/fixture.h"
 #include "golden/stages.h"
 #include "train/autograd.h"
@@ -48,6 +48,7 @@ class WholeModel {
     std::vector<Tensor> seen;
     if (model_->vision) {
       const Tensor pixels = case_.get(case_.has("pixels") ? "pixels" : "pixels.0");
+      if (model_->dual) return pair_loss(ctx, pixels);
       if (!model_->decoder) return class_loss(ctx, pixels);
       seen.push_back(model_->encode_pixels(ctx, pixels));
     }
@@ -73,6 +74,14 @@ class WholeModel {
   }
 
  private:
+  Tensor pair_loss(Context& ctx, const Tensor& pixels) const {
+    const fusion::DualEncoder encoder(model_);
+    const std::vector<Tensor> images = {pixels, case_.get("other.0"), case_.get("other.1")};
+    const std::vector<std::vector<std::int32_t>> texts = {
+        {3, 40, 7, 89}, {12, 89, 89}, {5, 6, 70, 71, 72, 89}};
+    return contrastive_loss(ctx, encoder.image_vectors(ctx, model_->vision->encode(ctx, images)),
+                            encoder.text_vectors(ctx, texts), model_->dual->logit_scale);
+  }
   Tensor class_loss(Context& ctx, const Tensor& pixels) const {
     const Tensor rows = model_->vision->encode(ctx, pixels);
     const bool pools = model_->vision->labels().empty();
@@ -209,7 +218,8 @@ INSTANTIATE_TEST_SUITE_P(
                       "whisper-english", "whisper-128-mels", "ved-projected", "tessera-memory",
                       "tessera-memory-gpt2", "tessera-memory-int8", "tessera-memory-reduced",
                       "tessera-splice", "tessera-splice-deit", "tessera-splice-siglip-llama",
-                      "gpt2-base", "gpt2-gelu-untied", "llama-published", "llama-tied-grouped"),
+                      "gpt2-base", "gpt2-gelu-untied", "llama-published", "llama-tied-grouped",
+                      "clip-published", "clip-old", "dual-vit", "dual-siglip"),
     golden::case_name);
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/encoder.h"
 #include "core/error.h"
 #include "core/layers.h"
 #include "vision/positions.h"
@@ -14,7 +15,8 @@ namespace {
 struct VitConfig {
   std::int64_t width, layers, heads, inner, channels, patch;
   double eps;
-  Activation activation;
+  Activation activation, pooler_activation;
+  std::int64_t pooled_width;
   Linear::Bias qkv_bias;
 
   explicit VitConfig(const Config& c)
@@ -26,6 +28,8 @@ struct VitConfig {
         patch(c.bounded("patch_size", 16, 1, 1024)),
         eps(c.number("layer_norm_eps", 1e-12)),
         activation(activation_from_name(c.string("hidden_act", "gelu"))),
+        pooler_activation(activation_from_name(c.string("pooler_act", "tanh"))),
+        pooled_width(c.bounded("pooler_output_size", width, 1, 1 << 16)),
         qkv_bias(c.boolean("qkv_bias", true) ? Linear::Bias::required : Linear::Bias::none) {
     if (width % heads != 0)
       throw FormatError(concat(c.where(), ": ", heads, " heads do not divide a width of ", width));
@@ -76,7 +80,8 @@ class Vit : public VisionTower {
     for (std::int64_t i = 0; i < c_.layers; ++i)
       blocks_.emplace_back(c_, w.at("encoder.layer").at(i));
     norm_ = LayerNorm(w.at("layernorm"), c_.width, c_.eps);
-    w.ignore("pooler.");
+    if (w.has("pooler.dense.weight"))
+      pooler_ = Linear(w.at("pooler.dense"), c_.width, c_.pooled_width);
     w.ignore("embeddings.mask_token");
     // DeiT trained with a teacher has a head for each of its two tokens; their logits are averaged.
     for (const char* name : {"classifier", "cls_classifier", "distillation_classifier"}) {
@@ -92,6 +97,13 @@ class Vit : public VisionTower {
   std::int64_t patch_size() const override { return c_.patch; }
   std::vector<std::string> labels() const override { return labels_; }
 
+  std::int64_t pooled_rows() const override { return 1; }
+  /// tanh(dense(class token)), HF's ViTPooler.
+  Tensor pool(Context& ctx, std::span<const Tensor> rows) const override {
+    if (!pooler_) return VisionTower::pool(ctx, rows);
+    return pooler_(ctx, first_rows(ctx, rows), {.activation = c_.pooler_activation});
+  }
+
   Tensor class_logits(Context& ctx, const Tensor& rows) const override {
     if (heads_.empty()) return VisionTower::class_logits(ctx, rows);
     Tensor logits = heads_[0](ctx, rows.slice(0, 1));
@@ -103,7 +115,7 @@ class Vit : public VisionTower {
 
  private:
   Tensor run(Context& ctx, Tensor x, std::span<const std::int64_t> begin) const override {
-    return run_blocks(ctx, blocks_, norm_, x, begin);
+    return norm_(ctx, through_blocks(ctx, blocks_, x, begin));
   }
 
   void load_embeddings(const Weights& w) {
@@ -140,6 +152,7 @@ class Vit : public VisionTower {
   std::int64_t side_ = 0;
   std::vector<Block> blocks_;
   LayerNorm norm_;
+  Linear pooler_;  // none: this checkpoint has none
   std::vector<Linear> heads_;
   std::vector<std::string> labels_;
 };

@@ -46,7 +46,7 @@ def rng(seed, name):
 
 
 def normal(seed, name, shape, std=1.0):
-    return torch.from_numpy(rng(seed, name).standard_normal(shape).astype(np.float32) * np.float32(std))
+    return torch.as_tensor(np.asarray(rng(seed, name).standard_normal(shape)).astype(np.float32) * np.float32(std))
 
 
 def integers(seed, name, high, count, low=0):
@@ -54,7 +54,7 @@ def integers(seed, name, high, count, low=0):
 
 
 EMBEDDINGS = ("wte", "wpe", "embed_tokens", "embed_positions", "position_embeddings", "position_embedding",
-              "cls_token", "distillation_token")
+              "cls_token", "distillation_token", "class_embedding")
 
 
 def randomize(model, seed, dtype=torch.float32):
