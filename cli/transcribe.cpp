@@ -14,7 +14,7 @@ struct Options {
   SamplingFlags sampling;
   std::vector<std::string> files;
   std::string language, task, prompt, pcm;
-  std::int64_t rate = audio::kSampleRate, channels = 1, batch = 1;
+  std::int64_t rate = audio::kSampleRate, channels = 1, batch = 0;
   bool timestamps = false, condition = false, fallback = false;
   std::optional<double> compression_ratio_threshold, logprob_threshold, no_speech_threshold;
 };
@@ -163,11 +163,12 @@ Run add_transcribe(Command& program) {
   command.add_flag("--condition-on-previous", o->condition,
                    "Let each window see the text before it");
   command
-      .add_option("--batch", o->batch,
-                  "Cut the sound at quiet places and decode so many windows side by side: faster, "
-                  "but none sees the end of the one before")
-      .range(1, 64)
-      .show_default();
+      .add_option(
+          "--batch", o->batch,
+          "Windows to decode side by side. Above 1, Whisper checkpoints are faster on long "
+          "sound, but cut it at quiet places, and no window sees the text of the one before "
+          "(default: 1 with Whisper, else 8)")
+      .range(1, 64);
   const std::string wrong = "When a window's text looks wrong (Whisper)";
   command
       .add_flag(

@@ -70,9 +70,7 @@ Context::~Context() = default;
 
 int Context::threads() const { return impl_->threads; }
 
-void Context::parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task) {
-  impl_->workers.run(count, task);
-}
+void Context::parallel_for(std::int64_t count, TaskRef task) { impl_->workers.run(count, task); }
 
 Tensor Context::empty(const Shape& shape, DType type) {
   return Tensor::pooled(impl_->pool, shape, type);

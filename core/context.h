@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "core/task_ref.h"
 #include "core/tensor.h"
 
 namespace tessera {
@@ -38,7 +39,7 @@ class Context {
   /// Calls task(i) for i in [0, count), spread over the threads; returns when all are done. How the
   /// work is cut into tasks must not depend on threads(). The first exception of a task is rethrown
   /// here.
-  void parallel_for(std::int64_t count, const std::function<void(std::int64_t)>& task);
+  void parallel_for(std::int64_t count, TaskRef task);
 
   /// Uninitialised scratch tensor; its memory goes back to this context's pool with its last view.
   /// Tasks may call it, too.

@@ -40,7 +40,7 @@ void ThreadPool::start() {
   }
 }
 
-void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t)>& task) {
+void ThreadPool::run(std::int64_t count, TaskRef task) {
   if (threads_ == 1 || count <= 1 || running_.load(std::memory_order_relaxed)) {
     for (std::int64_t i = 0; i < count; ++i) task(i);
     return;

@@ -3,10 +3,11 @@
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "core/task_ref.h"
 
 namespace tessera {
 
@@ -22,7 +23,7 @@ class ThreadPool {
 
   /// Calls task(i) for i in [0, count); rethrows the first exception after all threads have
   /// stopped. Called from within a task, it runs the inner tasks one after the other.
-  void run(std::int64_t count, const std::function<void(std::int64_t)>& task);
+  void run(std::int64_t count, TaskRef task);
 
  private:
   void start();
@@ -40,7 +41,7 @@ class ThreadPool {
   std::atomic<bool> stop_{false};
   std::atomic<bool> running_{false};
 
-  const std::function<void(std::int64_t)>* task_ = nullptr;
+  const TaskRef* task_ = nullptr;
   std::int64_t count_ = 0;
   std::atomic<std::int64_t> next_{0};
   std::exception_ptr error_;

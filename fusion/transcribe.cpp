@@ -19,6 +19,9 @@ constexpr double kTimePrecision = 0.02;
 /// Log-mel frames for each encoder row: the stride of the tower's convolutions.
 constexpr std::int64_t kInputStride = 2;
 
+/// Side by side, where nothing else is asked for: their rows are rounded as one by one.
+constexpr std::int64_t kPieces = 8;
+
 using Ids = std::vector<std::int32_t>;
 using Clock = std::chrono::steady_clock;
 
@@ -471,7 +474,8 @@ Transcript in_pieces(Session& session, audio::SoundStream& sound, const Transcri
     if (hooks.on_segment) hooks.on_segment(out.segments.back());
     if (hooks.on_progress) hooks.on_progress(seconds_of(end), out.seconds);
   };
-  if (!decode_pieces(session, sound, decoder, options.batch, work, out.timings))
+  if (!decode_pieces(session, sound, decoder, options.batch > 0 ? options.batch : kPieces, work,
+                     out.timings))
     out.stop_reason = text::StopReason::cancelled;
   out.text = strip(out.text);
   return out;

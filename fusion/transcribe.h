@@ -23,10 +23,11 @@ struct TranscribeOptions {
   std::optional<Fallback> fallback;               ///< empty: what the checkpoint says
   std::optional<text::SamplingOptions> sampling;  ///< empty: what the checkpoint says
   std::string adapter;                            ///< of OpenOptions::switchable; empty: none
-  /// Above 1, a Whisper checkpoint decodes so many windows side by side: several times as fast for
-  /// long sound. They are cut at quiet places instead of where the text before them ended, and none
-  /// sees that text, so the words can differ a little from those of HF's generate().
-  std::int64_t batch = 1;
+  /// How many windows are decoded side by side; 0: one with Whisper checkpoints, else 8. Above 1, a
+  /// Whisper checkpoint is several times as fast on long sound, which is cut at quiet places then
+  /// instead of where the text before ended; no window sees that text, so words can differ a little
+  /// from those of HF's generate().
+  std::int64_t batch = 0;
 };
 
 struct Segment {
