@@ -1,6 +1,7 @@
 #include "fusion/example_loss.h"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 
 #include "core/error.h"
@@ -44,6 +45,24 @@ std::uint64_t mixed_seed(std::uint64_t seed, std::int64_t turn, std::int64_t exa
   return fnv1a(concat(seed, "/", turn, "/", example));
 }
 
+/// Some tokens' logits can be had without all others where the output layer is the embedding.
+void demand_tied_output(const text::LanguageModel& decoder, const fs::path& path) {
+  Context ctx;
+  Tensor hidden = Tensor::empty({1, decoder.width()});
+  for (std::int64_t i = 0; i < hidden.numel(); ++i)
+    hidden.data()[i] = std::sin(static_cast<float>(i + 1));
+  const Ids few = {0, static_cast<std::int32_t>(decoder.vocab_size() - 1)};
+  const Tensor all = decoder.logits(ctx, hidden),
+               own = Linear(decoder.embed(ctx, few), {}, Precision::in_place)(ctx, hidden);
+  for (std::size_t i = 0; i < few.size(); ++i) {
+    const float expected = all.data()[few[i]], got = own.data()[i];
+    if (std::abs(got - expected) > 1e-2f * (1 + std::abs(expected)))
+      throw UnsupportedError(concat(path.string(),
+                                    ": sampled tokens are for decoders whose output "
+                                    "layer is their token embedding (tie_word_embeddings)"));
+  }
+}
+
 }  // namespace
 
 ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
@@ -77,8 +96,10 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
   if (!options_.answer_prefix) options_.answer_prefix = m.speech || m.audio ? " " : "";
   const auto talks = [](const Example& e) { return e.kind == ExampleKind::conversation; };
   if (any(talks) && !options_.chat_template) options_.chat_template = chat_template_of(m);
-  if (options_.sampled_tokens > 0)
+  if (options_.sampled_tokens > 0) {
+    demand_tied_output(*m.decoder, m.path);
     answered_.resize(static_cast<std::size_t>(m.decoder->vocab_size()));
+  }
   for (const Example& example : examples_.list) check(example);
   if (options_.rewards.empty()) return;
   if (options_.draws < 2) throw ArgumentError("a reward needs at least two draws, to be compared");

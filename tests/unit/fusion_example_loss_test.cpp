@@ -64,6 +64,12 @@ TEST_F(ExampleLossTest, ABatchIsTheSumOfItsExamples) {
   EXPECT_EQ(l.targets(), sum.count);
 }
 
+TEST_F(ExampleLossTest, SampledTokensNeedATiedOutputLayer) {
+  const std::string text = "{\"text\": \"a b c\"}";
+  EXPECT_NO_THROW(loss("tessera-splice", text, {.sampled_tokens = 5}));
+  EXPECT_THROW(loss("tessera-splice-deit", text, {.sampled_tokens = 5}), UnsupportedError);
+}
+
 TEST_F(ExampleLossTest, TurnsChooseAmongTheTexts) {
   write_sound("a.wav", 440), write_sound("b.wav", 900);
   const ExampleLoss l = loss("whisper-english", kTwoSounds);
