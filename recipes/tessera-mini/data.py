@@ -8,6 +8,7 @@ captions.{train,dev}.jsonl   photos with their five captions
 questions.{train,dev}.jsonl  photos with questions that rules make of the captions; dev: one question a line
 mixed.train.jsonl            all that is trained on: photos with captions and questions, some of them with a recording beside
                              them; recordings with a photo beside them, to be written down; recordings alone
+heard.train.jsonl            3,000 of the photos, each with one of 60 recordings beside it
 {kind}.dev.jsonl             those of one kind: presence, count, colour, doing, where
 speech.dev.jsonl             utterances of speakers that are not trained on
 captions-heard, speech-seen  200 of the photos and all of the utterances, with one of the others beside each
@@ -303,6 +304,10 @@ def main():
             mixed.append({"audio": file, "task": "prompt", "text": text})
         random_.shuffle(mixed)
         write(f"{out}/mixed.train.jsonl", mixed)
+        beside = random.Random(7)
+        some = [file for file, _ in speech][:60]
+        write(f"{out}/heard.train.jsonl", [{**photo_example(image(n), photos[n], asked[n], beside), "audio": beside.choice(some),
+                                            "task": "caption"} for n in beside.sample(sorted(photos), 3000)])
 
     lines = []
     with open(os.path.join(arguments.librispeech, "transcripts.txt"), encoding="utf-8") as f:

@@ -93,6 +93,7 @@ def gather(first_light, vit, whisper, rank):
     taught = {n.removeprefix("decoder."): t for n, t in ours.items() if n.startswith("decoder.")}
     plain = {n.removeprefix("decoder."): t for n, t in tensors.items() if n.startswith("decoder.")}
     tensors.update(adapter(taught, plain, rank))
+    tensors[ADAPTER + "audio_embedding"] = np.zeros((1, embedding.shape[1]), np.float32)
     return tensors
 
 

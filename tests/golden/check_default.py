@@ -2,7 +2,7 @@
 """What a tessera checkpoint answers by PyTorch, greedy, to be held beside `tessera caption --num-beams 1 --dtype f32`
 and `tessera transcribe --dtype f32`.
 
-    check_default.py MODEL_DIR FILE...     a line for each photo or recording
+    check_default.py MODEL_DIR FILE...     a line for each photo or recording; PHOTO+RECORDING captions with both in the prompt
 """
 import argparse
 import json
@@ -38,6 +38,8 @@ class Reader:
         self.hear = WhisperFeatureExtractor(**preprocessing["feature_extractor"])
 
     def rows(self, model, path):
+        if "+" in path:
+            return torch.cat([self.rows(model, part) for part in path.split("+")])
         if path.endswith((".mp3", ".wav", ".flac")):
             sound = librosa.load(path, sr=16000)[0]
             return model.hear(self.hear(sound, sampling_rate=16000, return_tensors="pt").input_features[0])[1]
@@ -45,7 +47,7 @@ class Reader:
         return model.see(pixels)[1]
 
     def answer(self, path):
-        task = "transcribe" if path.endswith((".mp3", ".wav", ".flac")) else "caption"
+        task = "transcribe" if path.endswith((".mp3", ".wav", ".flac")) and "+" not in path else "caption"
         model = self.models[task]
         ids = torch.tensor([self.config["tasks"][task]["start"]])
         inputs, _ = model.inputs(ids, self.rows(model, path)[None])

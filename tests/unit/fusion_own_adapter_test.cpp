@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "fusion/model.h"
+#include "fusion/sequence.h"
 #include "golden/fixture.h"
 #include "unit/core_numbers.h"
 
@@ -91,6 +92,32 @@ TEST_F(OwnAdapter, IsWhatTheMergedWeightsAre) {
     EXPECT_LT(difference(adapted, logits(*merged->decoder)), 1e-4);
     EXPECT_GT(difference(adapted, plain), 0.1);
   }
+}
+
+TEST_F(OwnAdapter, MarksTheRowsOfSoundsForItsTaskAlone) {
+  add_low_rank(kQuery);
+  const std::int64_t width = open(Precision::f32, true)->decoder->width();
+  const Tensor word = random_tensor({1, width}, 4);
+  add("audio_embedding", word);
+  const auto model = open(Precision::f32, true);
+  EXPECT_EQ(model->unread, std::vector<std::string>());
+  const Tensor rows = random_tensor({5, width}, 5);
+  const auto memory = [&](const char* name) {
+    const Task task = model->task(name);
+    Sequence sequence(ctx_, *model, model->decoder_for(name), task);
+    sequence.add_image_rows(rows);
+    sequence.add_sound_rows(rows);
+    return sequence.memory();
+  };
+  const Tensor marked = memory("caption"), plain = memory("transcribe");
+  for (std::int64_t i = 0; i < rows.numel(); ++i) {
+    EXPECT_EQ(marked.data()[i], rows.data()[i]);
+    EXPECT_EQ(marked.data()[rows.numel() + i], rows.data()[i] + word.data()[i % width]);
+    EXPECT_EQ(plain.data()[i], rows.data()[i]);
+    EXPECT_EQ(plain.data()[rows.numel() + i], rows.data()[i]);
+  }
+  tensors_.back().tensor = random_tensor({1, width + 1}, 4);
+  EXPECT_THROW(open(Precision::f32, true), ShapeError);
 }
 
 TEST_F(OwnAdapter, IsSaidWhereItDoesNotFit) {

@@ -81,6 +81,7 @@ class Tessera(nn.Module):
     def __init__(self, consume, text, vision=None, audio=None, vision_projector=None, audio_projector=None, bias=True):
         super().__init__()
         self.consume, self.text_config = consume, text
+        self.image_embedding = self.audio_embedding = 0  # or [1, D], of an adapter for some task
         self.decoder = DECODERS[text.model_type](text)
         width = text.hidden_size
         if vision is not None:
@@ -111,12 +112,13 @@ class Tessera(nn.Module):
         """[3, H, W] -> tower rows, projected rows."""
         c = self.vision_tower.config
         rows = self.vision_tower(pixels[None]).last_hidden_state[0]
-        return rows, self.vision_projector(rows, (pixels.shape[1] // c.patch_size, pixels.shape[2] // c.patch_size))
+        grid = (pixels.shape[1] // c.patch_size, pixels.shape[2] // c.patch_size)
+        return rows, self.vision_projector(rows, grid) + self.image_embedding
 
     def hear(self, mel):
         """[mels, frames] -> tower rows, projected rows."""
         rows = self.audio_tower(mel[None]).last_hidden_state[0]
-        return rows, self.audio_projector(rows)
+        return rows, self.audio_projector(rows) + self.audio_embedding
 
     def embed(self, ids, rows, placeholders):
         """splice: embeddings of ids [T], those of placeholders replaced by `rows`."""
@@ -206,6 +208,8 @@ def from_checkpoint(folder, task):
     model.audio_tower.load_state_dict(part("audio_tower."))
     model.vision_projector.load_state_dict(part("vision_projector."))
     adapter = config["tasks"][task].get("adapter", "")
-    model.body().load_state_dict(with_adapter(part("decoder."), part(f"adapters.{adapter}.") if adapter else {}))
+    own = part(f"adapters.{adapter}.") if adapter else {}
+    model.image_embedding, model.audio_embedding = (own.pop(f"{n}_embedding", 0) for n in ("image", "audio"))
+    model.body().load_state_dict(with_adapter(part("decoder."), own))
     model.decoder.tie_weights()
     return model.eval()
