@@ -97,7 +97,8 @@ def contestants(case, a):
         if speech:
             command = [a.tessera, "transcribe", "-m", checkpoint, "-t", str(a.threads), "--dtype", dtype, "--beam-size",
                        str(case.beams), a.speech]
-            yield f"tessera {dtype}", lambda d=dtype, c=command: Program(f"tessera {d}", "Tessera", c)
+            for name, more in ((dtype, []), (f"{dtype} batched", ["--batch", "8"])):
+                yield f"tessera {name}", lambda n=name, c=command + more: Program(f"tessera {n}", "Tessera", c)
         else:
             yield f"tessera {dtype}", lambda d=dtype: Tessera(case, d, checkpoint, a)
     for peer, form in case.peers:
