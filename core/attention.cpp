@@ -97,7 +97,7 @@ struct SameKeys {
         count(count_),
         visible(s.visible(first_)),
         rows(count_ * s.heads) {
-    constexpr std::int64_t kKeysPerPart = 128;
+    constexpr std::int64_t kKeysPerPart = 256;
     const std::int64_t pieces = (visible + kKeysPerPart - 1) / kKeysPerPart;
     step = (visible + 4 * pieces - 1) / (4 * pieces) * 4;
     parts = (visible + step - 1) / step;

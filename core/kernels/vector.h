@@ -118,7 +118,8 @@ struct VectorKernels {
   void (*few_rows_dot)(const float* x, std::int64_t ldx, std::int64_t m, const WeightRows& weight,
                        std::int64_t n, std::int64_t k, float* sums);
   AttentionKernels exact, rounded;  // f32; keys, values and weights in bf16
-  /// Few queries over a part of the keys.
+  /// Few queries over a part of the keys. With keys and values in bf16 where bf16 pairs are
+  /// multiplied natively, queries and weights are rounded to it as well.
   void (*attention_part)(const AttentionPart& part);
   HalfKernels half;
   IntegerKernels integer;

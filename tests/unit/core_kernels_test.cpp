@@ -331,11 +331,15 @@ void check_attention(const VectorKernels& kernels, const AttentionCase& c, bool 
       half{half_k.data(), half_v.data(), c.width, c.width, true};
   EXPECT_EQ(blocked(kernels.exact, half), blocked(kernels.exact, near)) << says();
   EXPECT_EQ(blocked(kernels.rounded, half), blocked(kernels.rounded, rows)) << says();
-  EXPECT_EQ(single(half), single(near)) << says();
+  if (kernels.half.native && c.width % 32 == 0) {  // queries and weights are rounded, too
+    EXPECT_TRUE(close(single(half), single(near), 0.004 + tolerance)) << says();
+  } else {
+    EXPECT_EQ(single(half), single(near)) << says();
+  }
 }
 
 TEST_P(VectorKernelsTest, Attention) {
-  for (const std::int64_t width : {1, 3, 17, 48, 64}) {
+  for (const std::int64_t width : {1, 3, 17, 48, 64, 128}) {
     for (const std::int64_t keys : {1, 3, 17, 31, 64, 256, 257, 513}) {
       for (const std::int64_t queries : {1, 5, 48, 49, 97}) {
         const float scale = 1.0f / std::sqrt(static_cast<float>(width));
