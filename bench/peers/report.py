@@ -28,7 +28,7 @@ def shown(case, ms, a):
 def row(case, result, a):
     ours = {n: r["ms"] for n, r in result.items() if n.startswith("tessera")}
     peers = sorted(((r["ms"], n) for n, r in result.items() if not n.startswith("tessera")))
-    own = ", ".join(f"{n.split()[1]} {shown(case, ms, a)}" for n, ms in ours.items())
+    own = ", ".join(f"{n.removeprefix('tessera ')} {shown(case, ms, a)}" for n, ms in ours.items())
     others = ", ".join(f"{n} {shown(case, ms, a)}" for ms, n in peers)
     ratio = f"{peers[0][0] / min(ours.values()):.2f}" if peers and ours else "-"
     return f"| {case.name} | {own or '-'} | {others or '-'} | {ratio} | {case.bar} |"
