@@ -102,9 +102,13 @@ struct SameKeys {
     step = (visible + 4 * pieces - 1) / (4 * pieces) * 4;
     parts = (visible + step - 1) / step;
   }
+  /// Of scratch memory, for partials and scores of all parts.
+  std::int64_t floats(std::int64_t width) const {
+    return parts * (Partial::size(rows, width) + rows * step);
+  }
   AttentionItem* item;
   std::int64_t first, count, visible, rows, step, parts;
-  float* memory = nullptr;  // [parts] of partials and scores
+  float* memory = nullptr;  // partials, then scores
 };
 
 /// Decoding steps: keys and values are read once, as they lie, for all queries that see the same of
@@ -112,13 +116,12 @@ struct SameKeys {
 void few_queries(Context& ctx, const Sizes& s, std::vector<SameKeys>& groups) {
   std::vector<std::pair<const SameKeys*, std::int64_t>> tasks;
   std::int64_t size = 0;
-  for (const SameKeys& g : groups)
-    size += g.parts * (Partial::size(g.rows, s.width) + g.rows * g.step);
+  for (const SameKeys& g : groups) size += g.floats(s.width);
   Tensor memory = ctx.empty({size});
   float* at = memory.data();
   for (SameKeys& g : groups) {
     g.memory = at;
-    at += g.parts * (Partial::size(g.rows, s.width) + g.rows * g.step);
+    at += g.floats(s.width);
     for (std::int64_t i = 0; i < g.parts; ++i) tasks.emplace_back(&g, i);
   }
   const auto partial = [&](const SameKeys& g, std::int64_t i) {
@@ -151,8 +154,8 @@ void few_queries(Context& ctx, const Sizes& s, std::vector<SameKeys>& groups) {
 }
 
 /// Blocks of queries over packed keys and values: encoders and prefill.
-void many_queries(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k, const Tensor& v,
-                  Tensor& out) {
+void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
+  auto& [q, k, v, out] = item;
   const auto& kernels = kernels::vector_kernels();
   const auto& own = s.rounded ? kernels.rounded : kernels.exact;
   const auto padded = [](std::int64_t n, std::int64_t step) {
@@ -227,7 +230,7 @@ void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOpti
     const Sizes& s = sizes[i];
     AttentionItem& item = items[i];
     if (s.queries >= (s.causal ? kFewCausalQueries : kFewQueries) || s.dropout > 0) {
-      many_queries(ctx, s, item.q, item.k, item.v, item.out);
+      many_queries(ctx, s, item);
     } else if (s.causal) {
       for (std::int64_t row = 0; row < s.queries; ++row) few.emplace_back(s, item, row, 1);
     } else if (s.queries > 0) {

@@ -113,25 +113,28 @@ void Session::run(const text::LanguageModel& decoder, std::int64_t together,
   text::generate_all(context_, decoder, tokenizer, together, next);
 }
 
+Result Session::run_one(const text::LanguageModel& decoder, const MakeJob& make) {
+  Result result;
+  std::optional job = make([&](Result r) { result = std::move(r); });
+  run(decoder, 1, [&] { return std::exchange(job, std::nullopt); });
+  return result;
+}
+
 Result Session::generate_from(const text::LanguageModel& decoder,
                               const std::vector<std::int32_t>& ids, const Tensor& rows,
                               const Tensor& memory, const text::SamplingOptions& sampling,
                               const text::GenerateHooks& hooks) {
-  Result result;
-  std::optional own =
-      job(decoder, ids, rows, memory, sampling, hooks, [&](Result r) { result = std::move(r); });
-  run(decoder, 1, [&] { return std::exchange(own, std::nullopt); });
-  return result;
+  return run_one(decoder, [&](auto on_result) {
+    return job(decoder, ids, rows, memory, sampling, hooks, std::move(on_result));
+  });
 }
 
 Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
                          const OnText& on_text) {
   check_parts(*model_);
-  Result result;
-  std::optional own = job(prompt, options, on_text, [&](Result r) { result = std::move(r); });
-  run(model_->decoder_for(options.task, options.adapter), 1,
-      [&] { return std::exchange(own, std::nullopt); });
-  return result;
+  return run_one(model_->decoder_for(options.task, options.adapter), [&](auto on_result) {
+    return job(prompt, options, on_text, std::move(on_result));
+  });
 }
 
 void Session::generate_all(const GenerateOptions& options, std::int64_t together,

@@ -80,6 +80,9 @@ class Session {
                         std::function<void(Result)> on_result);
   text::GenerateJob job(const Prompt& prompt, const GenerateOptions& options, const OnText& on_text,
                         std::function<void(Result)> on_result);
+  /// The result of the one job that is made with this to take it.
+  using MakeJob = std::function<text::GenerateJob(std::function<void(Result)> on_result)>;
+  Result run_one(const text::LanguageModel& decoder, const MakeJob& make);
   /// text::generate_all with the model's tokenizer.
   void run(const text::LanguageModel& decoder, std::int64_t together,
            const std::function<std::optional<text::GenerateJob>()>& next);

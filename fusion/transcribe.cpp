@@ -50,17 +50,35 @@ std::string strip(const std::string& text) {
   return first == text.npos ? "" : text.substr(first, text.find_last_not_of(" \n\t") - first + 1);
 }
 
-/// Reads a sound to its end, and back to its start: its seconds.
-double measured(Session& session, audio::SoundStream& sound, const TranscribeHooks& hooks) {
-  std::vector<float> samples(std::size_t{1} << 16);
-  const auto most = std::ssize(samples);
-  std::int64_t total = 0, got = most;
-  while (got == most && !session.cancelled()) total += got = sound.read(samples.data(), most);
-  if (total == 0) throw ArgumentError("there is no sound: not one sample");
-  if (hooks.on_start) hooks.on_start(seconds_of(total));
-  sound.rewind();
-  return seconds_of(total);
-}
+/// A sound whose length is known. One that fits into a window is read once for that, and kept.
+class Measured {
+ public:
+  Measured(Session& session, audio::SoundStream& sound, const TranscribeHooks& hooks)
+      : given_(sound) {
+    const std::int64_t more = session.model().log_mel->samples_per_window() + 1;
+    samples_.resize(static_cast<std::size_t>(more));
+    std::int64_t total = sound.read(samples_.data(), more), got = total;
+    if (total < more) {
+      samples_.resize(static_cast<std::size_t>(total));
+      kept_ = audio::open_samples(samples_);
+    }
+    while (got == more && !session.cancelled()) total += got = sound.read(samples_.data(), more);
+    if (total == 0) throw ArgumentError("there is no sound: not one sample");
+    seconds_ = seconds_of(total);
+    if (hooks.on_start) hooks.on_start(seconds_);
+    if (!kept_) sound.rewind();
+  }
+
+  double seconds() const { return seconds_; }
+  /// From its start.
+  audio::SoundStream& stream() { return kept_ ? *kept_ : given_; }
+
+ private:
+  audio::SoundStream& given_;
+  std::vector<float> samples_;
+  std::unique_ptr<audio::SoundStream> kept_;
+  double seconds_ = 0;
+};
 
 /// Whisper's way through a sound, as HF's WhisperForConditionalGeneration.generate().
 class Whisper {
@@ -108,7 +126,8 @@ class Whisper {
           "windows that are decoded side by side can't see the text before them: batch above 1 "
           "and condition_on_previous exclude each other");
     timestamps_ = options_.timestamps;
-    out_.seconds = measured(session_, sound, hooks_);
+    Measured measured(session_, sound, hooks_);
+    out_.seconds = measured.seconds();
     std::map<std::int64_t, Piece> pieces;
     PieceWork work;
     work.prepare = [&](const audio::Pieces::Piece& given, std::function<void(Result)> on_result) {
@@ -117,7 +136,7 @@ class Whisper {
     work.take = [&](std::int64_t start, std::int64_t end, const Result& result) {
       take(pieces.extract(start).mapped(), end - start, result);
     };
-    if (!decode_pieces(session_, sound, decoder_, options_.batch, work, out_.timings))
+    if (!decode_pieces(session_, measured.stream(), decoder_, options_.batch, work, out_.timings))
       out_.stop_reason = text::StopReason::cancelled;
     finish();
     return std::move(out_);
@@ -229,10 +248,8 @@ class Whisper {
   }
 
   Result decode(const Window& window, const Tensor& memory) {
-    Result result;
-    std::optional own = job(window, memory, [&](Result r) { result = std::move(r); });
-    session_.run(decoder_, 1, [&] { return std::exchange(own, std::nullopt); });
-    return result;
+    return session_.run_one(
+        decoder_, [&](auto on_result) { return job(window, memory, std::move(on_result)); });
   }
 
   /// Measures what the thresholds are about; true: try the next temperature.
@@ -452,7 +469,8 @@ Transcript in_pieces(Session& session, audio::SoundStream& sound, const Transcri
         options.language.empty() ? options.task : options.language, "\""));
   }
   Transcript out;
-  out.seconds = measured(session, sound, hooks);
+  Measured measured(session, sound, hooks);
+  out.seconds = measured.seconds();
   const text::LanguageModel& decoder = session.model().decoder_for("transcribe", options.adapter);
   PieceWork work;
   work.prepare = [&](const audio::Pieces::Piece& piece, std::function<void(Result)> on_result) {
@@ -474,8 +492,8 @@ Transcript in_pieces(Session& session, audio::SoundStream& sound, const Transcri
     if (hooks.on_segment) hooks.on_segment(out.segments.back());
     if (hooks.on_progress) hooks.on_progress(seconds_of(end), out.seconds);
   };
-  if (!decode_pieces(session, sound, decoder, options.batch > 0 ? options.batch : kPieces, work,
-                     out.timings))
+  if (!decode_pieces(session, measured.stream(), decoder,
+                     options.batch > 0 ? options.batch : kPieces, work, out.timings))
     out.stop_reason = text::StopReason::cancelled;
   out.text = strip(out.text);
   return out;

@@ -87,6 +87,13 @@ KeptSequences::KeptSequences(std::span<const Sequence> sequences) {
     sequences_.push_back({&caches_[i], sequences[i].rows});
 }
 
+const KvCache::Layer::View& memory_of(KvCache& cache, std::int64_t layer) {
+  const KvCache::Layer::View& memory = cache.layer(layer).memory();
+  if (!memory.k)
+    throw ArgumentError("this decoder reads from an image or a sound: give it at least one");
+  return memory;
+}
+
 Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
                        std::span<const Sequence> sequences, const AttentionOptions& options) {
   constexpr std::int64_t kMostTogether = 8;
@@ -94,11 +101,7 @@ Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
   std::vector<AttentionItem> items;
   std::int64_t at = 0;
   for (std::size_t i = 0; i < sequences.size();) {
-    const KvCache::Layer& cache = sequences[i].cache->layer(layer);
-    const KvCache::Layer::View& memory = cache.memory();
-    if (!memory.k) {
-      throw ArgumentError("this decoder reads from an image or a sound: give it at least one");
-    }
+    const KvCache::Layer::View& memory = memory_of(*sequences[i].cache, layer);
     std::int64_t end = at + sequences[i++].rows;
     // The next tokens of sequences with the same memory (beams) read it together.
     while (i < sequences.size() && sequences[i].rows == 1 && sequences[i - 1].rows == 1 &&

@@ -73,6 +73,10 @@ Tensor run_blocks(Context& ctx, const std::vector<Block>& blocks, Tensor x,
   return x;
 }
 
+/// What a decoder with cross-attention attends to in this layer. Throws ArgumentError where the
+/// cache has seen none.
+const KvCache::Layer::View& memory_of(KvCache& cache, std::int64_t layer);
+
 /// Attends to every sequence's memory. Throws ArgumentError where a cache has none.
 Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
                        std::span<const Sequence> sequences, const AttentionOptions& options);

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/layers.h"
 #include "core/profile.h"
+#include "text/decoder.h"
 #include "text/decoding.h"
 
 namespace tessera::text {
@@ -20,8 +21,7 @@ std::int64_t prompt_length(const LanguageModel& model, GenerateInput& input) {
     throw ShapeError(concat("the embedded prompt has shape ", rows.shape().str(),
                             ", expected [tokens, ", model.width(), "]"));
   }
-  if (model.has_cross_attention() && !input.cache.layer(0).memory().k)
-    throw ArgumentError("this decoder reads from an image or a sound: give it at least one");
+  if (model.has_cross_attention()) memory_of(input.cache, 0);
   const std::int64_t length = input.cache.length() + rows.dim(0);
   if (length > model.max_positions()) {
     throw ArgumentError(concat("the prompt has ", length,

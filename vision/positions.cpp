@@ -68,4 +68,22 @@ Tensor resize_positions(Context& ctx, const Tensor& grid, std::int64_t rows, std
   return out;
 }
 
+PositionTable::PositionTable(const Weights& w, const char* name, int rank, std::int64_t extra,
+                             std::int64_t width)
+    : extra_(extra) {
+  const Tensor all = w.get(name);
+  const std::int64_t count = all.rank() == rank ? all.dim(-2) : 0,
+                     patches = std::max<std::int64_t>(count - extra, 0);
+  side_ = static_cast<std::int64_t>(std::sqrt(static_cast<double>(patches)) + 0.5);
+  const Shape rows{extra + side_ * side_, width};
+  table_ = w.get_f32(name, rank == 3 ? Shape{1, rows[0], width} : rows).reshape(rows);
+}
+
+Tensor PositionTable::operator()(Context& ctx, std::int64_t high, std::int64_t wide) const {
+  if (high == side_ && wide == side_) return table_;
+  const Tensor grid = resize_positions(ctx, extra_ ? table_.slice(extra_, table_.dim(0)) : table_,
+                                       side_, side_, high, wide);
+  return extra_ ? join_rows(ctx, {table_.slice(0, extra_), grid}) : grid;
+}
+
 }  // namespace tessera::vision

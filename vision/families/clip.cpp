@@ -1,7 +1,5 @@
 // The image tower of CLIP (Radford et al. 2021), alone or as part of a whole `clip` checkpoint, as
 // HF transformers' CLIPVisionModel.
-#include <cmath>
-
 #include "core/encoder.h"
 #include "core/error.h"
 #include "vision/positions.h"
@@ -27,11 +25,7 @@ class Clip : public VisionTower {
     patches_ = Conv2d(w.at("embeddings.patch_embedding"), config.bounded("num_channels", 3, 1, 64),
                       c_.width, patch_, Linear::Bias::none);
     class_token_ = w.get_f32("embeddings.class_embedding", {c_.width}).reshape({1, c_.width});
-    const Tensor all = w.get("embeddings.position_embedding.weight");
-    const std::int64_t count = all.rank() == 2 ? all.dim(0) : 0;
-    side_ = static_cast<std::int64_t>(
-        std::sqrt(static_cast<double>(std::max<std::int64_t>(count - 1, 0))) + 0.5);
-    positions_ = w.get_f32("embeddings.position_embedding.weight", {1 + side_ * side_, c_.width});
+    positions_ = PositionTable(w, "embeddings.position_embedding.weight", 2, 1, c_.width);
     w.ignore("embeddings.position_ids");  // a buffer that old checkpoints carry
     norm_before_ = LayerNorm(w.at("pre_layrnorm"), c_.width, c_.eps);  // the published spelling
     blocks_ = encoder_blocks(c_, w.at("encoder.layers"));
@@ -60,17 +54,15 @@ class Clip : public VisionTower {
   /// LN([class token; patches] + positions)
   Tensor embed(Context& ctx, const Tensor& pixels) const override {
     const Tensor x = join_rows(ctx, {class_token_, patches_(ctx, pixels)});
-    const std::int64_t high = pixels.dim(1) / patch_, wide = pixels.dim(2) / patch_;
-    if (high == side_ && wide == side_) return norm_before_(ctx, add(ctx, x, positions_));
-    const Tensor grid =
-        resize_positions(ctx, positions_.slice(1, positions_.dim(0)), side_, side_, high, wide);
-    return norm_before_(ctx, add(ctx, x, join_rows(ctx, {positions_.slice(0, 1), grid})));
+    const Tensor positions = positions_(ctx, pixels.dim(1) / patch_, pixels.dim(2) / patch_);
+    return norm_before_(ctx, add(ctx, x, positions));
   }
 
   EncoderConfig c_;
-  std::int64_t patch_ = 0, side_ = 0;
+  std::int64_t patch_ = 0;
   Conv2d patches_;
-  Tensor class_token_, positions_;  // [1, D], [1 + side*side, D]
+  Tensor class_token_;  // [1, D]
+  PositionTable positions_;
   LayerNorm norm_before_, norm_after_;
   std::vector<EncoderBlock> blocks_;
 };

@@ -1,6 +1,5 @@
 // The image tower of SigLIP and SigLIP 2 (Zhai et al. 2023), alone or as part of a whole `siglip`
 // checkpoint, as HF transformers' SiglipVisionModel.
-#include <cmath>
 #include <optional>
 
 #include "core/encoder.h"
@@ -60,10 +59,7 @@ class Siglip : public VisionTower {
                           : weights;
     patches_ = Conv2d(w.at("embeddings.patch_embedding"), config.bounded("num_channels", 3, 1, 64),
                       c_.width, patch_);
-    const Tensor all = w.get("embeddings.position_embedding.weight");
-    const std::int64_t count = all.rank() == 2 ? all.dim(0) : 0;
-    side_ = static_cast<std::int64_t>(std::sqrt(static_cast<double>(count)) + 0.5);
-    positions_ = w.get_f32("embeddings.position_embedding.weight", {side_ * side_, c_.width});
+    positions_ = PositionTable(w, "embeddings.position_embedding.weight", 2, 0, c_.width);
     w.ignore("embeddings.position_ids");  // a buffer that old checkpoints carry
     blocks_ = encoder_blocks(c_, w.at("encoder.layers"));
     norm_ = LayerNorm(w.at("post_layernorm"), c_.width, c_.eps);
@@ -89,17 +85,14 @@ class Siglip : public VisionTower {
 
   /// Patches + positions; pixels beyond the last whole patch are not seen.
   Tensor embed(Context& ctx, const Tensor& pixels) const override {
-    const Tensor patches = patches_(ctx, pixels);
-    const std::int64_t high = pixels.dim(1) / patch_, wide = pixels.dim(2) / patch_;
-    if (high == side_ && wide == side_) return add(ctx, patches, positions_);
-    return add(ctx, patches, resize_positions(ctx, positions_, side_, side_, high, wide));
+    return add(ctx, patches_(ctx, pixels),
+               positions_(ctx, pixels.dim(1) / patch_, pixels.dim(2) / patch_));
   }
 
   EncoderConfig c_;
   std::int64_t patch_ = 0;
   Conv2d patches_;
-  Tensor positions_;  // [side*side, D]
-  std::int64_t side_ = 0;
+  PositionTable positions_;
   std::vector<EncoderBlock> blocks_;
   LayerNorm norm_;
   std::optional<PoolingHead> head_;

@@ -124,32 +124,21 @@ class Vit : public VisionTower {
       if (w.has(name) || first_.empty())
         first_.push_back(w.get_f32(name, {1, 1, c_.width}).reshape({1, c_.width}));
     }
-    const Tensor all = w.get("position_embeddings");
-    const std::int64_t count = all.rank() == 3 ? all.dim(1) : 0;
-    const std::int64_t extra = class_tokens();
-    side_ = static_cast<std::int64_t>(std::sqrt(static_cast<double>(count - extra)) + 0.5);
-    positions_ = w.get_f32("position_embeddings", {1, extra + side_ * side_, c_.width})
-                     .reshape({extra + side_ * side_, c_.width});
+    positions_ = PositionTable(w, "position_embeddings", 3, class_tokens(), c_.width);
   }
 
   /// [class token; distillation token; patches] + positions
   Tensor embed(Context& ctx, const Tensor& pixels) const override {
-    const std::int64_t high = pixels.dim(1) / c_.patch, wide = pixels.dim(2) / c_.patch,
-                       extra = class_tokens();
     std::vector<Tensor> parts = first_;
     parts.push_back(patches_(ctx, pixels));
-    const Tensor x = join_rows(ctx, parts);
-    if (high == side_ && wide == side_) return add(ctx, x, positions_);
-    const Tensor grid =
-        resize_positions(ctx, positions_.slice(extra, positions_.dim(0)), side_, side_, high, wide);
-    return add(ctx, x, join_rows(ctx, {positions_.slice(0, extra), grid}));
+    return add(ctx, join_rows(ctx, parts),
+               positions_(ctx, pixels.dim(1) / c_.patch, pixels.dim(2) / c_.patch));
   }
 
   VitConfig c_;
   Conv2d patches_;
   std::vector<Tensor> first_;  // [1, D] each: class token, distillation token
-  Tensor positions_;           // [first + side*side, D]
-  std::int64_t side_ = 0;
+  PositionTable positions_;
   std::vector<Block> blocks_;
   LayerNorm norm_;
   Linear pooler_;  // none: this checkpoint has none
