@@ -65,6 +65,10 @@ Tensor run_blocks(Context& ctx, const std::vector<Block>& blocks, Tensor x,
   }
   for (const Block& block : blocks) {
     ctx.observe("hidden", block.layer, x);
+    if (!kept) {  // nothing to be copied, and no memory taken: decoding comes here for each token
+      x = block(ctx, x, sequences, more...);
+      continue;
+    }
     x = checkpointed(ctx, x, [&block, kept, sequences, more...](Context& c, const Tensor& in) {
       return block(c, in, sequences, more...);
     });
