@@ -213,6 +213,8 @@ void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOpti
   StageWork work;
   for (const AttentionItem& item : items) {
     sizes.push_back(check(item.q, item.k, item.v, options));
+    if (ctx.tape && ctx.rounded_products)
+      sizes.back().rounded = kernels::vector_kernels().half.native;
     if (ctx.tape && options.dropout > 0) {
       if (options.dropout >= 1)
         throw ArgumentError(

@@ -39,15 +39,20 @@ void add_given(const Backward& b, std::size_t i, const Tensor& dy) {
   });
 }
 
-/// to [N] += sums over the rows of x [M, N]
+/// to [N] += sums over the rows of x [M, N]: first those of pieces of the rows, which are read as
+/// they lie.
 void add_column_sums(Context& ctx, const Tensor& x, Tensor to) {
-  constexpr std::int64_t kColumns = 64;
-  in_pieces(ctx, x.dim(1), kColumns, [&](std::int64_t begin, std::int64_t end) {
-    float sums[kColumns] = {};
-    for (std::int64_t i = 0; i < x.dim(0); ++i)
-      kernels_of_training().add_scaled(x.data() + i * x.stride(0) + begin, 1.0f, end - begin, sums);
-    kernels_of_training().add_scaled(sums, 1.0f, end - begin, to.data() + begin);
+  const std::int64_t width = x.dim(1);
+  const auto add_row = [&](const Tensor& from, std::int64_t i, float* sums) {
+    kernels_of_training().add_scaled(row_of(from, i), 1.0f, width, sums);
+  };
+  Tensor sums = ctx.empty({(x.dim(0) + kRowsPerPiece - 1) / kRowsPerPiece, width});
+  in_pieces(ctx, x.dim(0), kRowsPerPiece, [&](std::int64_t begin, std::int64_t end) {
+    float* own = row_of(sums, begin / kRowsPerPiece);
+    std::fill_n(own, width, 0.0f);
+    for (std::int64_t i = begin; i < end; ++i) add_row(x, i, own);
   });
+  for (std::int64_t i = 0; i < sums.dim(0); ++i) add_row(sums, i, to.data());
 }
 
 /// Calls work(row of x, row of dy, row of dx, sums of weight gradients) for all rows; each piece of
@@ -192,33 +197,35 @@ void attention_gradient(const Backward& b) {
     return Tensor::zeros(b.input(i).shape());
   };
   Tensor dq = place(0), dk = place(1), dv = place(2);
+  const bool rounded = b.ctx.rounded_products && kernels::vector_kernels().half.native;
+  const auto gradient = rounded ? kernels_of_training().rounded_attention_gradient
+                                : kernels_of_training().attention_gradient;
   b.ctx.parallel_for(o.kv_heads, [&](std::int64_t g) {
     Tensor scratch = b.ctx.empty({kernels::attention_gradient_scratch(k.dim(0), width)});
     for (std::int64_t h = g * group; h < (g + 1) * group; ++h) {
-      kernels_of_training().attention_gradient(
-          {.q = q.data() + h * width,
-           .k = k.data() + g * width,
-           .v = v.data() + g * width,
-           .out = out.data() + h * width,
-           .dout = b.dy.data() + h * width,
-           .ldq = q.stride(0),
-           .ldk = k.stride(0),
-           .ldv = v.stride(0),
-           .ldo = out.stride(0),
-           .lddo = b.dy.stride(0),
-           .dq = dq.data() + h * width,
-           .dk = dk.data() + g * width,
-           .dv = dv.data() + g * width,
-           .lddq = dq.stride(0),
-           .lddk = dk.stride(0),
-           .lddv = dv.stride(0),
-           .queries = q.dim(0),
-           .keys = k.dim(0),
-           .width = width,
-           .causal = o.causal,
-           .scale = o.scale,
-           .scratch = scratch.data(),
-           .dropped = kernels::dropout_of(o.stream, o.dropout, h * q.dim(0) * k.dim(0))});
+      gradient({.q = q.data() + h * width,
+                .k = k.data() + g * width,
+                .v = v.data() + g * width,
+                .out = out.data() + h * width,
+                .dout = b.dy.data() + h * width,
+                .ldq = q.stride(0),
+                .ldk = k.stride(0),
+                .ldv = v.stride(0),
+                .ldo = out.stride(0),
+                .lddo = b.dy.stride(0),
+                .dq = dq.data() + h * width,
+                .dk = dk.data() + g * width,
+                .dv = dv.data() + g * width,
+                .lddq = dq.stride(0),
+                .lddk = dk.stride(0),
+                .lddv = dv.stride(0),
+                .queries = q.dim(0),
+                .keys = k.dim(0),
+                .width = width,
+                .causal = o.causal,
+                .scale = o.scale,
+                .scratch = scratch.data(),
+                .dropped = kernels::dropout_of(o.stream, o.dropout, h * q.dim(0) * k.dim(0))});
     }
   });
 }

@@ -46,7 +46,15 @@ TESSERA_INLINE BitVec rounded_bits(Vec v) {
 }
 /// Numbers `low` and `high` of every lane side by side.
 TESSERA_INLINE IntVec pairs_of(Vec low, Vec high) {
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
+  typedef std::uint16_t Halves __attribute__((vector_size(64)));
+  const auto halves = (Halves)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+  return (IntVec)__builtin_shufflevector(halves, halves, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21,
+                                         6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
+                                         14, 30, 15, 31);
+#else
   return (IntVec)(rounded_bits(low) | (rounded_bits(high) << 16));
+#endif
 }
 TESSERA_INLINE std::uint32_t pair_of(float low, float high) {
   const float both[2] = {low, high};

@@ -1,28 +1,98 @@
 // Products of matrices that change from call to call; see training.h.
+#pragma once
 #include "core/kernels/half_impl.h"
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
 namespace {
 
-/// What lies as [k, m]: a group of kRows at a time.
+/// The first kRows lanes.
+template <class V>
+TESSERA_INLINE void store_rows(float* to, V v) {
+  static_assert(kRows <= kLanes);
+  __builtin_memcpy(to, &v, kRows * sizeof(float));
+}
+
+/// Asks memory for a row that will be packed later: rows are too far apart to be foreseen.
+constexpr std::int64_t kPackedAhead = 16;
+TESSERA_INLINE void prefetch_row(const float* row, std::int64_t n) {
+  constexpr std::int64_t kLine = 16;
+  for (std::int64_t i = 0; i < n; i += kLine) __builtin_prefetch(row + i);
+}
+
+/// What lies as [k, m], a row at a time as they follow each other in memory.
 TESSERA_INLINE void pack_turned_rows(const float* a, std::int64_t stride, std::int64_t m,
                                      std::int64_t k, float* to) {
-  for (std::int64_t first = 0; first < m; first += kRows, to += k * kRows) {
-    const std::int64_t count = m - first < kRows ? m - first : kRows;
-    const float* from = a + first;
-    if (m - first >= kLanes && m - first > kRows) {
-      // a whole vector of each row: what is too much is written over by the next
-      static_assert(kRows <= kLanes);
-      for (std::int64_t c = 0; c < k; ++c) store(to + c * kRows, load(from + c * stride));
-      continue;
-    }
-    for (std::int64_t c = 0; c < k; ++c) {
-      for (std::int64_t r = 0; r < kRows; ++r)
-        to[c * kRows + r] = r < count ? from[c * stride + r] : 0.0f;
+  for (std::int64_t c = 0; c < k; ++c) {
+    const float* from = a + c * stride;
+    prefetch_row(from + kPackedAhead * stride, m);
+    float* word = to + c * kRows;
+    for (std::int64_t first = 0; first < m; first += kRows, word += k * kRows) {
+      if (m - first >= kLanes) {
+        store_rows(word, load(from + first));
+        continue;
+      }
+      for (std::int64_t r = 0; r < kRows; ++r) word[r] = first + r < m ? from[first + r] : 0.0f;
     }
   }
 }
+
+#if TESSERA_VECTOR_BYTES == 64
+/// Numbers of a and b, which of them told by those of 0 to 31, a vector's parts alike.
+#define TESSERA_SHUFFLE(a, b, p, q, r, s)                                                    \
+  __builtin_shufflevector(a, b, p, q, r, s, p + 4, q + 4, r + 4, s + 4, p + 8, q + 8, r + 8, \
+                          s + 8, p + 12, q + 12, r + 12, s + 12)
+/// Parts of four numbers: p and q of a, r and s of b.
+#define TESSERA_PARTS(a, b, p, q, r, s)                                                         \
+  __builtin_shufflevector(a, b, 4 * p, 4 * p + 1, 4 * p + 2, 4 * p + 3, 4 * q, 4 * q + 1,       \
+                          4 * q + 2, 4 * q + 3, 4 * r + 16, 4 * r + 17, 4 * r + 18, 4 * r + 19, \
+                          4 * s + 16, 4 * s + 17, 4 * s + 18, 4 * s + 19)
+/// to[c][r] = row[r][c] of kRows rows; the others count for nothing.
+TESSERA_INLINE void turn_rows(const Vec (&row)[16], float* to) {
+  Vec four[16];  // column 4 l + j of rows i to i + 3 in part l of four[i + j]
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const Vec low = TESSERA_SHUFFLE(row[i], row[i + 1], 0, 16, 1, 17),
+              high = TESSERA_SHUFFLE(row[i], row[i + 1], 2, 18, 3, 19),
+              low_more = TESSERA_SHUFFLE(row[i + 2], row[i + 3], 0, 16, 1, 17),
+              high_more = TESSERA_SHUFFLE(row[i + 2], row[i + 3], 2, 18, 3, 19);
+    four[i] = TESSERA_SHUFFLE(low, low_more, 0, 1, 16, 17);
+    four[i + 1] = TESSERA_SHUFFLE(low, low_more, 2, 3, 18, 19);
+    four[i + 2] = TESSERA_SHUFFLE(high, high_more, 0, 1, 16, 17);
+    four[i + 3] = TESSERA_SHUFFLE(high, high_more, 2, 3, 18, 19);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const Vec low = TESSERA_PARTS(four[j], four[j + 4], 0, 1, 0, 1),
+              high = TESSERA_PARTS(four[j], four[j + 4], 2, 3, 2, 3),
+              low_more = TESSERA_PARTS(four[j + 8], four[j + 12], 0, 1, 0, 1),
+              high_more = TESSERA_PARTS(four[j + 8], four[j + 12], 2, 3, 2, 3);
+    const Vec columns[4] = {
+        TESSERA_PARTS(low, low_more, 0, 2, 0, 2), TESSERA_PARTS(low, low_more, 1, 3, 1, 3),
+        TESSERA_PARTS(high, high_more, 0, 2, 0, 2), TESSERA_PARTS(high, high_more, 1, 3, 1, 3)};
+#pragma GCC unroll 4
+    for (int l = 0; l < 4; ++l) store_rows(to + (4 * l + j) * kRows, columns[l]);
+  }
+}
+#undef TESSERA_SHUFFLE
+#undef TESSERA_PARTS
+/// Of kRows whole rows, as many columns as there are whole vectors; their number.
+TESSERA_INLINE std::int64_t pack_whole_vectors(const float* from, std::int64_t stride,
+                                               std::int64_t k, float* to) {
+  std::int64_t c = 0;
+  for (; c + kLanes <= k; c += kLanes) {
+    Vec row[16] = {};
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < kRows; ++r) row[r] = load(from + r * stride + c);
+    turn_rows(row, to + c * kRows);
+  }
+  return c;
+}
+#else
+TESSERA_INLINE std::int64_t pack_whole_vectors(const float*, std::int64_t, std::int64_t, float*) {
+  return 0;
+}
+#endif
 
 void pack_rows(const float* a, std::int64_t stride, bool turned, std::int64_t m, std::int64_t k,
                float* to) {
@@ -31,7 +101,7 @@ void pack_rows(const float* a, std::int64_t stride, bool turned, std::int64_t m,
     const std::int64_t count = m - first < kRows ? m - first : kRows;
     const float* from = a + first * stride;
     if (count == kRows) {
-      for (std::int64_t c = 0; c < k; ++c) {
+      for (std::int64_t c = pack_whole_vectors(from, stride, k, to); c < k; ++c) {
 #pragma GCC unroll 16
         for (std::int64_t r = 0; r < kRows; ++r) to[c * kRows + r] = from[r * stride + c];
       }
@@ -144,34 +214,59 @@ TESSERA_INLINE float word_of(float low, float high) {
   return __builtin_bit_cast(float, pair_of(low, high));
 }
 
+/// Of kRows whole rows, as many numbers as are packed by vectors.
+TESSERA_INLINE std::int64_t pack_whole_pairs(const float* from, std::int64_t stride, std::int64_t k,
+                                             float* to) {
+  std::int64_t c = 0;
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
+  for (; c + 2 * kLanes <= k; c += 2 * kLanes) {
+    __m512 row[16] = {};
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      const float* numbers = from + r * stride + c;
+      row[r] =
+          (__m512)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(numbers + kLanes), _mm512_loadu_ps(numbers));
+    }
+    turn_rows(row, to + c / 2 * kRows);
+  }
+#endif
+  return c;
+}
+
+/// What lies as [k, m], two rows at a time as they follow each other in memory.
+TESSERA_INLINE void pack_turned_row_pairs(const float* a, std::int64_t stride, std::int64_t m,
+                                          std::int64_t k, float* to) {
+  const std::int64_t words = (k + 1) / 2;
+  for (std::int64_t c = 0; c < k; c += 2) {
+    const float *low = a + c * stride, *high = c + 1 < k ? low + stride : nullptr;
+    prefetch_row(low + kPackedAhead * stride, m);
+    prefetch_row(low + (kPackedAhead + 1) * stride, m);
+    float* word = to + c / 2 * kRows;
+    for (std::int64_t first = 0; first < m; first += kRows, word += words * kRows) {
+      if (m - first >= kLanes) {
+        store_rows(word, pairs_of(load(low + first), high ? load(high + first) : Vec{}));
+        continue;
+      }
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        word[r] = first + r < m ? word_of(low[first + r], high ? high[first + r] : 0.0f) : 0.0f;
+      }
+    }
+  }
+}
+
 /// pack_rows of pairs.
 void pack_row_pairs(const float* a, std::int64_t stride, bool turned, std::int64_t m,
                     std::int64_t k, float* to) {
+  if (turned) return pack_turned_row_pairs(a, stride, m, k, to);
   const std::int64_t words = (k + 1) / 2;
   for (std::int64_t first = 0; first < m; first += kRows, to += words * kRows) {
     const std::int64_t count = m - first < kRows ? m - first : kRows;
-    const bool whole = m - first >= kLanes && m - first > kRows;  // see pack_turned_rows
-    for (std::int64_t c = 0; turned && c < k; c += 2) {
-      const float *low = a + c * stride + first, *high = c + 1 < k ? low + stride : nullptr;
-      if (whole) {
-        store_pairs(to + c / 2 * kRows, load(low), high ? load(high) : Vec{});
-        continue;
-      }
-      for (std::int64_t r = 0; r < kRows; ++r)
-        to[c / 2 * kRows + r] = r < count ? word_of(low[r], high ? high[r] : 0.0f) : 0.0f;
-    }
-    for (std::int64_t r = 0; !turned && r < kRows; ++r) {
-      const float* from = a + (first + (r < count ? r : 0)) * stride;
-      std::int64_t c = 0;
-      for (; r < count && c + kLanes <= k; c += kLanes) {
-        std::uint16_t near[kLanes];
-        round_to(load(from + c), near);
-#pragma GCC unroll 8
-        for (std::int64_t i = 0; i < kLanes / 2; ++i)
-          __builtin_memcpy(to + (c / 2 + i) * kRows + r, near + 2 * i, sizeof(float));
-      }
-      for (; c < k; c += 2) {
-        to[c / 2 * kRows + r] = r < count ? word_of(from[c], c + 1 < k ? from[c + 1] : 0.0f) : 0.0f;
+    const float* from = a + first * stride;
+    std::int64_t c = count == kRows ? pack_whole_pairs(from, stride, k, to) : 0;
+    for (; c < k; c += 2) {
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        const float* low = from + r * stride + c;
+        to[c / 2 * kRows + r] = r < count ? word_of(low[0], c + 1 < k ? low[1] : 0.0f) : 0.0f;
       }
     }
   }

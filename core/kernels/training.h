@@ -20,6 +20,9 @@ struct ProductTile {
   std::int64_t rows, columns;  // that are there
 };
 
+/// Queries whose gradients are found at a time: whole tiles and panels of every instruction set.
+constexpr std::int64_t kGradientQueries = 96;
+
 /// Keys, values and what is known of them, of one head; all rows are `width` wide.
 struct AttentionGradient {
   const float *q, *k, *v, *out, *dout;
@@ -79,8 +82,10 @@ struct TrainingKernels {
                               std::int64_t width, float* dx, float* dweight, float* dbias);
   void (*rms_norm_gradient)(const float* x, const float* weight, const float* dy, float eps,
                             std::int64_t width, float* dx, float* dweight);
-  /// Gradients of attention of one head of queries; adds to dq, dk, dv.
+  /// Gradients of attention of one head of queries; adds to dq, dk, dv. Rounded: what is multiplied
+  /// is rounded to bf16.
   void (*attention_gradient)(const AttentionGradient& arguments);
+  void (*rounded_attention_gradient)(const AttentionGradient& arguments);
   /// log(sum e^x), and the sum of x.
   void (*log_sum_exp)(const float* x, std::int64_t n, float* lse, float* sum);
   /// y += factor * (e^(x - lse) - base)

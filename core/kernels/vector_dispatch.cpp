@@ -68,14 +68,13 @@ std::int64_t attention_scratch(std::int64_t width) {
 bool VectorKernels::has_avx512() const { return std::strncmp(name, "avx512", 6) == 0; }
 
 std::int64_t attention_gradient_scratch(std::int64_t keys, std::int64_t width) {
-  constexpr std::int64_t kWidestPanel = 32;
-  const auto padded = [](std::int64_t n) {
-    return (n + kWidestPanel - 1) / kWidestPanel * kWidestPanel;
-  };
-  const std::int64_t wide = padded(width), long_keys = padded(keys) + kWidestPanel;
-  // keys and values in panels, keys in rows, gradients of both; a block of queries: two rows of
-  // scores, queries and gradients in rows
-  return 2 * long_keys * width + 3 * long_keys * wide + kQueryBlock * (2 * long_keys + 3 * wide);
+  constexpr std::int64_t kWidestPanel = 32, kMostRows = 24;
+  const auto padded = [](std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; };
+  const std::int64_t wide = padded(width, kWidestPanel), key_rows = padded(keys, kMostRows);
+  // keys and values in rows, keys in columns, gradients of both; a block of queries: queries and
+  // gradients in three forms, two columns of scores and one of words
+  return key_rows * (2 * width + 3 * wide) +
+         kGradientQueries * (3 * width + 3 * wide + 2 * key_rows + key_rows / 2);
 }
 
 }  // namespace tessera::kernels

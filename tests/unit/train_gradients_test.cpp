@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/kernels/vector.h"
 #include "core/layers.h"
 #include "core/loss.h"
 #include "core/tape.h"
@@ -205,6 +206,58 @@ TEST(Gradients, Attention) {
         .heads = c.heads, .kv_heads = c.kv_heads, .causal = c.causal, .scale = 0.7f};
     check([&](Context& ctx) { return attention(ctx, q, k, v, options); }, {q, k, v},
           "attention of " + std::to_string(c.queries) + " and " + std::to_string(c.keys));
+  }
+}
+
+/// What attention's gradients of q, k and v are made of.
+std::vector<std::vector<float>> attention_gradients(const std::vector<Tensor>& qkv,
+                                                    const AttentionOptions& options, bool rounded) {
+  Context ctx({.threads = 2});
+  ctx.rounded_products = rounded;
+  Tape tape;
+  tape.set_seed(3);
+  for (const Tensor& t : qkv) tape.watch(t);
+  ctx.tape = &tape;
+  const Tensor y = attention(ctx, qkv[0], qkv[1], qkv[2], options);
+  const Tensor result = multiply(ctx, y, random_tensor(y.shape(), 77));
+  Gradients gradients;
+  backward(ctx, tape, result, 1, gradients);
+  std::vector<std::vector<float>> all = {y.to_vector()};
+  for (const Tensor& t : qkv) all.push_back(gradients.find(t).to_vector());
+  return all;
+}
+
+TEST(Gradients, AttentionOfNumbersRoundedToBf16IsNearTheExactOne) {
+  if (!kernels::vector_kernels().half.native)
+    GTEST_SKIP() << "this machine multiplies no bf16 numbers";
+  struct Case {
+    std::int64_t queries, keys, heads, kv_heads, width;
+    bool causal;
+    float dropout = 0;
+  };
+  for (const Case& c : {Case{200, 200, 2, 2, 64, true},
+                        {197, 197, 3, 3, 64, false},
+                        {97, 131, 4, 2, 33, true},
+                        {12, 5, 1, 1, 5, false},
+                        {31, 270, 2, 1, 600, false},
+                        {53, 53, 2, 2, 16, true, 0.3f}}) {
+    const std::vector<Tensor> qkv = {random_tensor({c.queries, c.heads * c.width}, 1),
+                                     random_tensor({c.keys, c.kv_heads * c.width}, 2),
+                                     random_tensor({c.keys, c.kv_heads * c.width}, 3)};
+    const AttentionOptions options{
+        .heads = c.heads, .kv_heads = c.kv_heads, .causal = c.causal, .dropout = c.dropout};
+    const auto exact = attention_gradients(qkv, options, false),
+               rounded = attention_gradients(qkv, options, true);
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      double error = 0, size = 0;
+      for (std::size_t j = 0; j < exact[i].size(); ++j) {
+        error += std::pow(static_cast<double>(rounded[i][j] - exact[i][j]), 2);
+        size += std::pow(static_cast<double>(exact[i][j]), 2);
+      }
+      // A number of 8 bits is off by 2^-9 at most, of which several meet in every sum.
+      EXPECT_LT(std::sqrt(error / size), 1e-2) << c.queries << " x " << c.keys << ": " << i;
+      EXPECT_GT(error, 0) << c.queries << " x " << c.keys << ": " << i << " was not rounded";
+    }
   }
 }
 
