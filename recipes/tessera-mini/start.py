@@ -113,7 +113,7 @@ def config(vit, whisper):
         "tasks": {
             "caption": {"start": [START, CAPTION], "adapter": "caption",
                         "generation": {"max_new_tokens": CAPTION_TOKENS}},
-            "transcribe": {"start": [START, NO_TIMESTAMPS]},
+            "transcribe": {"start": [START, NO_TIMESTAMPS], "generation": {"num_beams": 2}},
             "prompt": {"start": [START, CAPTION], "adapter": "caption"}}}
 
 

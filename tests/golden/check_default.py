@@ -52,7 +52,8 @@ class Reader:
         ids = torch.tensor([self.config["tasks"][task]["start"]])
         inputs, _ = model.inputs(ids, self.rows(model, path)[None])
         end = self.config["eos_token_id"]
-        out = model.generate(**inputs, max_new_tokens=LIMITS[task], do_sample=False, num_beams=1, eos_token_id=end,
+        beams = self.config["tasks"][task].get("generation", {}).get("num_beams", 1)
+        out = model.generate(**inputs, max_new_tokens=LIMITS[task], do_sample=False, num_beams=beams, eos_token_id=end,
                              pad_token_id=end, suppress_tokens=self.generation["suppress_tokens"],
                              begin_suppress_tokens=None)
         return self.words.decode(out[0, ids.shape[1]:].tolist(), skip_special_tokens=True).strip()
