@@ -67,7 +67,7 @@ TEST_P(Decoder, SequencesDecodedTogetherEqualThemselvesAlone) {
 
 TEST_P(Decoder, KeysAndValuesMayBeRounded) {
   const auto ids = case_.ids("input_ids");
-  for (const auto [numbers, tolerance] :
+  for (const auto& [numbers, tolerance] :
        {std::pair(CacheNumbers::bf16, 0.03), std::pair(CacheNumbers::int8, 0.06)}) {
     model_ = load_language_model(case_.config(), case_.weights().with(numbers));
     EXPECT_EQ(model_->cache_numbers(), numbers);
