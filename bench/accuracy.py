@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a number format costs in accuracy: the same recordings, photos and text in f32 and in others.
 
-    accuracy.py [--dtypes f32 auto int8] [--tessera build/release/bin/tessera] [--threads 2]
+    accuracy.py [--dtypes f32 auto int8] [--kv-cache auto] [--tessera build/release/bin/tessera] [--threads 2]
         [--speech-model DIR --speech LIBRISPEECH_DIR [--utterances 200]]     word error rate, and how far it is from f32's
         [--image-model DIR --photos DIR [--images 500]]                      share of photos with f32's first label
         [--text-model DIR --text FILE [--bytes 50000]]                       perplexity, and its ratio to f32's
@@ -18,7 +18,7 @@ import tempfile
 
 def tessera(a, command, model, dtype, files, *options):
     """The JSON lines of a command."""
-    done = subprocess.run([a.tessera, command, "--json", "-m", model, "--dtype", dtype, "-t", str(a.threads), *options, *files],
+    done = subprocess.run([a.tessera, command, "--json", "-m", model, "--dtype", dtype, "--kv-cache", a.kv_cache, "-t", str(a.threads), *options, *files],
                           capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"tessera {command} --dtype {dtype}: {done.stderr.strip()}")
@@ -81,6 +81,7 @@ def main():
     parser.add_argument("--dtypes", nargs="+", default=["f32", "auto"])
     parser.add_argument("--tessera", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "../build/release/bin/tessera"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kv-cache", default="auto")
     for option in ("--speech-model", "--speech", "--image-model", "--photos", "--text-model", "--text"):
         parser.add_argument(option)
     for option, default in (("--utterances", 200), ("--images", 500), ("--bytes", 50000)):

@@ -48,6 +48,13 @@ void CommonOptions::add_to(Command& command, bool default_model) {
           "multiplies it, int8 is faster everywhere, int4 is smaller and fastest word by word")
       .one_of({"auto", "f32", "bf16", "int8", "int4"})
       .show_default();
+  command
+      .add_option("--kv-cache", kv_cache,
+                  "Number format of the keys and values that a decoder keeps: auto (f32 beside "
+                  "exact products, else bf16, and int8 for what it attends to of an image or a "
+                  "sound where products are in int8 or int4), f32, bf16 or int8")
+      .one_of({"auto", "f32", "bf16", "int8"})
+      .show_default();
   command.add_flag("--json", json, "Print one JSON object a line");
   command.add_flag("--timings", timings, "Say on standard error where the time went");
   command.add_flag("-v,--verbose", verbose, "Print notes of the library on standard error");
@@ -66,9 +73,13 @@ std::shared_ptr<const fusion::Model> CommonOptions::open() const {
                               : dtype == "int8" ? Precision::int8
                               : dtype == "int4" ? Precision::int4
                                                 : Precision::as_stored;
-  const auto opened =
-      fusion::Model::open(model.empty() ? fusion::default_model() : std::filesystem::path(model),
-                          {.precision = precision, .adapters = {adapters.begin(), adapters.end()}});
+  const CacheNumbers cache = kv_cache == "f32"    ? CacheNumbers::f32
+                             : kv_cache == "bf16" ? CacheNumbers::bf16
+                             : kv_cache == "int8" ? CacheNumbers::int8
+                                                  : CacheNumbers::automatic;
+  const auto opened = fusion::Model::open(
+      model.empty() ? fusion::default_model() : std::filesystem::path(model),
+      {.precision = precision, .cache = cache, .adapters = {adapters.begin(), adapters.end()}});
   if (verbose && !opened->unread.empty()) {
     report(concat(opened->path.string(), ": ", opened->unread.size(),
                   " tensors were not used, the first of them ", opened->unread.front()));

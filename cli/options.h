@@ -17,7 +17,8 @@ struct CommonOptions {
   std::string model;  ///< empty: the default model
   std::vector<std::string> adapters;
   int threads = 0;
-  std::string dtype = "auto";  ///< "auto" is what the checkpoint has
+  std::string dtype = "auto";     ///< "auto" is what the checkpoint has
+  std::string kv_cache = "auto";  ///< of decoders
   bool json = false, timings = false, verbose = false;
 
   void add_to(Command& command, bool default_model);

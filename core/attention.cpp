@@ -20,9 +20,16 @@ using kernels::kQueryBlock;
 /// the same.
 constexpr std::int64_t kFewCausalQueries = 5, kFewQueries = 9;
 
+/// What may not be rows at all is seen when it is checked.
+KeyValues rows_given(const Tensor& k, const Tensor& v) {
+  const bool rows = k.rank() == 2;
+  return {k, v, {}, rows ? k.dim(0) : 0, rows ? k.dim(1) : 0};
+}
+
 /// Keys and values from row `row` and column `column` on.
-kernels::KeyValueRows rows_of(const Tensor& k, const Tensor& v, std::int64_t row,
-                              std::int64_t column) {
+kernels::KeyValueRows rows_of(const KeyValues& seen, std::int64_t row, std::int64_t column) {
+  const auto& [k, v, blocks, length, width] = seen;
+  if (blocks) return {};
   const std::int64_t bytes = k.dtype() == DType::bf16 ? 2 : 4;
   const auto at = [&](const Tensor& t) {
     return static_cast<const std::uint8_t*>(t.raw()) + bytes * (row * t.stride(0) + column);
@@ -36,29 +43,39 @@ struct Sizes {
   bool causal, rounded;
   float dropout = 0;
   std::uint64_t stream = 0;
+  std::int64_t place = 0;  // of its first weight among those of all items
   std::int64_t kv_head(std::int64_t head) const { return head / (heads / kv_heads); }
+  std::int64_t weights() const { return heads * queries * keys; }
   /// Keys that query i sees.
   std::int64_t visible(std::int64_t i) const { return causal ? keys - queries + i + 1 : keys; }
 };
 
-Sizes check(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
+/// Whether rows, or blocks for this many heads, are laid out as kernels read them.
+bool readable(const KeyValues& seen, std::int64_t kv_heads) {
+  if (seen.bytes) return seen.bytes.dim(1) == kv_heads;
+  const auto& [k, v, bytes, length, width] = seen;
+  return k.rank() == 2 && v.rank() == 2 && k.stride(1) == 1 && v.stride(1) == 1 &&
+         k.shape() == v.shape() && k.dtype() == v.dtype() &&
+         (k.dtype() == DType::f32 || k.dtype() == DType::bf16);
+}
+
+Sizes check(const Tensor& q, const KeyValues& seen, const AttentionOptions& options) {
   const std::int64_t kv_heads = options.kv_heads ? options.kv_heads : options.heads;
-  const bool plain = q.rank() == 2 && k.rank() == 2 && v.rank() == 2 && q.stride(1) == 1 &&
-                     k.stride(1) == 1 && v.stride(1) == 1 && k.shape() == v.shape() &&
-                     k.dtype() == v.dtype() &&
-                     (k.dtype() == DType::f32 || k.dtype() == DType::bf16);
+  const bool plain = q.rank() == 2 && q.stride(1) == 1 && readable(seen, kv_heads);
   if (!plain || options.heads < 1 || options.heads % kv_heads != 0 ||
-      q.dim(1) % options.heads != 0 || k.dim(1) * options.heads != q.dim(1) * kv_heads ||
-      k.dim(0) == 0 || (options.causal && k.dim(0) < q.dim(0))) {
+      q.dim(1) % options.heads != 0 || seen.width * options.heads != q.dim(1) * kv_heads ||
+      seen.length == 0 || (options.causal && seen.length < q.dim(0))) {
     throw ShapeError(concat("attention of ", options.heads, " heads (", kv_heads,
                             " of keys) was given queries ", q.shape().str(), ", keys ",
-                            k.shape().str(), ", values ", v.shape().str()));
+                            Shape{seen.length, seen.width}.str(), " in ",
+                            seen.bytes ? seen.bytes.shape().str() : seen.k.shape().str(),
+                            ", values ", seen.v.shape().str()));
   }
   const std::int64_t width = q.dim(1) / options.heads;
   const float scale =
       options.scale != 0 ? options.scale : 1.0f / std::sqrt(static_cast<float>(width));
   const bool rounded = options.rounded && kernels::vector_kernels().half.native;
-  return {q.dim(0), k.dim(0), options.heads, kv_heads, width, scale, options.causal, rounded};
+  return {q.dim(0), seen.length, options.heads, kv_heads, width, scale, options.causal, rounded};
 }
 
 /// Where the parts of attention_part() lie in memory.
@@ -72,7 +89,7 @@ struct Partial {
 };
 
 /// out [rows, width]: the parts as one softmax.
-void put_together(const std::vector<Partial>& parts, float* out) {
+void put_together(std::span<const Partial> parts, float* out) {
   const std::int64_t rows = parts.front().rows, width = parts.front().width;
   for (std::int64_t r = 0; r < rows; ++r, out += width) {
     float best = parts.front().best()[r], total = 0;
@@ -98,23 +115,29 @@ struct SameKeys {
         visible(s.visible(first_)),
         rows(count_ * s.heads) {
     constexpr std::int64_t kKeysPerPart = 256;
+    if (item->seen.bytes) {  // a block each
+      step = kernels::kByteKeys;
+      parts = (visible + step - 1) / step;
+      scratch = kernels::vector_kernels().byte_attention.scratch(s.width);
+      return;
+    }
     const std::int64_t pieces = (visible + kKeysPerPart - 1) / kKeysPerPart;
     step = (visible + 4 * pieces - 1) / (4 * pieces) * 4;
     parts = (visible + step - 1) / step;
   }
-  /// Of scratch memory, for partials and scores of all parts.
+  /// Of scratch memory, for partials, scores and what the kernel needs, of all parts.
   std::int64_t floats(std::int64_t width) const {
-    return parts * (Partial::size(rows, width) + rows * step);
+    return parts * (Partial::size(rows, width) + rows * step + scratch);
   }
   AttentionItem* item;
-  std::int64_t first, count, visible, rows, step, parts;
-  float* memory = nullptr;  // partials, then scores
+  std::int64_t first, count, visible, rows, step, parts, scratch = 0;
+  float* memory = nullptr;  // partials, then scores and scratch of each
 };
 
 /// Decoding steps: keys and values are read once, as they lie, for all queries that see the same of
 /// them.
-void few_queries(Context& ctx, const Sizes& s, std::vector<SameKeys>& groups) {
-  std::vector<std::pair<const SameKeys*, std::int64_t>> tasks;
+void few_queries(Context& ctx, const Sizes& s, std::span<SameKeys> groups) {
+  std::pmr::vector<std::pair<const SameKeys*, std::int64_t>> tasks(ctx.lists());
   std::int64_t size = 0;
   for (const SameKeys& g : groups) size += g.floats(s.width);
   Tensor memory = ctx.empty({size});
@@ -131,23 +154,29 @@ void few_queries(Context& ctx, const Sizes& s, std::vector<SameKeys>& groups) {
     const auto [g, i] = tasks[static_cast<std::size_t>(task)];
     const AttentionItem& item = *g->item;
     const Partial part = partial(*g, i);
-    float* scores = partial(*g, g->parts).memory + i * g->rows * g->step;
-    kernels::vector_kernels().attention_part({.q = item.q.data() + g->first * item.q.stride(0),
-                                              .ldq = item.q.stride(0),
-                                              .queries = g->count,
-                                              .heads = s.heads,
-                                              .kv_heads = s.kv_heads,
-                                              .width = s.width,
-                                              .scale = s.scale,
-                                              .rows = rows_of(item.k, item.v, i * g->step, 0),
-                                              .keys = std::min(g->step, g->visible - i * g->step),
-                                              .scores = scores,
-                                              .best = part.best(),
-                                              .total = part.total(),
-                                              .out = part.out()});
+    const std::int64_t scores_size = g->rows * g->step;
+    float* scores = partial(*g, g->parts).memory + i * (scores_size + g->scratch);
+    const Tensor& blocks = item.seen.bytes;
+    kernels::vector_kernels().attention_part(
+        {.q = item.q.data() + g->first * item.q.stride(0),
+         .ldq = item.q.stride(0),
+         .queries = g->count,
+         .heads = s.heads,
+         .kv_heads = s.kv_heads,
+         .width = s.width,
+         .scale = s.scale,
+         .rows = rows_of(item.seen, i * g->step, 0),
+         .bytes = blocks ? blocks.data<std::uint8_t>() + i * blocks.stride(0) : nullptr,
+         .keys = std::min(g->step, g->visible - i * g->step),
+         .scores = scores,
+         .best = part.best(),
+         .total = part.total(),
+         .out = part.out(),
+         .scratch = scores + scores_size});
   });
+  std::pmr::vector<Partial> parts(ctx.lists());
   for (const SameKeys& g : groups) {
-    std::vector<Partial> parts;
+    parts.clear();
     for (std::int64_t i = 0; i < g.parts; ++i) parts.push_back(partial(g, i));
     put_together(parts, g.item->out.data() + g.first * g.item->out.dim(1));
   }
@@ -155,7 +184,8 @@ void few_queries(Context& ctx, const Sizes& s, std::vector<SameKeys>& groups) {
 
 /// Blocks of queries over packed keys and values: encoders and prefill.
 void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
-  auto& [q, k, v, out] = item;
+  auto& [q, seen, out] = item;
+  const KeyValues rows = seen.as_rows(ctx);
   const auto& kernels = kernels::vector_kernels();
   const auto& own = s.rounded ? kernels.rounded : kernels.exact;
   const auto padded = [](std::int64_t n, std::int64_t step) {
@@ -170,7 +200,7 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
   ctx.parallel_for(s.kv_heads * pieces, [&](std::int64_t task) {
     const std::int64_t h = task / pieces, begin = task % pieces * kKeyBlock;
     std::uint8_t* to = packed.data<std::uint8_t>() + h * packed.dim(1);
-    own.pack_head(rows_of(k, v, 0, h * s.width), begin, std::min(s.keys, begin + kKeyBlock),
+    own.pack_head(rows_of(rows, 0, h * s.width), begin, std::min(s.keys, begin + kKeyBlock),
                   s.width, to, to + keys_size);
   });
 
@@ -193,41 +223,51 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
            .out = out.data() + i * out.dim(1) + h * s.width,
            .ldo = out.dim(1),
            .scratch = scratch.data(),
-           .dropped = kernels::dropout_of(s.stream, s.dropout, (h * s.queries + i) * s.keys)});
+           .dropped =
+               kernels::dropout_of(s.stream, s.dropout, s.place + (h * s.queries + i) * s.keys)});
   });
 }
 
 /// Causal: half of a square is not computed. Keys and values are read once where there is one
 /// query.
-StageWork work_of(const Sizes& s, std::int64_t bytes) {
+StageWork work_of(const Sizes& s, double bytes_per_key) {
   const double seen =
       static_cast<double>(s.keys) - (s.causal ? static_cast<double>(s.queries - 1) / 2 : 0.0);
   return {4.0 * static_cast<double>(s.queries * s.heads * s.width) * seen,
-          2.0 * static_cast<double>(bytes * s.keys * s.kv_heads * s.width)};
+          bytes_per_key * static_cast<double>(s.keys)};
 }
 
-}  // namespace
-
-void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOptions& options) {
-  std::vector<Sizes> sizes;
-  StageWork work;
+std::pmr::vector<Sizes> sizes_of(Context& ctx, std::span<AttentionItem> items,
+                                 const AttentionOptions& options) {
+  std::pmr::vector<Sizes> all(ctx.lists());
   for (const AttentionItem& item : items) {
-    sizes.push_back(check(item.q, item.k, item.v, options));
-    if (ctx.tape && ctx.rounded_products)
-      sizes.back().rounded = kernels::vector_kernels().half.native;
-    if (ctx.tape && options.dropout > 0) {
-      if (options.dropout >= 1)
-        throw ArgumentError(
-            concat("attention dropout of ", options.dropout, "; expected a share below 1"));
-      sizes.back().dropout = options.dropout;
-      sizes.back().stream = ctx.tape->next_stream();
-    }
-    const StageWork own = work_of(sizes.back(), item.k.dtype() == DType::bf16 ? 2 : 4);
+    Sizes& s = all.emplace_back(check(item.q, item.seen, options));
+    if (ctx.tape && ctx.rounded_products) s.rounded = kernels::vector_kernels().half.native;
+  }
+  if (!ctx.tape || options.dropout <= 0) return all;
+  if (options.dropout >= 1)
+    throw ArgumentError(
+        concat("attention dropout of ", options.dropout, "; expected a share below 1"));
+  const std::uint64_t stream = ctx.tape->next_stream();
+  std::int64_t place = 0;
+  for (Sizes& s : all) {
+    s.dropout = options.dropout;
+    s.stream = stream;
+    s.place = place;
+    place += s.weights();
+  }
+  return all;
+}
+
+void attend(Context& ctx, std::span<AttentionItem> items, std::span<const Sizes> sizes) {
+  StageWork work;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    const StageWork own = work_of(sizes[i], items[i].seen.bytes_per_row());
     work.operations += own.operations;
     work.bytes += own.bytes;
   }
   const StageScope scope(ctx, "attention", work);
-  std::vector<SameKeys> few;
+  std::pmr::vector<SameKeys> few(ctx.lists());
   for (std::size_t i = 0; i < items.size(); ++i) {
     const Sizes& s = sizes[i];
     AttentionItem& item = items[i];
@@ -240,25 +280,39 @@ void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOpti
     }
   }
   if (!few.empty()) few_queries(ctx, sizes.front(), few);
-  if (!ctx.tape) return;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    const AttentionItem& item = items[i];
-    ctx.tape->record({.op = Op::attention,
-                      .inputs = {item.q, item.k, item.v},
-                      .output = item.out,
-                      .attention = {.heads = sizes[i].heads,
-                                    .kv_heads = sizes[i].kv_heads,
-                                    .causal = sizes[i].causal,
-                                    .scale = sizes[i].scale,
-                                    .dropout = sizes[i].dropout,
-                                    .stream = sizes[i].stream}});
+}
+
+void record(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k, const Tensor& v,
+            const Tensor& out, std::span<const std::int64_t> begin) {
+  ctx.tape->record({.op = Op::attention,
+                    .inputs = {q, k, v},
+                    .output = out,
+                    .attention = {.heads = s.heads,
+                                  .kv_heads = s.kv_heads,
+                                  .causal = s.causal,
+                                  .scale = s.scale,
+                                  .dropout = s.dropout,
+                                  .stream = s.stream},
+                    .begin = {begin.begin(), begin.end()}});
+}
+
+}  // namespace
+
+void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOptions& options) {
+  if (ctx.tape) {  // each has an output of its own
+    for (AttentionItem& item : items)
+      attention(ctx, item.q, item.seen.k, item.seen.v, options, item.out);
+    return;
   }
+  attend(ctx, items, sizes_of(ctx, items, options));
 }
 
 void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out) {
-  AttentionItem item{q, k, v, out};
-  attention(ctx, std::span(&item, 1), options);
+  AttentionItem item{q, rows_given(k, v), out};
+  const auto sizes = sizes_of(ctx, std::span(&item, 1), options);
+  attend(ctx, std::span(&item, 1), sizes);
+  if (ctx.tape) record(ctx, sizes.front(), q, k, v, out, {});
 }
 
 Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -274,9 +328,11 @@ Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v
   std::vector<AttentionItem> items;
   for (std::size_t i = 0; i + 1 < begin.size(); ++i) {
     const auto rows = [&](const Tensor& t) { return t.slice(begin[i], begin[i + 1]); };
-    items.push_back({rows(q), rows(k), rows(v), rows(out)});
+    items.push_back({rows(q), rows_given(rows(k), rows(v)), rows(out)});
   }
-  attention(ctx, items, options);
+  const auto sizes = sizes_of(ctx, items, options);
+  attend(ctx, items, sizes);
+  if (ctx.tape && !items.empty()) record(ctx, sizes.front(), q, k, v, out, begin);
   return out;
 }
 

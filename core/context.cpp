@@ -61,6 +61,7 @@ struct Context::Impl {
   int threads;
   ThreadPool workers;
   std::shared_ptr<BufferPool> pool = std::make_shared<BufferPool>();
+  std::pmr::unsynchronized_pool_resource lists;
   std::shared_ptr<kernels::MatmulCache> matmuls = kernels::make_matmul_cache();
   LogCallback log;
 };
@@ -75,6 +76,8 @@ void Context::parallel_for(std::int64_t count, TaskRef task) { impl_->workers.ru
 Tensor Context::empty(const Shape& shape, DType type) {
   return Tensor::pooled(impl_->pool, shape, type);
 }
+
+std::pmr::memory_resource* Context::lists() { return &impl_->lists; }
 
 void Context::trim() { impl_->pool->trim(); }
 

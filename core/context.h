@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <memory_resource>
 #include <string>
 
 #include "core/task_ref.h"
@@ -44,6 +45,9 @@ class Context {
   /// Uninitialised scratch tensor; its memory goes back to this context's pool with its last view.
   /// Tasks may call it, too.
   Tensor empty(const Shape& shape, DType type = DType::f32);
+  /// Memory for lists that live as long as a step: what they give back is handed out again. Not for
+  /// tasks.
+  std::pmr::memory_resource* lists();
   /// Gives pooled memory that nobody uses back to the system.
   void trim();
 

@@ -9,10 +9,11 @@
 namespace tessera {
 namespace {
 
+using kernels::kByteKeys;
 constexpr std::int64_t kFirstCapacity = 64;
 
 std::int64_t bytes_of_row(const Tensor& rows, std::int64_t count) {
-  return count * (rows.dtype() == DType::bf16 ? 2 : 4);
+  return count * static_cast<std::int64_t>(size_of(rows.dtype()));
 }
 
 /// Rows of f32, or of the type of `rows`, written from row `at` on.
@@ -43,31 +44,112 @@ void reserve(Tensor& rows, std::int64_t length, std::int64_t needed, std::int64_
   rows = larger;
 }
 
-}  // namespace
-
-KvCache::KvCache(std::int64_t layers, DType type) : layers_(static_cast<std::size_t>(layers)) {
-  assert(type == DType::f32 || type == DType::bf16);
-  for (Layer& layer : layers_) layer.type_ = type;
+const kernels::ByteAttentionKernels& byte_kernels() {
+  return kernels::vector_kernels().byte_attention;
+}
+std::int64_t blocks_for(std::int64_t rows) { return (rows + kByteKeys - 1) / kByteKeys; }
+Shape blocks_shape(std::int64_t blocks, std::int64_t heads, std::int64_t width) {
+  return {blocks, heads, byte_kernels().bytes(width / heads)};
 }
 
-KvCache::Layer::View KvCache::Layer::append(const Tensor& k, const Tensor& v) {
+/// Rows [first, end) of k and v to row `at` + theirs of the blocks.
+void write_blocks(Tensor& blocks, std::int64_t at, const Tensor& k, const Tensor& v,
+                  std::int64_t first, std::int64_t end) {
+  const std::int64_t heads = blocks.dim(1), width = k.dim(1) / heads;
+  for (std::int64_t i = first; i < end;) {
+    const std::int64_t row = (at + i) % kByteKeys, count = std::min(end - i, kByteKeys - row);
+    std::uint8_t* block = blocks.data<std::uint8_t>() + (at + i) / kByteKeys * blocks.stride(0);
+    for (std::int64_t h = 0; h < heads; ++h, block += blocks.stride(1)) {
+      byte_kernels().write(k.data() + i * k.stride(0) + h * width, k.stride(0),
+                           v.data() + i * v.stride(0) + h * width, v.stride(0), width, row, count,
+                           block);
+    }
+    i += count;
+  }
+}
+
+/// The first `blocks` of them in memory of their own, with room for `room`.
+Tensor copy_blocks(const Tensor& source, std::int64_t blocks, std::int64_t room) {
+  Tensor copy = Tensor::empty({room, source.dim(1), source.dim(2)}, DType::u8);
+  std::memcpy(copy.raw(), source.raw(), static_cast<std::size_t>(blocks * source.stride(0)));
+  return copy;
+}
+
+}  // namespace
+
+double KeyValues::bytes_per_row() const {
+  if (bytes) return static_cast<double>(bytes.dim(1) * bytes.dim(2)) / kByteKeys;
+  return static_cast<double>(bytes_of_row(k, k.dim(1)) + bytes_of_row(v, v.dim(1)));
+}
+
+KeyValues KeyValues::as_rows(Context& ctx) const {
+  if (!bytes) return *this;
+  KeyValues rows{ctx.empty({length, width}), ctx.empty({length, width}), {}, length, width};
+  const std::int64_t heads = bytes.dim(1), own = width / heads;
+  ctx.parallel_for(blocks_for(length) * heads, [&](std::int64_t task) {
+    const std::int64_t block = task / heads, h = task % heads;
+    const std::uint8_t* from =
+        bytes.data<std::uint8_t>() + block * bytes.stride(0) + h * bytes.stride(1);
+    const std::int64_t end = std::min(length, (block + 1) * kByteKeys);
+    for (std::int64_t i = block * kByteKeys; i < end; ++i) {
+      byte_kernels().read(from, own, i % kByteKeys, rows.k.data() + i * width + h * own,
+                          rows.v.data() + i * width + h * own);
+    }
+  });
+  return rows;
+}
+
+KvCache::KvCache(std::int64_t layers, const Types& types)
+    : layers_(static_cast<std::size_t>(layers)) {
+  assert(types.heads > 0);
+  for (Layer& layer : layers_) layer.types_ = types;
+}
+
+KeyValues KvCache::Layer::append(const Tensor& k, const Tensor& v) {
   assert(k.rank() == 2 && k.shape() == v.shape());
   const std::int64_t needed = length_ + k.dim(0);
-  reserve(k_, length_, needed, k.dim(1), type_);
-  reserve(v_, length_, needed, v.dim(1), type_);
+  if (types_.tokens == DType::i8) {
+    append_bytes(k, v);
+    length_ = needed;
+    return {{}, {}, bytes_, length_, k.dim(1)};
+  }
+  reserve(k_, length_, needed, k.dim(1), types_.tokens);
+  reserve(v_, length_, needed, v.dim(1), types_.tokens);
   write_rows(k_, length_, k);
   write_rows(v_, length_, v);
   length_ = needed;
-  return {k_.slice(0, length_), v_.slice(0, length_)};
+  return {k_.slice(0, length_), v_.slice(0, length_), {}, length_, k.dim(1)};
 }
 
-void KvCache::Layer::set_memory(const Tensor& k, const Tensor& v) {
-  memory_ = {k, v};
-  if (type_ == DType::f32) return;
-  for (Tensor* rows : {&memory_.k, &memory_.v}) {
-    Tensor rounded = Tensor::empty(rows->shape(), type_);
-    write_rows(rounded, 0, *rows);
-    *rows = rounded;
+void KvCache::Layer::append_bytes(const Tensor& k, const Tensor& v) {
+  const std::int64_t needed = blocks_for(length_ + k.dim(0)), capacity = bytes_ ? bytes_.dim(0) : 0;
+  if (capacity == 0) {
+    bytes_ = Tensor::empty(blocks_shape(needed, types_.heads, k.dim(1)), DType::u8);
+  } else if (needed > capacity) {
+    bytes_ = copy_blocks(bytes_, blocks_for(length_), std::max(needed, 2 * capacity));
+  }
+  write_blocks(bytes_, length_, k, v, 0, k.dim(0));
+}
+
+void KvCache::Layer::set_memory(Context& ctx, const Tensor& k, const Tensor& v) {
+  memory_ = {k, v, {}, k.dim(0), k.dim(1)};
+  if (ctx.tape || types_.memory == DType::f32) return;
+  constexpr std::int64_t kRowsPerTask = 64;
+  const std::int64_t rows = k.dim(0);
+  if (types_.memory == DType::i8) {
+    Tensor blocks = ctx.empty(blocks_shape(blocks_for(rows), types_.heads, k.dim(1)), DType::u8);
+    in_pieces(ctx, rows, kRowsPerTask, [&](std::int64_t first, std::int64_t end) {
+      write_blocks(blocks, 0, k, v, first, end);
+    });
+    memory_ = {{}, {}, blocks, rows, k.dim(1)};
+    return;
+  }
+  for (Tensor* own : {&memory_.k, &memory_.v}) {
+    Tensor rounded = ctx.empty(own->shape(), types_.memory);
+    in_pieces(ctx, rows, kRowsPerTask, [&](std::int64_t first, std::int64_t end) {
+      write_rows(rounded, first, own->slice(first, end));
+    });
+    *own = rounded;
   }
 }
 
@@ -78,10 +160,12 @@ void KvCache::truncate(std::int64_t length) {
 KvCache KvCache::clone() const {
   KvCache copy = *this;
   for (Layer& layer : copy.layers_) {
+    if (layer.bytes_)
+      layer.bytes_ = copy_blocks(layer.bytes_, blocks_for(layer.length_), layer.bytes_.dim(0));
     for (Tensor* rows : {&layer.k_, &layer.v_}) {
       const Tensor shared = *rows;
       if (!shared) continue;
-      *rows = Tensor::empty(shared.shape(), layer.type_);
+      *rows = Tensor::empty(shared.shape(), shared.dtype());
       write_rows(*rows, 0, shared.slice(0, layer.length_));
     }
   }

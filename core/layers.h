@@ -8,6 +8,7 @@
 #include "core/activation.h"
 #include "core/config.h"
 #include "core/context.h"
+#include "core/kv_cache.h"
 #include "core/tensor.h"
 #include "core/weights.h"
 
@@ -57,6 +58,8 @@ class Linear {
   /// Whether numbers are rounded before they are multiplied, so that what comes out is not that of
   /// f32.
   bool rounds() const;
+  /// Whether they are rounded to integers.
+  bool is_integer() const;
   explicit operator bool() const { return impl_ != nullptr; }
 
  private:
@@ -177,7 +180,9 @@ Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v
                  const AttentionOptions& options);
 /// Several of them, whose threads work side by side: decoding steps of several sequences.
 struct AttentionItem {
-  Tensor q, k, v, out;
+  Tensor q;
+  KeyValues seen;
+  Tensor out;
 };
 void attention(Context& ctx, std::span<AttentionItem> items, const AttentionOptions& options);
 /// The same within each of several items, whose rows lie one after the other: item i has the rows

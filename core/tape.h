@@ -21,7 +21,7 @@ enum class Op : std::uint8_t {
   add,            ///< a, b
   multiply,       ///< a, b
   rope,           ///< x, angles
-  attention,      ///< q, k, v; attention, its defaults and stream filled in
+  attention,      ///< q, k, v; attention, its defaults and stream filled in; begin
   windows,        ///< x; window
   patches,        ///< x; window.kernel
   join_rows,      ///< a, b, ...
@@ -48,6 +48,7 @@ struct Record {
   float number = 0;
   std::uint64_t stream = 0;
   std::vector<std::int32_t> ids = {};
+  std::vector<std::int64_t> begin = {};  ///< rows of each of several items, as given; empty: of one
   std::function<Tensor(Context&, const Tensor& x)> again = {};
 };
 

@@ -163,6 +163,12 @@ Weights Weights::at(std::string_view scope) const {
 
 Weights Weights::at(std::int64_t index) const { return at(std::to_string(index)); }
 
+Weights Weights::with(CacheNumbers numbers) const {
+  Weights w = *this;
+  w.cache_numbers_ = numbers;
+  return w;
+}
+
 Weights Weights::with(Precision precision) const {
   Weights w = *this;
   w.precision_ = precision;

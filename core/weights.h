@@ -23,6 +23,10 @@ constexpr Precision int8_at_least(Precision p) {
   return p == Precision::int4 ? Precision::int8 : p;
 }
 
+/// The numbers in which a decoder keeps keys and values. automatic: f32 beside exact products, bf16
+/// beside rounded ones, and int8 for a memory (cross-attention) beside int8 and int4.
+enum class CacheNumbers : std::uint8_t { automatic, f32, bf16, int8 };
+
 struct NamedTensor {
   std::string name;
   Tensor tensor;
@@ -59,6 +63,9 @@ class Weights {
   /// The same tensors, whose matrices are to be multiplied in `precision` (Linear packs them so).
   Weights with(Precision precision) const;
   Precision precision() const { return precision_; }
+  /// The same tensors for a decoder that keeps keys and values so.
+  Weights with(CacheNumbers numbers) const;
+  CacheNumbers cache_numbers() const { return cache_numbers_; }
 
   bool has(std::string_view name) const;
   /// The tensor as stored. Throws FormatError where it is absent, ShapeError where the shape
@@ -97,6 +104,7 @@ class Weights {
   std::shared_ptr<Store> store_;
   std::string prefix_;
   Precision precision_ = Precision::f32;
+  CacheNumbers cache_numbers_ = CacheNumbers::automatic;
 };
 
 /// Writes tensors as one safetensors file: to a temporary name first, renamed when complete.

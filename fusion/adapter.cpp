@@ -298,7 +298,7 @@ Weights with_own_adapter(const Weights& decoder, const Weights& adapter) {
     for (const NamedTensor& part : a.result) all[part.name] = part.tensor;
   std::vector<NamedTensor> tensors;
   for (auto& [name, tensor] : all) tensors.push_back({name, std::move(tensor)});
-  return Weights::of(tensors).with(decoder.precision());
+  return Weights::of(tensors).with(decoder.precision()).with(decoder.cache_numbers());
 }
 
 Weights with_adapters(const Weights& checkpoint, const std::vector<fs::path>& adapters) {

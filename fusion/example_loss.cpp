@@ -416,9 +416,9 @@ std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (begin[i] == begin[i + 1]) continue;
     for (std::int64_t l = 0; l < together.layers(); ++l) {
-      const auto& [k, v] = together.layer(l).memory();
-      all[i].seen.layer(l).set_memory(k.slice(begin[i], begin[i + 1]),
-                                      v.slice(begin[i], begin[i + 1]));
+      const KeyValues seen = together.layer(l).memory().as_rows(ctx);
+      all[i].seen.layer(l).set_memory(ctx, seen.k.slice(begin[i], begin[i + 1]),
+                                      seen.v.slice(begin[i], begin[i + 1]));
     }
   }
   return all;

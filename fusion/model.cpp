@@ -39,15 +39,15 @@ CheckpointFiles read_files(const fs::path& directory, const OpenOptions& options
     throw IoError(concat(directory.string(),
                          ": has no config.json; give the directory of a published checkpoint"));
   }
-  CheckpointFiles files{
-      directory,
-      options.config ? *options.config : Config::read(directory / "config.json"),
-      read_if_present(directory / "generation_config.json"),
-      read_if_present(directory / "preprocessor_config.json"),
-      options.weights
-          ? *options.weights
-          : with_adapters(Weights::open(directory), options.adapters).with(options.precision),
-      options.switchable};
+  CheckpointFiles files{directory,
+                        options.config ? *options.config : Config::read(directory / "config.json"),
+                        read_if_present(directory / "generation_config.json"),
+                        read_if_present(directory / "preprocessor_config.json"),
+                        options.weights ? *options.weights
+                                        : with_adapters(Weights::open(directory), options.adapters)
+                                              .with(options.precision)
+                                              .with(options.cache),
+                        options.switchable};
   // Old checkpoints have their generation options in config.json.
   if (!fs::exists(directory / "generation_config.json", error))
     files.generation_config = files.config;
@@ -110,8 +110,9 @@ void CheckpointFiles::open_decoder(const Config& decoder, const std::string& sco
                                     "merged, not switched"));
     }
     const auto open = [decoder, part, all = weights, adapter = adapter] {
-      return text::load_language_model(decoder,
-                                       part(with_adapters(all, {adapter}).with(all.precision())));
+      const Weights adapted =
+          with_adapters(all, {adapter}).with(all.precision()).with(all.cache_numbers());
+      return text::load_language_model(decoder, part(adapted));
     };
     if (!model.adapted.emplace(name, text::Decoder(open)).second)
       throw ArgumentError(concat("the checkpoint has an adapter \"", name, "\" of its own"));

@@ -40,7 +40,8 @@ struct Task {
 };
 
 struct OpenOptions {
-  Precision precision = Precision::as_stored;  ///< of matrix products; int4: towers stay at int8
+  Precision precision = Precision::as_stored;    ///< of matrix products; int4: towers stay at int8
+  CacheNumbers cache = CacheNumbers::automatic;  ///< of the decoder's keys and values
   /// In memory, instead of the numbers in the files: of a model that is trained. Their precision
   /// counts.
   std::optional<Weights> weights = {};

@@ -33,7 +33,7 @@ class BeamSearch : public Search {
  public:
   BeamSearch(const Decoding& decoding, KvCache cache);
   void take(Tensor& logits) override { grow(best_choices(logits)); }
-  Next next() override;
+  void next(Next& next) override;
   void stop() override;
   std::vector<Generated> finish() override;
 
@@ -214,14 +214,14 @@ bool BeamSearch::done() const {
   return !(static_cast<double>(best) > finished_.back().score);
 }
 
-Search::Next BeamSearch::next() {
-  Next next;
-  if (done()) return next;
+void BeamSearch::next(Next& next) {
+  next.ids.clear();
+  next.caches.clear();
+  if (done()) return;
   for (Beam& beam : beams_) {
     next.ids.push_back(beam.ids.back());
     next.caches.push_back(&beam.cache);
   }
-  return next;
 }
 
 void BeamSearch::stop() {

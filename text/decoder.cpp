@@ -17,6 +17,23 @@ Linear read_head(const Weights& weights, const Embedding& tokens, bool tied) {
   return head;
 }
 
+KvCache::Types cache_types(CacheNumbers numbers, const AttentionOptions& options,
+                           const Linear& qkv) {
+  const std::int64_t heads = options.kv_heads ? options.kv_heads : options.heads;
+  switch (numbers) {
+    case CacheNumbers::f32:
+      return {DType::f32, DType::f32, heads};
+    case CacheNumbers::bf16:
+      return {DType::bf16, DType::bf16, heads};
+    case CacheNumbers::int8:
+      return {DType::i8, DType::i8, heads};
+    case CacheNumbers::automatic:
+      break;
+  }
+  if (!options.rounded) return {DType::f32, DType::f32, heads};
+  return {DType::bf16, qkv.is_integer() ? DType::i8 : DType::bf16, heads};
+}
+
 void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
                      std::int64_t max_positions) {
   std::int64_t total = 0;
@@ -34,8 +51,8 @@ void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
   }
 }
 
-std::vector<std::int64_t> positions_of(std::span<const Sequence> sequences) {
-  std::vector<std::int64_t> positions;
+std::pmr::vector<std::int64_t> positions_of(Context& ctx, std::span<const Sequence> sequences) {
+  std::pmr::vector<std::int64_t> positions(ctx.lists());
   for (const Sequence& s : sequences) {
     for (std::int64_t i = 0; i < s.rows; ++i) positions.push_back(s.cache->length() + i);
   }
@@ -44,8 +61,8 @@ std::vector<std::int64_t> positions_of(std::span<const Sequence> sequences) {
 
 Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,
                      std::span<const Sequence> sequences) {
-  const std::vector<std::int64_t> positions = positions_of(sequences);
-  const std::vector<std::int32_t> rows(positions.begin(), positions.end());
+  const auto positions = positions_of(ctx, sequences);
+  const std::pmr::vector<std::int32_t> rows(positions.begin(), positions.end(), ctx.lists());
   return add(ctx, x, gather_rows(ctx, table, rows));
 }
 
@@ -53,13 +70,13 @@ namespace {
 
 /// Keys and values that new rows of a sequence see, their own last. With a tape these alone, and
 /// the cache stays empty: gradients don't go back through what it copies.
-KvCache::Layer::View seen_by(const Context& ctx, const Sequence& s, std::int64_t layer,
-                             const Tensor& k, const Tensor& v) {
+KeyValues seen_by(const Context& ctx, const Sequence& s, std::int64_t layer, const Tensor& k,
+                  const Tensor& v) {
   KvCache::Layer& cache = s.cache->layer(layer);
   if (!ctx.tape) return cache.append(k, v);
   if (cache.length() > 0)
     throw ArgumentError("gradients are found for whole sequences: give empty caches");
-  return {k, v};
+  return {k, v, {}, k.dim(0), k.dim(1)};
 }
 
 }  // namespace
@@ -69,12 +86,13 @@ Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tens
                       AttentionOptions options) {
   options.causal = true;
   Tensor out = ctx.empty(q.shape());
-  std::vector<AttentionItem> items;
+  std::pmr::vector<AttentionItem> items(ctx.lists());
+  items.reserve(sequences.size());
   std::int64_t at = 0;
   for (const Sequence& s : sequences) {
     const std::int64_t end = at + s.rows;
-    const KvCache::Layer::View seen = seen_by(ctx, s, layer, k.slice(at, end), v.slice(at, end));
-    items.push_back({q.slice(at, end), seen.k, seen.v, out.slice(at, end)});
+    items.push_back({q.slice(at, end), seen_by(ctx, s, layer, k.slice(at, end), v.slice(at, end)),
+                     out.slice(at, end)});
     at = end;
   }
   attention(ctx, items, options);
@@ -87,9 +105,9 @@ KeptSequences::KeptSequences(std::span<const Sequence> sequences) {
     sequences_.push_back({&caches_[i], sequences[i].rows});
 }
 
-const KvCache::Layer::View& memory_of(KvCache& cache, std::int64_t layer) {
-  const KvCache::Layer::View& memory = cache.layer(layer).memory();
-  if (!memory.k)
+const KeyValues& memory_of(KvCache& cache, std::int64_t layer) {
+  const KeyValues& memory = cache.layer(layer).memory();
+  if (!memory)
     throw ArgumentError("this decoder reads from an image or a sound: give it at least one");
   return memory;
 }
@@ -98,17 +116,17 @@ Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
                        std::span<const Sequence> sequences, const AttentionOptions& options) {
   constexpr std::int64_t kMostTogether = 8;
   Tensor out = ctx.empty(q.shape());
-  std::vector<AttentionItem> items;
+  std::pmr::vector<AttentionItem> items(ctx.lists());
+  items.reserve(sequences.size());
   std::int64_t at = 0;
   for (std::size_t i = 0; i < sequences.size();) {
-    const KvCache::Layer::View& memory = memory_of(*sequences[i].cache, layer);
+    const KeyValues& memory = memory_of(*sequences[i].cache, layer);
     std::int64_t end = at + sequences[i++].rows;
     // The next tokens of sequences with the same memory (beams) read it together.
     while (i < sequences.size() && sequences[i].rows == 1 && sequences[i - 1].rows == 1 &&
-           end - at < kMostTogether &&
-           sequences[i].cache->layer(layer).memory().k.raw() == memory.k.raw())
+           end - at < kMostTogether && sequences[i].cache->layer(layer).memory().same_as(memory))
       ++i, ++end;
-    items.push_back({q.slice(at, end), memory.k, memory.v, out.slice(at, end)});
+    items.push_back({q.slice(at, end), memory, out.slice(at, end)});
     at = end;
   }
   attention(ctx, items, options);

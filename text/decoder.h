@@ -14,11 +14,16 @@ namespace tessera::text {
 /// The output layer without bias: `lm_head`, or the token embedding again where they are tied.
 Linear read_head(const Weights& weights, const Embedding& tokens, bool tied);
 
-/// An empty cache for these blocks: in bf16 where their attention rounds to it.
+/// How blocks with this attention, whose keys and values `qkv` gives, keep these.
+KvCache::Types cache_types(CacheNumbers numbers, const AttentionOptions& options,
+                           const Linear& qkv);
+
+/// An empty cache for these blocks.
 template <class Block>
-KvCache cache_for(const std::vector<Block>& blocks) {
-  const bool rounded = !blocks.empty() && blocks.front().options.rounded;
-  return KvCache(static_cast<std::int64_t>(blocks.size()), rounded ? DType::bf16 : DType::f32);
+KvCache cache_for(const std::vector<Block>& blocks, CacheNumbers numbers) {
+  if (blocks.empty()) return KvCache(0);
+  const Block& block = blocks.front();
+  return {std::ssize(blocks), cache_types(numbers, block.options, block.qkv)};
 }
 
 /// Throws ShapeError unless the sequences' rows add up to `rows`, ArgumentError where one would
@@ -27,7 +32,7 @@ void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
                      std::int64_t max_positions);
 
 /// The place of every row in its sequence. To be called before the caches grow.
-std::vector<std::int64_t> positions_of(std::span<const Sequence> sequences);
+std::pmr::vector<std::int64_t> positions_of(Context& ctx, std::span<const Sequence> sequences);
 
 /// x [N, D] + table rows at each sequence's positions. To be called before the caches grow.
 Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,
@@ -79,7 +84,7 @@ Tensor run_blocks(Context& ctx, const std::vector<Block>& blocks, Tensor x,
 
 /// What a decoder with cross-attention attends to in this layer. Throws ArgumentError where the
 /// cache has seen none.
-const KvCache::Layer::View& memory_of(KvCache& cache, std::int64_t layer);
+const KeyValues& memory_of(KvCache& cache, std::int64_t layer);
 
 /// Attends to every sequence's memory. Throws ArgumentError where a cache has none.
 Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,

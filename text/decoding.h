@@ -60,7 +60,7 @@ class Search {
     std::vector<KvCache*> caches;
   };
   /// The tokens to run next, and the caches that each of them continues; none: it has ended.
-  virtual Next next() = 0;
+  virtual void next(Next& next) = 0;
   /// Chooses from the logits that follow them [rows, V], which it may change; at first from those
   /// that follow the prompt [1, V].
   virtual void take(Tensor& logits) = 0;

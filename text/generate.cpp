@@ -73,14 +73,11 @@ class Live {
     return false;
   }
 
-  /// Adds what it has to be run: embedded rows, and the caches they go to.
-  void add_rows(std::vector<Tensor>& rows, std::vector<Sequence>& sequences) {
-    if (in_prompt()) {
-      rows.push_back(job_.input.rows);
-      sequences.push_back({&job_.input.cache, job_.input.rows.dim(0)});
-      return;
-    }
-    rows.push_back(d_.model.embed(d_.ctx, next_.ids));
+  /// What it has to be run, and the caches that it goes to: embedded rows, or tokens.
+  const Tensor& prompt() const { return job_.input.rows; }
+  std::span<const std::int32_t> ids() const { return next_.ids; }
+  void add_sequences(std::pmr::vector<Sequence>& sequences) {
+    if (in_prompt()) sequences.push_back({&job_.input.cache, prompt_rows()});
     for (KvCache* cache : next_.caches) sequences.push_back({cache, 1});
   }
   /// How many rows of logits it is to take.
@@ -114,7 +111,7 @@ class Live {
       if (d_.hooks.on_prefill) d_.hooks.on_prefill();
     }
     search_->take(logits);
-    next_ = search_->next();
+    search_->next(next_);
     if (!next_.ids.empty() && !d_.cancelled()) return true;
     if (!next_.ids.empty()) search_->stop();
     job_.on_result(search_->finish());
@@ -130,14 +127,24 @@ class Live {
 
 using Jobs = std::vector<std::unique_ptr<Live>>;
 
+/// What these jobs have to be run, all in their prompts or none: one after the other, embedded.
+Tensor rows_of(Context& ctx, const LanguageModel& model, std::span<Live* const> jobs) {
+  if (jobs.front()->in_prompt()) {
+    std::vector<Tensor> rows;
+    for (const Live* job : jobs) rows.push_back(job->prompt());
+    return rows.size() == 1 ? rows.front() : join_rows(ctx, rows);
+  }
+  std::pmr::vector<std::int32_t> ids(ctx.lists());
+  for (const Live* job : jobs) ids.insert(ids.end(), job->ids().begin(), job->ids().end());
+  return model.embed(ctx, ids);
+}
+
 /// Runs what these jobs have to be run together, and lets each choose from what follows its own.
 void pass(Context& ctx, const LanguageModel& model, std::span<Live* const> jobs) {
   const PhaseScope phase(ctx, jobs.front()->in_prompt() ? "prefill" : "decode");
-  std::vector<Tensor> rows;
-  std::vector<Sequence> sequences;
-  for (Live* job : jobs) job->add_rows(rows, sequences);
-  Tensor hidden =
-      model.forward(ctx, rows.size() == 1 ? rows.front() : join_rows(ctx, rows), sequences);
+  std::pmr::vector<Sequence> sequences(ctx.lists());
+  for (Live* job : jobs) job->add_sequences(sequences);
+  Tensor hidden = model.forward(ctx, rows_of(ctx, model, jobs), sequences);
   if (std::ssize(sequences) < hidden.dim(0)) {  // of a prompt, its last row counts
     std::vector<std::int32_t> last;
     std::int64_t end = 0;
@@ -158,7 +165,7 @@ void pass(Context& ctx, const LanguageModel& model, std::span<Live* const> jobs)
 /// their rows are rounded as those of one short prompt are, or one alone.
 void step(Context& ctx, const LanguageModel& model, Jobs& jobs) {
   constexpr std::int64_t kPromptRows = 8;
-  std::vector<Live*> decoding, prompts;
+  std::pmr::vector<Live*> decoding(ctx.lists()), prompts(ctx.lists());
   for (const auto& job : jobs) (job->in_prompt() ? prompts : decoding).push_back(job.get());
   if (!decoding.empty()) pass(ctx, model, decoding);
   for (auto first = prompts.begin(); first != prompts.end();) {

@@ -39,7 +39,9 @@ const LanguageFamily& family(const Config& config) {
 }  // namespace
 
 std::unique_ptr<LanguageModel> load_language_model(const Config& config, const Weights& weights) {
-  return family(config).load(config, weights);
+  auto model = family(config).load(config, weights);
+  model->cache_numbers_ = weights.cache_numbers();
+  return model;
 }
 
 std::int64_t width_of_language_model(const Config& config) { return family(config).width(config); }

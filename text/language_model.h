@@ -30,6 +30,8 @@ class LanguageModel {
   virtual std::int64_t max_positions() const = 0;
   virtual bool has_cross_attention() const { return false; }
   virtual KvCache new_cache() const = 0;
+  /// As its weights said when it was loaded.
+  CacheNumbers cache_numbers() const { return cache_numbers_; }
 
   /// ids [T] -> embedding rows [T, D], positions not yet added.
   virtual Tensor embed(Context& ctx, std::span<const std::int32_t> ids) const = 0;
@@ -43,6 +45,10 @@ class LanguageModel {
                          std::span<const Sequence> sequences) const = 0;
   /// Hidden states [N, D] -> logits [N, V].
   virtual Tensor logits(Context& ctx, const Tensor& hidden) const = 0;
+
+ private:
+  friend std::unique_ptr<LanguageModel> load_language_model(const Config&, const Weights&);
+  CacheNumbers cache_numbers_ = CacheNumbers::automatic;
 };
 
 /// A decoder that is opened when it is first asked for, by whichever thread that is; or none.

@@ -88,6 +88,8 @@ class Sampling : public Search {
     for (std::size_t i = 0; i < count; ++i) {
       drafts_.emplace_back(d_, i + 1 < count ? cache.clone() : std::move(cache),
                            d_.options.seed + i);
+      drafts_.back().out.ids.reserve(static_cast<std::size_t>(
+          std::min<std::int64_t>(d_.options.max_new_tokens, kLikelyTokens)));
     }
   }
 
@@ -101,14 +103,14 @@ class Sampling : public Search {
     }
   }
 
-  Next next() override {
-    Next next;
+  void next(Next& next) override {
+    next.ids.clear();
+    next.caches.clear();
     for (Draft& draft : drafts_) {
       if (draft.ended || !heard_) continue;
       next.ids.push_back(draft.out.ids.back());
       next.caches.push_back(&draft.cache);
     }
-    return next;
   }
 
   void stop() override {}  // what has not ended is taken for cancelled
@@ -138,6 +140,7 @@ class Sampling : public Search {
     return all;
   }
 
+  static constexpr std::int64_t kLikelyTokens = 1024;
   const Decoding& d_;
   std::vector<Draft> drafts_;
   bool heard_ = true;  // whether on_token wants more

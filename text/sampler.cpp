@@ -114,18 +114,49 @@ bool more_likely(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-/// The k-th largest number.
-float kth_largest(std::span<const float> x, std::size_t k) {
-  std::vector<float> heap(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(k));
-  std::ranges::make_heap(heap, std::greater<>());  // the smallest of them in front
-  for (const float value : x.subspan(k)) {
-    if (!(value > heap.front())) continue;
-    std::ranges::pop_heap(heap, std::greater<>());
-    heap.back() = value;
-    std::ranges::push_heap(heap, std::greater<>());
-  }
-  return heap.front();
+float largest_of(std::span<const float> x) {
+  return kernels::vector_kernels().largest(x.data(), static_cast<std::int64_t>(x.size()));
 }
+
+/// Numbers in stretches, whose largest are known: few of them have to be looked through.
+class Stretches {
+ public:
+  explicit Stretches(std::span<const float> x) : x_(x) {
+    for (std::size_t at = 0; at < x.size(); at += kLength) tops_.push_back(largest_of(from(at)));
+  }
+  /// Calls visit(i) in order for each number that `reaches` says yes to, which it then must to all
+  /// larger ones as well.
+  template <class Reaches, class Visit>
+  void for_each(const Reaches& reaches, const Visit& visit) const {
+    for (std::size_t s = 0; s < tops_.size(); ++s) {
+      if (!reaches(tops_[s])) continue;
+      const std::size_t at = s * kLength;
+      for (std::size_t i = at; i < at + from(at).size(); ++i)
+        if (reaches(x_[i])) visit(i);
+    }
+  }
+  /// The k-th largest number: of the stretches' largest, it is not above that.
+  float kth_largest(std::size_t k) const {
+    const auto kth = [k](std::vector<float>& all) {
+      if (k > all.size()) return kForbidden;
+      std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(k) - 1, all.end(),
+                       std::greater<>());
+      return all[k - 1];
+    };
+    std::vector<float> tops = tops_, some;
+    const float bound = kth(tops);
+    for_each([&](float x) { return x >= bound; }, [&](std::size_t i) { some.push_back(x_[i]); });
+    return kth(some);
+  }
+
+ private:
+  static constexpr std::size_t kLength = 256;
+  std::span<const float> from(std::size_t at) const {
+    return x_.subspan(at, std::min(kLength, x_.size() - at));
+  }
+  std::span<const float> x_;
+  std::vector<float> tops_;
+};
 
 float largest_logit(std::span<const Candidate> candidates) {
   float largest = kForbidden;
@@ -204,33 +235,27 @@ std::vector<Candidate> warp_logits(const SamplingOptions& options, std::span<con
   const auto temperature = static_cast<float>(options.temperature);
   const auto at_least = static_cast<std::size_t>(min_tokens_to_keep);
   const std::size_t top_k = std::max(static_cast<std::size_t>(options.top_k), at_least);
+  const Stretches all(logits);
   float least = kForbidden;  // equals of the k-th stay, as in HF
-  if (options.top_k > 0 && top_k < logits.size()) least = kth_largest(logits, top_k) / temperature;
+  if (options.top_k > 0 && top_k < logits.size()) least = all.kth_largest(top_k) / temperature;
   std::vector<Candidate> candidates;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    const float logit = logits[i] / temperature;
-    if (logit >= least && logit > kForbidden) {
-      candidates.push_back({static_cast<std::int32_t>(i), logit});
-    }
-  }
+  all.for_each([&](float x) { return x / temperature >= least && x / temperature > kForbidden; },
+               [&](std::size_t i) {
+                 candidates.push_back({static_cast<std::int32_t>(i), logits[i] / temperature});
+               });
   if (options.top_p < 1.0) keep_top_p(candidates, options.top_p, at_least);
   if (options.min_p > 0.0) keep_min_p(candidates, options.min_p, at_least);
   return candidates;
 }
 
 std::int32_t argmax(std::span<const float> logits) {
-  float best = kForbidden;
-  std::size_t at = logits.size();
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > best) best = logits[i], at = i;
-  }
-  if (at == logits.size()) throw_nothing_left();
-  return static_cast<std::int32_t>(at);
+  const float best = largest_of(logits);
+  if (best == kForbidden) throw_nothing_left();
+  return static_cast<std::int32_t>(std::ranges::find(logits, best) - logits.begin());
 }
 
 double log_sum_exp(std::span<const float> x) {
-  float largest = kForbidden;
-  for (const float value : x) largest = std::max(largest, value);
+  const float largest = largest_of(x);
   if (largest == kForbidden) return static_cast<double>(kForbidden);
   const double sum =
       kernels::vector_kernels().sum_exp(x.data(), static_cast<std::int64_t>(x.size()), largest);

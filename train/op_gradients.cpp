@@ -1,6 +1,7 @@
 #include "train/op_gradients.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "core/error.h"
 #include "core/kernels/dropout.h"
@@ -187,45 +188,70 @@ void rope_gradient(const Backward& b) {
   });
 }
 
-void attention_gradient(const Backward& b) {
-  const Tensor &q = b.input(0), &k = b.input(1), &v = b.input(2), &out = b.r.output;
-  const AttentionOptions& o = b.r.attention;
-  const std::int64_t group = o.heads / o.kv_heads, width = q.dim(1) / o.heads;
+namespace {
+
+/// Attention of one of several items, whose rows lie one after the other.
+struct AttentionPart {
+  Tensor q, k, v, out, dout, dq, dk, dv;
+  std::int64_t place;  // of its first weight among those of all
+};
+
+std::vector<AttentionPart> parts_of_attention(const Backward& b) {
   // What is not wanted is found all the same, and thrown away.
   const auto place = [&](std::size_t i) {
-    if (b.wants(i)) return b.sum(i);
-    return Tensor::zeros(b.input(i).shape());
+    return b.wants(i) ? b.sum(i) : Tensor::zeros(b.input(i).shape());
   };
-  Tensor dq = place(0), dk = place(1), dv = place(2);
+  const Tensor dq = place(0), dk = place(1), dv = place(2);
+  const std::vector<std::int64_t>& begin = b.r.begin;
+  if (begin.empty()) return {{b.input(0), b.input(1), b.input(2), b.r.output, b.dy, dq, dk, dv, 0}};
+  std::vector<AttentionPart> parts;
+  std::int64_t weights = 0;
+  for (std::size_t i = 0; i + 1 < begin.size(); ++i) {
+    const auto rows = [&](const Tensor& t) { return t.slice(begin[i], begin[i + 1]); };
+    parts.push_back({rows(b.input(0)), rows(b.input(1)), rows(b.input(2)), rows(b.r.output),
+                     rows(b.dy), rows(dq), rows(dk), rows(dv), weights});
+    weights += b.r.attention.heads * parts.back().q.dim(0) * parts.back().k.dim(0);
+  }
+  return parts;
+}
+
+}  // namespace
+
+void attention_gradient(const Backward& b) {
+  const AttentionOptions& o = b.r.attention;
+  const std::int64_t group = o.heads / o.kv_heads, width = b.input(0).dim(1) / o.heads;
   const bool rounded = b.ctx.rounded_products && kernels::vector_kernels().half.native;
   const auto gradient = rounded ? kernels_of_training().rounded_attention_gradient
                                 : kernels_of_training().attention_gradient;
-  b.ctx.parallel_for(o.kv_heads, [&](std::int64_t g) {
-    Tensor scratch = b.ctx.empty({kernels::attention_gradient_scratch(k.dim(0), width)});
+  std::vector<AttentionPart> parts = parts_of_attention(b);
+  b.ctx.parallel_for(std::ssize(parts) * o.kv_heads, [&](std::int64_t task) {
+    AttentionPart& p = parts[static_cast<std::size_t>(task / o.kv_heads)];
+    const std::int64_t g = task % o.kv_heads, weights = p.q.dim(0) * p.k.dim(0);
+    Tensor scratch = b.ctx.empty({kernels::attention_gradient_scratch(p.k.dim(0), width)});
     for (std::int64_t h = g * group; h < (g + 1) * group; ++h) {
-      gradient({.q = q.data() + h * width,
-                .k = k.data() + g * width,
-                .v = v.data() + g * width,
-                .out = out.data() + h * width,
-                .dout = b.dy.data() + h * width,
-                .ldq = q.stride(0),
-                .ldk = k.stride(0),
-                .ldv = v.stride(0),
-                .ldo = out.stride(0),
-                .lddo = b.dy.stride(0),
-                .dq = dq.data() + h * width,
-                .dk = dk.data() + g * width,
-                .dv = dv.data() + g * width,
-                .lddq = dq.stride(0),
-                .lddk = dk.stride(0),
-                .lddv = dv.stride(0),
-                .queries = q.dim(0),
-                .keys = k.dim(0),
+      gradient({.q = p.q.data() + h * width,
+                .k = p.k.data() + g * width,
+                .v = p.v.data() + g * width,
+                .out = p.out.data() + h * width,
+                .dout = p.dout.data() + h * width,
+                .ldq = p.q.stride(0),
+                .ldk = p.k.stride(0),
+                .ldv = p.v.stride(0),
+                .ldo = p.out.stride(0),
+                .lddo = p.dout.stride(0),
+                .dq = p.dq.data() + h * width,
+                .dk = p.dk.data() + g * width,
+                .dv = p.dv.data() + g * width,
+                .lddq = p.dq.stride(0),
+                .lddk = p.dk.stride(0),
+                .lddv = p.dv.stride(0),
+                .queries = p.q.dim(0),
+                .keys = p.k.dim(0),
                 .width = width,
                 .causal = o.causal,
                 .scale = o.scale,
                 .scratch = scratch.data(),
-                .dropped = kernels::dropout_of(o.stream, o.dropout, h * q.dim(0) * k.dim(0))});
+                .dropped = kernels::dropout_of(o.stream, o.dropout, p.place + h * weights)});
     }
   });
 }

@@ -234,7 +234,7 @@ TESSERA_INLINE void attention_part_of(const AttentionPart& a) {
   for (std::int64_t j = whole; j < a.keys; ++j) add_all<1, Number>(a, j);
 }
 
-void attention_part(const AttentionPart& a) {
+void attention_part_rows(const AttentionPart& a) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
   if (a.rows.half && a.width % kPairLanes == 0 && a.keys % 2 == 0) return attention_part_pairs(a);
 #endif

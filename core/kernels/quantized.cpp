@@ -368,9 +368,10 @@ class PanelProduct {
 
   /// A task computes kColumnsPerTask columns of a tile of rows, as many rows at a time as keep
   /// their sums in the first-level cache, where finish() finds them again. A panel that has to be
-  /// widened first is multiplied by all rows at once.
+  /// widened first is multiplied by all rows at once. Sums that are results go to their place.
   void many_rows() {
     constexpr std::int64_t kColumnsPerTask = 128;
+    const bool finished = !a_.bias && a_.activation == Activation::none && !a_.residual;
     const bool widens = w_.bits_ == 4 || (w_.bits_ == 8 && kernels().widen8);
     const std::int64_t height = rows_per_tile(), tiles = (a_.m + height - 1) / height;
     const std::int64_t block = widens ? height : 4 * kernels().tile_rows;
@@ -384,9 +385,16 @@ class PanelProduct {
       if (widens) wide = Widened(ctx_, *this);
       for (std::int64_t r = task / pieces * height; r < end; r += block) {
         const std::int64_t m = std::min(block, end - r);
-        for (std::int64_t c = 0; c < n; c += columns_)
-          tile(r, m, (j + c) / columns_, wide, sums.data() + c, kColumnsPerTask);
-        finish(a_, r, m, j, n, sums.data(), kColumnsPerTask);
+        const std::int64_t done = finished ? n / columns_ * columns_ : 0;
+        for (std::int64_t c = 0; c < n; c += columns_) {
+          const std::int64_t panel = (j + c) / columns_;
+          if (c < done) {
+            tile(r, m, panel, wide, a_.y + r * a_.ldy + j + c, a_.ldy);
+          } else {
+            tile(r, m, panel, wide, sums.data() + c, kColumnsPerTask);
+          }
+        }
+        if (done < n) finish(a_, r, m, j + done, n - done, sums.data() + done, kColumnsPerTask);
       }
     });
   }

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "core/activation.h"
+#include "core/kernels/byte_attention.h"
 #include "core/kernels/dropout.h"
 #include "core/kernels/half.h"
 #include "core/kernels/integer.h"
@@ -70,11 +71,13 @@ struct AttentionPart {
   const float* q;  // [queries, heads*width], stride ldq
   std::int64_t ldq, queries, heads, kv_heads, width;
   float scale;
-  KeyValueRows rows;  // [keys, kv_heads*width]
+  KeyValueRows rows;                    // [keys, kv_heads*width], or
+  const std::uint8_t* bytes = nullptr;  // a block for each head of keys (byte_attention.h)
   std::int64_t keys;
-  float* scores;        // [queries*heads, keys], scratch
-  float *best, *total;  // [queries*heads] largest score; sum of exponentials against it
-  float* out;           // [queries*heads, width] the values times these exponentials
+  float* scores;             // [queries*heads, keys], scratch
+  float *best, *total;       // [queries*heads] largest score; sum of exponentials against it
+  float* out;                // [queries*heads, width] the values times these exponentials
+  float* scratch = nullptr;  // of blocks: ByteAttentionKernels::scratch(width) floats
 };
 
 /// Most query rows in one call of attention_block.
@@ -107,6 +110,8 @@ struct VectorKernels {
   void (*finish)(const Finish& finish);
   void (*add)(const float* a, const float* b, std::int64_t n, float* y);
   void (*multiply)(const float* a, const float* b, std::int64_t n, float* y);
+  /// The largest number, NaN left out; -infinity where there is none.
+  float (*largest)(const float* x, std::int64_t n);
   /// The sum of e^(x[i] - largest), no x[i] being larger.
   double (*sum_exp)(const float* x, std::int64_t n, float largest);
   /// y [2*half]: (x[i], x[i + half]) turned by the angle of cosine cos[i] and sine sin[i].
@@ -119,8 +124,10 @@ struct VectorKernels {
                        std::int64_t n, std::int64_t k, float* sums);
   AttentionKernels exact, rounded;  // f32; keys, values and weights in bf16
   /// Few queries over a part of the keys. With keys and values in bf16 where bf16 pairs are
-  /// multiplied natively, queries and weights are rounded to it as well.
+  /// multiplied natively, queries and weights are rounded to it as well; beside 8 bits they are
+  /// rounded as activations are.
   void (*attention_part)(const AttentionPart& part);
+  ByteAttentionKernels byte_attention;
   HalfKernels half;
   IntegerKernels integer;
   TrainingKernels training;

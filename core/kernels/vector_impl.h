@@ -53,6 +53,17 @@ void multiply(const float* a, const float* b, std::int64_t n, float* y) {
   for (; i < n; ++i) y[i] = a[i] * b[i];
 }
 
+float largest(const float* x, std::int64_t n) {
+  Vec high[4];
+  for (Vec& h : high) h = splat(-__builtin_inff());
+  std::int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes)
+    for (std::int64_t j = 0; j < 4; ++j) high[j] = larger(load(x + i + j * kLanes), high[j]);
+  float best = max_of(larger(larger(high[0], high[1]), larger(high[2], high[3])));
+  for (; i < n; ++i) best = x[i] > best ? x[i] : best;
+  return best;
+}
+
 double sum_exp(const float* x, std::int64_t n, float largest) {
   constexpr std::int64_t kBlock = 512;  // numbers added as floats before they go to the total
   double total = 0;

@@ -2,6 +2,7 @@
 // TESSERA_TILE_ROWS, TESSERA_KERNELS_NAME and TESSERA_KERNELS_LABEL.
 #include "core/kernels/attention_few_impl.h"
 #include "core/kernels/attention_impl.h"
+#include "core/kernels/byte_attention_impl.h"
 #include "core/kernels/finish_impl.h"
 #include "core/kernels/integer_impl.h"
 #include "core/kernels/product_impl.h"
@@ -20,6 +21,7 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     finish,
     add,
     multiply,
+    largest,
     sum_exp,
     rotate,
     few_rows_panel,
@@ -29,6 +31,7 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     {sizeof(Rounded::Number), Rounded::kDepth, pack_head<Rounded>, attention_block<Rounded, false>,
      attention_block<Rounded, true>},
     attention_part,
+    {bytes_of_block, write_byte_rows, read_byte_row, byte_scratch},
     {kHasBf16, kPanel, round_row, half_tile},
     {kPanel, kRows, kDepth, quantize_row, kDepth == 4 ? quantize_fine : nullptr, sum_groups,
      kDepth == 4 ? nullptr : widen8, widen4, integer_tile, few_rows8, few_rows4},

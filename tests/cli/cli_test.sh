@@ -33,6 +33,11 @@ echo no photo >"$work/note.txt"
 head -c 100 /dev/zero >"$work/samples"
 sentence='[A-Z][^|]+\|'
 
+for numbers in f32 bf16 int8; do
+  check "keys and values in $numbers" 0 "$sentence" '' "$program" caption --kv-cache "$numbers" "$photo"
+done
+check 'keys and values in what is not there' 2 '' 'tessera: .*--kv-cache.*' "$program" caption --kv-cache int4 "$photo"
+
 check 'no command' 2 '' 'tessera: .*' "$program"
 check 'unknown command' 2 '' 'tessera: "sing" is not a command.*\|' "$program" sing
 check 'unknown option' 2 '' 'tessera: .*--loud.*' "$program" caption --loud x.jpg

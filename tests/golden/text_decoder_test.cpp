@@ -65,6 +65,25 @@ TEST_P(Decoder, SequencesDecodedTogetherEqualThemselvesAlone) {
   EXPECT_TRUE(golden::close_to(together.slice(5, 8), forward(second, d), 1e-5));
 }
 
+TEST_P(Decoder, KeysAndValuesMayBeRounded) {
+  const auto ids = case_.ids("input_ids");
+  for (const auto& [numbers, tolerance] :
+       {std::pair(CacheNumbers::bf16, 0.03), std::pair(CacheNumbers::int8, 0.06)}) {
+    model_ = load_language_model(case_.config(), case_.weights().with(numbers));
+    EXPECT_EQ(model_->cache_numbers(), numbers);
+    KvCache cache = new_cache(), other = new_cache();
+    const Tensor last = forward(ids, cache);
+    EXPECT_TRUE(golden::close_to(last, case_.get("last_hidden"), tolerance));
+    EXPECT_FALSE(golden::close_to(last, case_.get("last_hidden"), 1e-5)) << "nothing is rounded";
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const auto row = static_cast<std::int64_t>(i);
+      EXPECT_TRUE(golden::close_to(forward(std::span(ids).subspan(i, 1), other),
+                                   last.slice(row, row + 1), 0.01))
+          << "token " << i;
+    }
+  }
+}
+
 TEST_P(Decoder, GeneratesTheSameIds) {
   ASSERT_FALSE(case_.generated().empty());
   for (const golden::Generated& g : case_.generated()) {

@@ -125,6 +125,7 @@ TEST_P(VectorKernelsTest, SumOfExponentials) {
     x.back() = -std::numeric_limits<float>::infinity();
     double expected = 0;
     for (const float v : x) expected += std::exp(static_cast<double>(v));
+    EXPECT_EQ(kernels_->largest(x.data(), n), *std::max_element(x.begin(), x.end())) << n;
     EXPECT_NEAR(kernels_->sum_exp(x.data(), n, 0.0f), expected, 1e-6 * expected) << n << " numbers";
   }
 }

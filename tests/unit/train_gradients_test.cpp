@@ -277,6 +277,24 @@ TEST(Gradients, AttentionOfViewsIntoPartsOfOneOutput) {
       {qkv}, "two sequences");
 }
 
+TEST(Gradients, AttentionOfSeveralItems) {
+  const Tensor qkv = random_tensor({14, 18}, 1);
+  const std::vector<std::int64_t> begin = {0, 4, 5, 14};
+  for (const float dropout : {0.0f, 0.4f}) {
+    const AttentionOptions options{.heads = 2, .causal = true, .dropout = dropout};
+    const auto attend = [&](Context& ctx) {
+      Tape own;
+      const TapeScope recording(ctx, ctx.tape ? ctx.tape : &own);
+      ctx.tape->set_seed(6);
+      return attention(ctx, qkv.columns(0, 6), qkv.columns(6, 12), qkv.columns(12, 18), options,
+                       begin);
+    };
+    check(attend, {qkv}, "three items");
+    Context ctx({.threads = 2}), one({.threads = 1});
+    EXPECT_EQ(attend(ctx).to_vector(), attend(one).to_vector());
+  }
+}
+
 TEST(Gradients, Convolutions) {
   for (const std::int64_t stride : {1, 2}) {
     const Tensor x = random_tensor({9, 3}, 1), w = random_tensor({4, 3, 3}, 2),

@@ -110,7 +110,7 @@ class Llama : public LanguageModel {
   std::int64_t width() const override { return c_.width; }
   std::int64_t vocab_size() const override { return c_.vocab; }
   std::int64_t max_positions() const override { return c_.positions; }
-  KvCache new_cache() const override { return cache_for(blocks_); }
+  KvCache new_cache() const override { return cache_for(blocks_, cache_numbers()); }
 
   Tensor embed(Context& ctx, std::span<const std::int32_t> ids) const override {
     return tokens_(ctx, ids);
@@ -119,7 +119,7 @@ class Llama : public LanguageModel {
   Tensor forward(Context& ctx, const Tensor& rows,
                  std::span<const Sequence> sequences) const override {
     check_sequences(rows, sequences, c_.positions);
-    const Tensor angles = rope_.angles(ctx, positions_of(sequences));
+    const Tensor angles = rope_.angles(ctx, positions_of(ctx, sequences));
     return norm_(ctx, run_blocks(ctx, blocks_, rows, sequences, rope_, angles));
   }
 

@@ -93,7 +93,7 @@ class WhisperDecoder : public LanguageModel {
   std::int64_t vocab_size() const override { return c_.vocab; }
   std::int64_t max_positions() const override { return c_.positions; }
   bool has_cross_attention() const override { return true; }
-  KvCache new_cache() const override { return cache_for(blocks_); }
+  KvCache new_cache() const override { return cache_for(blocks_, cache_numbers()); }
 
   Tensor embed(Context& ctx, std::span<const std::int32_t> ids) const override {
     const Tensor rows = tokens_(ctx, ids);
@@ -104,7 +104,7 @@ class WhisperDecoder : public LanguageModel {
     for (const Block& block : blocks_) {
       const Tensor kv = block.cross_kv(ctx, memory);
       cache.layer(block.layer)
-          .set_memory(kv.columns(0, c_.width), kv.columns(c_.width, 2 * c_.width));
+          .set_memory(ctx, kv.columns(0, c_.width), kv.columns(c_.width, 2 * c_.width));
     }
   }
 
