@@ -184,8 +184,9 @@ void few_queries(Context& ctx, const Sizes& s, std::span<SameKeys> groups) {
 
 /// Blocks of queries over packed keys and values: encoders and prefill.
 void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
-  auto& [q, seen, out] = item;
-  const KeyValues rows = seen.as_rows(ctx);
+  const Tensor& q = item.q;
+  Tensor& out = item.out;
+  const KeyValues rows = item.seen.as_rows(ctx);
   const auto& kernels = kernels::vector_kernels();
   const auto& own = s.rounded ? kernels.rounded : kernels.exact;
   const auto padded = [](std::int64_t n, std::int64_t step) {
