@@ -1,4 +1,5 @@
 // Products of quantised numbers; see integer.h.
+#pragma once
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
