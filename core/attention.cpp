@@ -40,7 +40,7 @@ kernels::KeyValueRows rows_of(const KeyValues& seen, std::int64_t row, std::int6
 struct Sizes {
   std::int64_t queries, keys, heads, kv_heads, width;
   float scale;
-  bool causal, rounded;
+  bool causal, rounded, bytes;
   float dropout = 0;
   std::uint64_t stream = 0;
   std::int64_t place = 0;  // of its first weight among those of all items
@@ -75,7 +75,11 @@ Sizes check(const Tensor& q, const KeyValues& seen, const AttentionOptions& opti
   const float scale =
       options.scale != 0 ? options.scale : 1.0f / std::sqrt(static_cast<float>(width));
   const bool rounded = options.rounded && kernels::vector_kernels().half.native;
-  return {q.dim(0), seen.length, options.heads, kv_heads, width, scale, options.causal, rounded};
+  const bool bytes = options.in_bytes && kernels::vector_kernels().integer.depth == 4 &&
+                     !options.causal && !seen.bytes && seen.k.dtype() == DType::f32 &&
+                     width <= kernels::kWidestByteHead;
+  return {q.dim(0), seen.length,    options.heads, kv_heads, width,
+          scale,    options.causal, rounded,       bytes};
 }
 
 /// Where the parts of attention_part() lie in memory.
@@ -188,7 +192,9 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
   Tensor& out = item.out;
   const KeyValues rows = item.seen.as_rows(ctx);
   const auto& kernels = kernels::vector_kernels();
-  const auto& own = s.rounded ? kernels.rounded : kernels.exact;
+  const auto& own = s.bytes && s.dropout == 0 ? kernels.bytes
+                    : s.rounded               ? kernels.rounded
+                                              : kernels.exact;
   const auto padded = [](std::int64_t n, std::int64_t step) {
     return (n + step - 1) / step * step;
   };
@@ -197,12 +203,20 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
   const std::int64_t values_size =
       padded(s.keys, own.depth) * padded(s.width, kernels.panel) * own.bytes;
   Tensor packed = ctx.empty({s.kv_heads, keys_size + values_size}, DType::u8);
+  Tensor units =
+      ctx.empty({s.kv_heads, own.measure_head ? kernels::attention_units(s.keys, s.width) : 0});
+  const auto units_of = [&](std::int64_t h) { return units.data() + h * units.dim(1); };
+  if (own.measure_head) {
+    ctx.parallel_for(s.kv_heads, [&](std::int64_t h) {
+      own.measure_head(rows_of(rows, 0, h * s.width), s.keys, s.width, units_of(h));
+    });
+  }
   const std::int64_t pieces = (s.keys + kKeyBlock - 1) / kKeyBlock;
   ctx.parallel_for(s.kv_heads * pieces, [&](std::int64_t task) {
     const std::int64_t h = task / pieces, begin = task % pieces * kKeyBlock;
     std::uint8_t* to = packed.data<std::uint8_t>() + h * packed.dim(1);
     own.pack_head(rows_of(rows, 0, h * s.width), begin, std::min(s.keys, begin + kKeyBlock),
-                  s.width, to, to + keys_size);
+                  s.width, to, to + keys_size, units_of(h));
   });
 
   const std::int64_t blocks = (s.queries + kQueryBlock - 1) / kQueryBlock;
@@ -220,7 +234,7 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
            .keys = s.keys,
            .width = s.width,
            .scale = s.scale,
-           .head = {head, head + keys_size},
+           .head = {head, head + keys_size, units_of(s.kv_head(h))},
            .out = out.data() + i * out.dim(1) + h * s.width,
            .ldo = out.dim(1),
            .scratch = scratch.data(),

@@ -39,6 +39,7 @@ EncoderBlock::EncoderBlock(const EncoderConfig& c, const Weights& w)
       attention_out(w.at("self_attn.out_proj"), width, width),
       mlp(c, w.at("mlp")) {
   options.rounded = qkv.rounds();
+  options.in_bytes = qkv.in_bytes();
 }
 
 // x = x + Attn(LN(x));  x = x + MLP(LN(x))

@@ -58,8 +58,8 @@ class Linear {
   /// Whether numbers are rounded before they are multiplied, so that what comes out is not that of
   /// f32.
   bool rounds() const;
-  /// Whether they are rounded to integers.
-  bool is_integer() const;
+  /// Whether they are rounded to integers of 8 bits or fewer.
+  bool in_bytes() const;
   explicit operator bool() const { return impl_ != nullptr; }
 
  private:
@@ -165,6 +165,9 @@ struct AttentionOptions {
   /// Queries, keys, values and weights may be rounded to bf16 where that is faster (see
   /// Linear::rounds); sums are f32.
   bool rounded = false;
+  /// They may be rounded to 8 bits, where that is faster and many queries see all keys (see
+  /// Linear::in_bytes); else `rounded` counts.
+  bool in_bytes = false;
   /// While a tape is live: share of the weights (after softmax) that are dropped, the others being
   /// made larger to make up for them.
   float dropout = 0;

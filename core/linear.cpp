@@ -216,7 +216,7 @@ std::int64_t Linear::bytes() const {
 }
 
 bool Linear::rounds() const { return impl_->quantized.has_value(); }
-bool Linear::is_integer() const { return rounds() && impl_->quantized->bits() < 16; }
+bool Linear::in_bytes() const { return rounds() && impl_->quantized->bits() <= 8; }
 
 Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& options) const {
   if (x.rank() != 2 || x.dim(1) != in() || x.stride(1) != 1) {

@@ -31,7 +31,7 @@ KvCache::Types cache_types(CacheNumbers numbers, const AttentionOptions& options
       break;
   }
   if (!options.rounded) return {DType::f32, DType::f32, heads};
-  return {DType::bf16, qkv.is_integer() ? DType::i8 : DType::bf16, heads};
+  return {DType::bf16, qkv.in_bytes() ? DType::i8 : DType::bf16, heads};
 }
 
 void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,

@@ -50,6 +50,7 @@ struct Block {
         fc1(w.at("fc1"), width, c.inner),
         fc2(w.at("fc2"), c.inner, width) {
     options.rounded = qkv.rounds();
+    options.in_bytes = qkv.in_bytes();
   }
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))

@@ -1,5 +1,6 @@
 // Attention in blocks with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022); see
 // vector.h.
+#pragma once
 #include "core/kernels/half_impl.h"
 #include "core/kernels/vector_types.h"
 
@@ -114,7 +115,7 @@ TESSERA_INLINE void pack_rows_of_head(const KeyValueRows& rows, std::int64_t beg
 
 template <class Scheme>
 void pack_head(const KeyValueRows& rows, std::int64_t begin, std::int64_t end, std::int64_t width,
-               void* keys, void* values) {
+               void* keys, void* values, float* = nullptr) {
   typedef typename Scheme::Number Number;
   auto *to_keys = static_cast<Number*>(keys), *to_values = static_cast<Number*>(values);
   if (rows.half) {

@@ -1,4 +1,5 @@
 // Bias, activation and residual of a product in one pass; see vector.h.
+#pragma once
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
@@ -25,8 +26,31 @@ TESSERA_INLINE Vec gelu_of(Vec x) {
   return x < 0.0f ? tail : x - tail;
 }
 
-template <Activation kActivation>
+/// The same to 1.2e-4, for what is rounded to 8 bits afterwards: max(x, 0) less |x| * Phi(-|x|),
+/// a polynomial of |x| up to 4.25. `kTanh`: its form with tanh.
+template <bool kTanh>
+TESSERA_INLINE Vec gelu_coarse(Vec x) {
+  constexpr int kTerms = 10;
+  constexpr float kErf[kTerms] = {3.13969235e-05f,  -5.01469207e-04f, 2.55366248e-03f,
+                                  -2.58831226e-04f, -4.15392881e-02f, 1.31737974e-01f,
+                                  -5.06125687e-02f, -3.80269027e-01f, 4.97406602e-01f,
+                                  5.88959592e-05f},
+                  kOfTanh[kTerms] = {2.79350493e-05f,  -4.38857522e-04f, 2.10401787e-03f,
+                                     1.34141199e-03f,  -4.43509290e-02f, 1.33626584e-01f,
+                                     -5.02832780e-02f, -3.80861893e-01f, 4.97547919e-01f,
+                                     5.44108034e-05f};
+  const float* terms = kTanh ? kOfTanh : kErf;
+  const Vec size = positive(x), a = size < 4.25f ? size : splat(4.25f);
+  Vec p = splat(terms[0]);
+#pragma GCC unroll 16
+  for (int i = 1; i < kTerms; ++i) p = p * a + terms[i];
+  return larger(x, Vec{}) - p;
+}
+
+template <Activation kActivation, bool kCoarse = false>
 TESSERA_INLINE Vec activated(Vec x) {
+  if constexpr (kCoarse && kActivation == Activation::gelu) return gelu_coarse<false>(x);
+  if constexpr (kCoarse && kActivation == Activation::gelu_tanh) return gelu_coarse<true>(x);
   if constexpr (kActivation == Activation::relu) return x < 0.0f ? Vec{} : x;
   if constexpr (kActivation == Activation::gelu) return gelu_of(x);
   if constexpr (kActivation == Activation::gelu_tanh)
@@ -44,7 +68,7 @@ TESSERA_INLINE Vec load_some(const float* p, std::int64_t n) {
   return v;
 }
 
-template <Activation kActivation>
+template <Activation kActivation, bool kCoarse = false>
 void finish_as(const Finish& f) {
   const std::int64_t whole = f.n / kLanes * kLanes, rest = f.n - whole;
   for (std::int64_t r = 0; r < f.m; ++r) {
@@ -54,13 +78,13 @@ void finish_as(const Finish& f) {
     for (std::int64_t c = 0; c < whole; c += kLanes) {
       Vec v = load(sums + c);
       if (f.bias) v += load(f.bias + c);
-      v = activated<kActivation>(v);
+      v = activated<kActivation, kCoarse>(v);
       store(y + c, residual ? v + load(residual + c) : v);
     }
     if (rest == 0) continue;
     Vec v = load_some(sums + whole, rest);
     if (f.bias) v += load_some(f.bias + whole, rest);
-    v = activated<kActivation>(v);
+    v = activated<kActivation, kCoarse>(v);
     if (residual) v += load_some(residual + whole, rest);
     for (std::int64_t i = 0; i < rest; ++i) y[whole + i] = v[i];
   }
@@ -71,9 +95,10 @@ void finish(const Finish& f) {
     case Activation::relu:
       return finish_as<Activation::relu>(f);
     case Activation::gelu:
-      return finish_as<Activation::gelu>(f);
+      return f.coarse ? finish_as<Activation::gelu, true>(f) : finish_as<Activation::gelu>(f);
     case Activation::gelu_tanh:
-      return finish_as<Activation::gelu_tanh>(f);
+      return f.coarse ? finish_as<Activation::gelu_tanh, true>(f)
+                      : finish_as<Activation::gelu_tanh>(f);
     case Activation::quick_gelu:
       return finish_as<Activation::quick_gelu>(f);
     case Activation::silu:

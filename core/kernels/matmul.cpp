@@ -233,7 +233,8 @@ void finish(const MatmulArguments& a, std::int64_t i, std::int64_t m, std::int64
                            .residual = a.residual ? a.residual + i * a.ldr + j : nullptr,
                            .ldr = a.ldr,
                            .y = a.y + i * a.ldy + j,
-                           .ldy = a.ldy});
+                           .ldy = a.ldy,
+                           .coarse = a.coarse});
 }
 
 std::int64_t panels_per_task(std::int64_t panels, std::int64_t bytes) {

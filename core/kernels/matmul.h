@@ -50,6 +50,7 @@ struct MatmulArguments {
   std::int64_t ldr = 0;
   float* y = nullptr;  // [m, n], row stride ldy
   std::int64_t ldy = 0;
+  bool coarse = false;  // see Finish
 };
 
 /// Whether matmul applies this activation itself.

@@ -235,6 +235,9 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
 /// One product: rounds the rows, then computes tiles of rows and columns.
 class PanelProduct {
  public:
+  /// Products of so many read each weight once, and round activations less.
+  static constexpr std::int64_t kMostFewRows = 8;
+
   PanelProduct(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& a)
       : ctx_(ctx), w_(weight), a_(a), columns_(weight.columns()) {
     // 8 bits: what offset weights add has to be taken off (integer.h)
@@ -252,8 +255,6 @@ class PanelProduct {
   }
 
  private:
-  static constexpr std::int64_t kMostFewRows = 8;
-
   std::int64_t panels() const { return (w_.n_ + columns_ - 1) / columns_; }
   /// Bytes of a rounded number of a row.
   std::int64_t row_bytes() const { return w_.bits_ != 16 && kernels().depth == 4 ? 1 : 2; }
@@ -444,7 +445,9 @@ std::int64_t QuantizedMatrix::columns() const {
 
 void matmul(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& a) {
   if (a.m == 0 || weight.n() == 0) return;
-  PanelProduct(ctx, weight, a).run();
+  MatmulArguments arguments = a;
+  arguments.coarse = weight.bits() <= 8 && a.m > PanelProduct::kMostFewRows;
+  PanelProduct(ctx, weight, arguments).run();
 }
 
 }  // namespace tessera::kernels

@@ -28,6 +28,7 @@ class QuantizedMatrix {
   /// as they are; others are rounded.
   static QuantizedMatrix pack(const StackedMatrix& source, int bits);
 
+  int bits() const { return bits_; }
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
   std::int64_t bytes() const;  ///< that one product reads

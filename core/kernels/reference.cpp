@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "core/kernels/vector.h"
+
 namespace tessera::kernels::reference {
 
 float activate(Activation activation, float x) {
@@ -134,6 +136,72 @@ void attention(const float* q, const float* k, const float* v, std::int64_t quer
           sum += p[static_cast<std::size_t>(j)] * v[(j * kv_heads + g) * width + c];
         out[(i * heads + h) * width + c] = static_cast<float>(sum / total);
       }
+    }
+  }
+}
+
+namespace {
+
+/// count numbers, `step` apart, as the nearest multiples of a 127th of the largest.
+void round_to_bytes(std::vector<double>& x, std::int64_t first, std::int64_t step,
+                    std::int64_t count) {
+  double most = 0;
+  for (std::int64_t i = 0; i < count; ++i)
+    most = std::max(most, std::abs(x[static_cast<std::size_t>(first + i * step)]));
+  for (std::int64_t i = 0; i < count && most > 0; ++i) {
+    double& number = x[static_cast<std::size_t>(first + i * step)];
+    number = std::rint(number * 127 / most) * most / 127;
+  }
+}
+
+/// Takes the means of the columns of x [rows, width] off.
+std::vector<double> take_means(std::vector<double>& x, std::int64_t rows, std::int64_t width) {
+  std::vector<double> means(static_cast<std::size_t>(width));
+  for (std::size_t i = 0; i < x.size(); ++i)
+    means[i % means.size()] += x[i] / static_cast<double>(rows);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] -= means[i % means.size()];
+  return means;
+}
+
+}  // namespace
+
+void attention_in_bytes(const float* q, const float* k, const float* v, std::int64_t queries,
+                        std::int64_t keys, std::int64_t width, float scale, float* out) {
+  std::vector<double> q8(q, q + queries * width), k8(k, k + keys * width), v8(v, v + keys * width);
+  take_means(k8, keys, width);
+  const std::vector<double> means = take_means(v8, keys, width);
+  for (std::int64_t i = 0; i < queries; ++i) round_to_bytes(q8, i * width, 1, width);
+  for (std::int64_t j = 0; j < keys; ++j) round_to_bytes(k8, j * width, 1, width);
+  for (std::int64_t c = 0; c < width; ++c) round_to_bytes(v8, c, width, keys);
+  std::vector<double> scores(static_cast<std::size_t>(keys));
+  for (std::int64_t i = 0; i < queries; ++i) {
+    for (std::int64_t j = 0; j < keys; ++j) {
+      double& score = scores[static_cast<std::size_t>(j)] = 0;
+      for (std::int64_t c = 0; c < width; ++c) {
+        score += q8[static_cast<std::size_t>(i * width + c)] *
+                 k8[static_cast<std::size_t>(j * width + c)] * static_cast<double>(scale);
+      }
+    }
+    const double best = *std::max_element(scores.begin(), scores.end());
+    std::vector<double> sums(static_cast<std::size_t>(width));
+    double total = 0;
+    for (std::int64_t begin = 0; begin < keys; begin += kKeyBlock) {
+      const auto first = scores.begin() + begin,
+                 last = scores.begin() + std::min(keys, begin + kKeyBlock);
+      const double most = *std::max_element(first, last), factor = std::exp(most - best);
+      for (auto at = first; at != last; ++at) {
+        const double weight = std::exp(*at - most);
+        total += weight * factor;
+        for (std::int64_t c = 0; c < width; ++c) {
+          sums[static_cast<std::size_t>(c)] +=
+              std::rint(weight * 255) / 255 * factor *
+              v8[static_cast<std::size_t>((at - scores.begin()) * width + c)];
+        }
+      }
+    }
+    for (std::int64_t c = 0; c < width; ++c) {
+      const auto at = static_cast<std::size_t>(c);
+      out[i * width + c] = static_cast<float>(sums[at] / total + means[at]);
     }
   }
 }

@@ -20,9 +20,17 @@ struct KeyValueRows {
 /// Keys and values of one head, laid out for attention_block: keys in panels of `panel` columns,
 /// [ceil(count/panel)][width][panel]; values as rows, padded to whole panels. In bf16, numbers lie
 /// in pairs: keys [ceil(count/panel)][width/2][panel][2], values [count/2][padded width][2].
+///
+/// In 8 bits, numbers lie in fours: keys [ceil(count/panel)][width/4][panel][4], less the mean of
+/// their column (which changes no weight) and with 128 added; values [count/4][padded width][4],
+/// less the mean of their column (which weights that add up to 1 give back). `units` [padded width]
+/// holds the means of keys' columns, those of values' and what a unit of values is worth; then,
+/// panel by panel, [panel] what a unit of each key is worth and [panel] what is added to its
+/// scores: 0, or for keys that are missing a very negative number.
 struct PackedHead {
   const void* keys;
   const void* values;
+  const float* units = nullptr;
 };
 
 /// Weights of columns, one column after the other: f32, or bf16 where `half` is not null.
@@ -57,11 +65,14 @@ struct AttentionKernels {
   /// Rows [count, width] -> the layout of PackedHead, for keys [begin, end), begin a multiple of
   /// panel.
   void (*pack_head)(const KeyValueRows& rows, std::int64_t begin, std::int64_t end,
-                    std::int64_t width, void* keys, void* values);
+                    std::int64_t width, void* keys, void* values, float* units);
   /// softmax(q k^T * scale) v with an online softmax over blocks of kKeyBlock keys.
   void (*block)(const AttentionBlock& block);
-  /// The same with weights dropped after softmax (training).
+  /// The same with weights dropped after softmax (training). Null in 8 bits.
   void (*dropping_block)(const AttentionBlock& block);
+  /// In 8 bits, before pack_head: the units of columns. Null for others, which need none.
+  void (*measure_head)(const KeyValueRows& rows, std::int64_t keys, std::int64_t width,
+                       float* units);
 };
 
 /// Queries that see the same keys, with all their heads, over some of these keys as they lie, so
@@ -84,6 +95,8 @@ struct AttentionPart {
 constexpr std::int64_t kQueryBlock = 48;
 /// Keys taken at a time.
 constexpr std::int64_t kKeyBlock = 256;
+/// Widest head of attention in 8 bits.
+constexpr std::int64_t kWidestByteHead = 256;
 
 /// What happens to the sums of a product on their way out: y = act(sums + bias) + residual.
 struct Finish {
@@ -96,6 +109,7 @@ struct Finish {
   std::int64_t ldr;
   float* y;  // [m, n], row stride ldy
   std::int64_t ldy;
+  bool coarse = false;  // the activation to an absolute error of 1.2e-4 is enough
 };
 
 /// The kernels that are written once and compiled for each instruction set (vector_impl.h). Which
@@ -123,6 +137,9 @@ struct VectorKernels {
   void (*few_rows_dot)(const float* x, std::int64_t ldx, std::int64_t m, const WeightRows& weight,
                        std::int64_t n, std::int64_t k, float* sums);
   AttentionKernels exact, rounded;  // f32; keys, values and weights in bf16
+  /// All in 8 bits (weights without a sign): f32 rows, heads up to kWidestByteHead wide, not
+  /// causal. Slow unless integer.depth is 4.
+  AttentionKernels bytes;
   /// Few queries over a part of the keys. With keys and values in bf16 where bf16 pairs are
   /// multiplied natively, queries and weights are rounded to it as well; beside 8 bits they are
   /// rounded as activations are.
@@ -137,6 +154,8 @@ struct VectorKernels {
 
 /// Floats of scratch memory one attention_block needs.
 std::int64_t attention_scratch(std::int64_t width);
+/// Floats of PackedHead::units.
+std::int64_t attention_units(std::int64_t keys, std::int64_t width);
 
 /// The best for this machine; TESSERA_ISA=generic|avx2|avx512|avx512_vnni|avx512_bf16 (which has
 /// VNNI as well) in the environment forces a lower one.

@@ -65,6 +65,11 @@ std::int64_t attention_scratch(std::int64_t width) {
   return kQueryBlock * (width + 1 + kKeyBlock + padded + 2);
 }
 
+std::int64_t attention_units(std::int64_t keys, std::int64_t width) {
+  constexpr std::int64_t kWidestPanel = 32;
+  return 3 * (width + kWidestPanel) + 2 * (keys + kWidestPanel);
+}
+
 bool VectorKernels::has_avx512() const { return std::strncmp(name, "avx512", 6) == 0; }
 
 std::int64_t attention_gradient_scratch(std::int64_t keys, std::int64_t width) {

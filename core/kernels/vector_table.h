@@ -1,5 +1,6 @@
 // The kernels of one instruction set. The including file defines TESSERA_VECTOR_BYTES,
 // TESSERA_TILE_ROWS, TESSERA_KERNELS_NAME and TESSERA_KERNELS_LABEL.
+#include "core/kernels/attention_bytes_impl.h"
 #include "core/kernels/attention_few_impl.h"
 #include "core/kernels/attention_impl.h"
 #include "core/kernels/byte_attention_impl.h"
@@ -27,9 +28,10 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     few_rows_panel,
     few_rows_dot,
     {sizeof(Exact::Number), Exact::kDepth, pack_head<Exact>, attention_block<Exact, false>,
-     attention_block<Exact, true>},
+     attention_block<Exact, true>, nullptr},
     {sizeof(Rounded::Number), Rounded::kDepth, pack_head<Rounded>, attention_block<Rounded, false>,
-     attention_block<Rounded, true>},
+     attention_block<Rounded, true>, nullptr},
+    {1, kFour, pack_bytes, attention_block_of_bytes, nullptr, measure_head},
     attention_part,
     {bytes_of_block, write_byte_rows, read_byte_row, byte_scratch},
     {kHasBf16, kPanel, round_row, half_tile},

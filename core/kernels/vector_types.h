@@ -70,9 +70,17 @@ TESSERA_INLINE float sum_of(Vec v) {
   return sum;
 }
 TESSERA_INLINE float max_of(Vec v) {
+#if TESSERA_VECTOR_BYTES == 64
+  __m256 half = _mm256_max_ps((__m256)_mm512_maskz_extractf64x4_pd(15, (__m512d)v, 0),
+                              (__m256)_mm512_maskz_extractf64x4_pd(15, (__m512d)v, 1));
+  half = _mm256_max_ps(half, _mm256_permute2f128_ps(half, half, 1));
+  half = _mm256_max_ps(half, _mm256_permute_ps(half, 0x4e));
+  return _mm256_max_ps(half, _mm256_permute_ps(half, 0xb1))[0];
+#else
   float best = v[0];
   for (std::int64_t i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
   return best;
+#endif
 }
 TESSERA_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 

@@ -191,7 +191,7 @@ TEST_P(VectorKernelsTest, PacksRoundedHeadsWithinTheirRoom) {
       Guarded keys(whole(count, kernels_->panel) * whole(width, 2) / 2),
           values(whole(count, 2) * whole(width, kernels_->panel) / 2);
       kernels_->rounded.pack_head({k.data(), k.data(), width, width, false}, 0, count, width,
-                                  keys.data(), values.data());
+                                  keys.data(), values.data(), nullptr);
       const Floats packed = keys.numbers(), packed_values = values.numbers();
       const auto first = [](const Floats& numbers) {
         std::uint16_t bits;
@@ -213,9 +213,10 @@ TEST_P(VectorKernelsTest, PacksHeads) {
       const Floats k = random_numbers(count * stride, 1), v = random_numbers(count * stride, 2);
       Guarded keys(padded_count * width), values(count * padded);
       const KeyValueRows rows{k.data(), v.data(), stride, stride, false};
-      kernels_->exact.pack_head(rows, 0, std::min(count, panel), width, keys.data(), values.data());
+      kernels_->exact.pack_head(rows, 0, std::min(count, panel), width, keys.data(), values.data(),
+                                nullptr);
       if (count > panel) {
-        kernels_->exact.pack_head(rows, panel, count, width, keys.data(), values.data());
+        kernels_->exact.pack_head(rows, panel, count, width, keys.data(), values.data(), nullptr);
       }
       Floats expected_keys(static_cast<std::size_t>(padded_count * width), 0.0f);
       Floats expected_values(static_cast<std::size_t>(count * padded), 0.0f);
@@ -242,9 +243,12 @@ Floats blocked_attention(const VectorKernels& kernels, const AttentionKernels& o
   const auto padded = [&](std::int64_t n) {
     return (n + kernels.panel - 1) / kernels.panel * kernels.panel;
   };
-  // room for even numbers of rows and columns, which is what bf16 needs half of
-  Guarded packed_keys(padded(keys) * (width + 1)), packed_values((keys + 1) * padded(width));
-  own.pack_head(rows, 0, keys, width, packed_keys.data(), packed_values.data());
+  // room for even numbers of rows and columns, which is what bf16 needs half of; or for fours of
+  // bytes
+  Guarded packed_keys(padded(keys) * (width + 1)), packed_values((keys + 1) * padded(width)),
+      units(attention_units(keys, width));
+  if (own.measure_head) own.measure_head(rows, keys, width, units.data());
+  own.pack_head(rows, 0, keys, width, packed_keys.data(), packed_values.data(), units.data());
   Guarded out(queries * width), scratch(attention_scratch(width));
   for (std::int64_t i = 0; i < queries; i += kQueryBlock) {
     Dropout from_here = dropped;
@@ -257,7 +261,7 @@ Floats blocked_attention(const VectorKernels& kernels, const AttentionKernels& o
            .keys = keys,
            .width = width,
            .scale = scale,
-           .head = {packed_keys.data(), packed_values.data()},
+           .head = {packed_keys.data(), packed_values.data(), units.data()},
            .out = out.data() + i * width,
            .ldo = width,
            .scratch = scratch.data(),
@@ -350,6 +354,102 @@ TEST_P(VectorKernelsTest, Attention) {
     }
   }
   check_attention(*kernels_, {7, 1500, 64, 0.125f}, false);
+}
+
+/// One head in 8 bits, within the room that it is said to need.
+Floats attention_in_bytes(const VectorKernels& kernels, const Floats& q, const Floats& k,
+                          const Floats& v, std::int64_t queries, std::int64_t keys,
+                          std::int64_t width, float scale) {
+  return blocked_attention(kernels, kernels.bytes, q, {k.data(), v.data(), width, width, false},
+                           queries, keys, width, scale, false);
+}
+
+TEST_P(VectorKernelsTest, AttentionInBytes) {
+  for (const std::int64_t width : {1, 3, 17, 48, 64, 80, 256}) {
+    for (const std::int64_t keys : {1, 3, 17, 31, 64, 256, 257, 513}) {
+      const std::int64_t queries = keys % 100;
+      const float scale = 2.0f / std::sqrt(static_cast<float>(width));
+      const Floats q = random_numbers(queries * width, 1), v = random_numbers(keys * width, 3);
+      Floats k = random_numbers(keys * width, 2), expected(q.size());
+      for (float& x : k) x += 2.0f;  // what all keys have in common costs nothing
+      reference::attention_in_bytes(q.data(), k.data(), v.data(), queries, keys, width, scale,
+                                    expected.data());
+      // A number between two integers may become either: few of them do.
+      const Floats found = attention_in_bytes(*kernels_, q, k, v, queries, keys, width, scale);
+      EXPECT_TRUE(close(found, expected, 0.008)) << keys << " keys of " << width;
+      // And that is near what it stands for.
+      reference::attention(q.data(), k.data(), v.data(), queries, keys, 1, 1, width, scale, false,
+                           expected.data());
+      EXPECT_TRUE(close(found, expected, 0.025)) << keys << " keys of " << width;
+    }
+  }
+}
+
+TEST_P(VectorKernelsTest, AttentionInBytesOfUnusualNumbers) {
+  const std::int64_t keys = 300, width = 8;
+  const Floats zeros(static_cast<std::size_t>(keys * width), 0.0f),
+      fives(static_cast<std::size_t>(keys * width), 5.0f),
+      q(static_cast<std::size_t>(width), 50.0f);
+  Floats k = random_numbers(keys * width, 2), v = random_numbers(keys * width, 3);
+  const auto of = [&](const Floats& query, const Floats& key, const Floats& value) {
+    return attention_in_bytes(*kernels_, query, key, value, 1, keys, width, 1.0f);
+  };
+  EXPECT_TRUE(close(of(q, k, fives), Floats(q.size(), 5.0f), 1e-6)) << "values that are the same";
+  Floats mean(q.size());
+  for (std::size_t i = 0; i < v.size(); ++i) mean[i % mean.size()] += v[i] / 300.0f;
+  EXPECT_TRUE(close(of(Floats(q.size()), k, v), mean, 0.002)) << "queries of nothing";
+  EXPECT_TRUE(close(of(q, fives, v), mean, 0.002)) << "keys that are the same";
+  EXPECT_TRUE(close(of(q, k, zeros), Floats(q.size()), 0)) << "values of nothing";
+  for (std::int64_t c = 0; c < width; ++c) k[static_cast<std::size_t>(123 * width + c)] = 50.0f;
+  const Floats chosen(v.begin() + 123 * width, v.begin() + 124 * width);
+  EXPECT_TRUE(close(of(q, k, v), chosen, 0.005)) << "one key above all";
+  // As in f32, nothing is known after a number that is none.
+  const auto nan = std::numeric_limits<float>::quiet_NaN();
+  Floats broken = q;
+  broken[3] = nan;
+  EXPECT_TRUE(std::isnan(of(broken, k, v)[0])) << "queries";
+  broken = k;
+  broken[40] = nan;
+  EXPECT_TRUE(std::isnan(of(q, broken, v)[0])) << "keys";
+  broken = v;
+  broken[static_cast<std::size_t>(5 * width)] = std::numeric_limits<float>::infinity();
+  EXPECT_FALSE(std::isfinite(of(q, k, broken)[0])) << "values";
+}
+
+/// Weights just below what 8 bits hold beside the largest are many: they are taken for what they
+/// are on average, not left out.
+TEST_P(VectorKernelsTest, AttentionInBytesToManySmallWeights) {
+  const std::int64_t keys = 1500, width = 4;
+  Floats q{1, 0, 0, 0}, k(static_cast<std::size_t>(keys * width)), v(k.size(), 1.0f), expected(4);
+  k[0] = 6.4f;  // e^6.4 = 602
+  for (std::size_t c = 0; c < 4; ++c) v[c] = -1.0f;
+  reference::attention(q.data(), k.data(), v.data(), 1, keys, 1, 1, width, 1.0f, false,
+                       expected.data());
+  EXPECT_TRUE(close(attention_in_bytes(*kernels_, q, k, v, 1, keys, width, 1.0f), expected, 0.01));
+}
+
+TEST_P(VectorKernelsTest, CoarseActivations) {
+  constexpr std::int64_t kCount = 2001;
+  Floats x(kCount), expected(kCount);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = 0.01f * static_cast<float>(i) - 10.0f;
+  x.front() = -1e6f, x.back() = 1e6f;
+  for (const Activation activation : {Activation::gelu, Activation::gelu_tanh}) {
+    for (std::size_t i = 0; i < x.size(); ++i) expected[i] = reference::activate(activation, x[i]);
+    expected.front() = 0;
+    Guarded y(kCount);
+    kernels_->finish({.m = 1,
+                      .n = kCount,
+                      .sums = x.data(),
+                      .lds = kCount,
+                      .bias = nullptr,
+                      .activation = activation,
+                      .residual = nullptr,
+                      .ldr = 0,
+                      .y = y.data(),
+                      .ldy = kCount,
+                      .coarse = true});
+    EXPECT_TRUE(close(y.numbers(), expected, 1.2e-4));
+  }
 }
 
 TEST_P(VectorKernelsTest, AttentionWithDropout) {

@@ -202,6 +202,9 @@ TEST(Half, ProductsAreThoseOfTheRoundedNumbers) {
                       expected.data());
     const Linear linear(weight, bias, Precision::bf16);
     EXPECT_TRUE(linear.rounds());
+    EXPECT_FALSE(linear.in_bytes());
+    EXPECT_TRUE(Linear(weight, bias, Precision::int8).in_bytes());
+    EXPECT_FALSE(Linear(weight, bias, Precision::f32).in_bytes());
     const LinearOptions options{.activation = Activation::gelu, .residual = residual};
     for (const Tensor& rows : {x, strided(x)}) {
       EXPECT_TRUE(close(linear(ctx, rows, options).to_vector(), expected, 2e-5))

@@ -57,6 +57,7 @@ struct Block {
         intermediate(w.at("intermediate.dense"), width, c.inner),
         output(w.at("output.dense"), c.inner, width) {
     options.rounded = qkv.rounds();
+    options.in_bytes = qkv.in_bytes();
   }
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))
