@@ -261,6 +261,9 @@ class FinetuneRun {
     options.rewards = o_.rewards;
     options.draws = o_.draws;
     options.chat_template = chat_template_;
+    if (!o_.pair_loss.empty())
+      options.pair_loss =
+          o_.pair_loss == "sigmoid" ? fusion::PairLoss::sigmoid : fusion::PairLoss::softmax;
     return options;
   }
   train::Parameters chosen() const;
@@ -586,6 +589,12 @@ void FinetuneOptions::add_common(Command& command, const char* what_a_batch_has)
                   "(1: whole)")
       .show_default()
       .range(0.05, 1.0)
+      .group("Learning");
+  command
+      .add_option("--loss", pair_loss,
+                  "Images and texts of one space: softmax (CLIP) or sigmoid (SigLIP; default where "
+                  "the checkpoint has a logit_bias)")
+      .one_of({"softmax", "sigmoid"})
       .group("Learning");
 }
 

@@ -85,6 +85,10 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
     open_pairs();
     return;
   }
+  if (options_.pair_loss)
+    throw ArgumentError(concat(m.path.string(), ": is of type ", m.family,
+                               "; softmax or sigmoid is for dual encoders (clip, siglip, "
+                               "vision-text-dual-encoder)"));
   if (examples_.kind == ExampleKind::classification) {
     labels_ = m.labels();
     if (labels_.empty()) throw lacks("classification head");
