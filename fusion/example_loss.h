@@ -120,6 +120,8 @@ class ExampleLoss {
   void add_answer(Context& ctx, const text::LanguageModel& decoder, const Example& example,
                   const Media& media, const std::string& prompt,
                   const std::vector<std::int32_t>& answer, float weight, Batch& batch) const;
+  Tensor conversation_memory(Context& ctx, const text::LanguageModel& decoder,
+                             const Example& example, const Media& media) const;
   void add_conversation(Context& ctx, const text::LanguageModel& decoder, const Example& example,
                         const Media& media, Batch& batch) const;
   void add_drawn(Context& ctx, const text::LanguageModel& decoder,

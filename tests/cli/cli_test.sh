@@ -193,6 +193,13 @@ check 'an adapter with a template' 0 '\{"run":"[^|]*/talk-lora",.*' '' \
 check 'which is found' 0 '.+' '' "$program" generate -m "$work/talk" --adapter "$work/talk-lora" --chat -n 2 'Who speaks?'
 check 'and merged' 0 '' '' "$program" merge "$work/talk" "$work/talk-merged" --adapter "$work/talk-lora"
 check 'both of them' 0 '1\|' '' grep -c im_start "$work/talk-merged/chat_template.jinja"
+printf '{"messages": [{"role": "user", "content": [{"type": "image", "path": "%s"}, {"type": "text", "text": "a dog"}]}, {"role": "assistant", "content": "the cat"}]}\n' "$photo" >"$work/seen.jsonl"
+printf '{%% for m in messages %%}{{ m.content }}<|endoftext|>{%% endfor %%}' >"$work/plain.jinja"
+sees=$2/tests/data/families/tessera-memory
+check 'photos in a conversation are learnt' 0 '\{"run":"[^|]*/seen",.*' '' learn -m "$sees" --chat-template "$work/plain.jinja" --steps 1 -o "$work/seen" "$work/seen.jsonl"
+check 'and asked about' 0 '.*\|' '' "$program" prompt -m "$work/seen" --chat '{image}a dog' --image "$photo" -n 3
+check 'and scored' 0 'examples    1\|perplexity  [0-9.]+\|' '' "$program" evaluate -m "$work/seen" "$work/seen.jsonl"
+check 'photos where nothing sees' 1 '' 'tessera: [^|]*: this checkpoint has no image tower to learn the examples of [^|]*\|' learn -m "$work/talk" -o "$work/no" "$work/seen.jsonl"
 check 'a template for no conversation' 2 '' 'tessera: --chat-template is for[^|]*\|' learn -m "$work/talk" --chat-template chatml -o "$work/no" "$work/table.csv"
 echo '{% if %}' > "$work/wrong.jinja"
 check 'a template that is none' 1 '' 'tessera: [^|]*wrong.jinja:1: expected an expression[^|]*\|' \
