@@ -362,14 +362,16 @@ Answers model_answers(const Options& o, const fusion::Examples& all,
   for (std::size_t i = 0; i < examples.size() && !out.interrupted; ++i) {
     progress.show(static_cast<double>(i), static_cast<double>(examples.size()));
     Item item{examples[i], {}, {}, Json::object()};
-    try {
+    const std::string problem = problem_with(all, examples[i], [&] {
       out.interrupted = !answerer.answer(kind, item) || InterruptGuard::interrupted();
+    });
+    if (problem.empty()) {
       if (!out.interrupted) out.items.push_back(std::move(item));
-    } catch (const Error& error) {
-      progress.clear();
-      report(concat(fusion::where(all, examples[i]), ": ", error.what()));
-      ++out.failed;
+      continue;
     }
+    progress.clear();
+    report(problem);
+    ++out.failed;
   }
   progress.clear();
   out.language = answerer.language();

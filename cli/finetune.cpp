@@ -86,17 +86,17 @@ struct Student {
 /// Where a checkpoint's new classifier goes, and how HF calls the whole.
 struct NewHead {
   std::string trunk, layer;  // prefixes of all else and of the classifier
-  bool bias;
+  bool texts;                // it judges texts: without a bias, on the decoder's width
   const char* architecture;
 };
 
 NewHead new_head_of(const Student& student, bool texts) {
   const std::map<std::string, NewHead> images = {
-      {"vit", {"vit.", "classifier.", true, "ViTForImageClassification"}},
-      {"deit", {"deit.", "classifier.", true, "DeiTForImageClassification"}}};
+      {"vit", {"vit.", "classifier.", false, "ViTForImageClassification"}},
+      {"deit", {"deit.", "classifier.", false, "DeiTForImageClassification"}}};
   const std::map<std::string, NewHead> writers = {
-      {"gpt2", {"transformer.", "score.", false, "GPT2ForSequenceClassification"}},
-      {"llama", {"model.", "score.", false, "LlamaForSequenceClassification"}}};
+      {"gpt2", {"transformer.", "score.", true, "GPT2ForSequenceClassification"}},
+      {"llama", {"model.", "score.", true, "LlamaForSequenceClassification"}}};
   const auto& known = texts ? writers : images;
   const std::string type = student.config.value("model_type", "");
   if (const auto found = known.find(type); found != known.end()) return found->second;
@@ -125,13 +125,13 @@ void fit_head(Student& student, const fusion::Examples& examples,
     if (!p.name.starts_with(head.trunk)) p.name = head.trunk + p.name;
   const Config config = Config::parse(student.config.dump(), "config.json");
   const std::int64_t width =
-      head.bias ? student.config.value("hidden_size", 768) : text::width_of_language_model(config);
+      head.texts ? text::width_of_language_model(config) : student.config.value("hidden_size", 768);
   const auto classes = static_cast<std::int64_t>(names.size());
   const auto add = [&](const std::string& name, const Shape& shape) {
     student.parameters.push_back({name, train::initial_value(name, shape, 0.02, 1)});
   };
   add(head.layer + "weight", {classes, width});
-  if (head.bias) add(head.layer + "bias", {classes});
+  if (!head.texts) add(head.layer + "bias", {classes});
   std::ranges::sort(student.parameters, {}, &NamedTensor::name);
   Json by_id = Json::object(), by_name = Json::object();
   for (const std::string& name : names) {
