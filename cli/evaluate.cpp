@@ -9,6 +9,7 @@
 #include "cli/options.h"
 #include "core/error.h"
 #include "core/output_file.h"
+#include "fusion/example_loss.h"
 #include "fusion/examples.h"
 #include "fusion/transcribe.h"
 #include "text/metrics.h"
@@ -215,14 +216,14 @@ std::vector<std::string> chosen_metrics(const Options& o, const fusion::Examples
 class Answerer {
  public:
   Answerer(const Options& o, ExampleKind kind, std::shared_ptr<const fusion::Model> model)
-      : o_(o), session_(std::move(model), o.common.context()), guard_(session_) {
+      : o_(o), model_(std::move(model)), session_(model_, o.common.context()), guard_(session_) {
     // Of sound, --task says whether it is translated.
     const bool sound = kind == ExampleKind::transcription;
     task_ = sound || o.task.empty() ? fusion::task_of(kind) : o.task;
     sampling_ = sampling_for(task_);
   }
 
-  const fusion::Model& model() const { return session_.model(); }
+  const fusion::Model& model() const { return *model_; }
   const std::string& language() const { return language_; }
 
   /// False where the user interrupted.
@@ -278,13 +279,23 @@ class Answerer {
   void score_answers(Item& item) {
     if (!model().decoder)
       throw UnsupportedError(concat(model().path.string(), ": has no text decoder"));
-    const auto [ids, answer] =
+    if (!item.example.media.empty()) return score_seen_answers(item);
+    const auto [ids, answer, media] =
         fusion::encode_conversation(*model().tokenizer, *chat_template_, item.example);
     const auto all =
         text::log_probabilities(session_.context(), *model().decoder, ids,
                                 std::min(o_.context, model().decoder->max_positions()));
     for (std::size_t i = 0; i < all.size(); ++i)
       if (answer[i + 1]) item.log_probabilities.push_back(all[i]);
+  }
+  /// The same with images and sounds: every token gets the mean.
+  void score_seen_answers(Item& item) {
+    fusion::Examples one{.file = o_.file, .kind = item.example.kind, .list = {item.example}};
+    const fusion::ExampleLoss loss(model_, one, {.chat_template = chat_template_});
+    const std::vector<std::int64_t> first = {0};
+    const fusion::ExampleLoss::Sum sum = loss(session_.context(), first, 0);
+    item.log_probabilities.assign(static_cast<std::size_t>(sum.count),
+                                  -sum.loss.data()[0] / static_cast<float>(sum.count));
   }
   bool transcribe(Item& item) {
     fusion::TranscribeOptions options;
@@ -315,6 +326,7 @@ class Answerer {
   }
 
   const Options& o_;
+  std::shared_ptr<const fusion::Model> model_;
   fusion::Session session_;
   InterruptGuard guard_;
   std::string task_, language_;
@@ -350,14 +362,16 @@ Answers model_answers(const Options& o, const fusion::Examples& all,
   for (std::size_t i = 0; i < examples.size() && !out.interrupted; ++i) {
     progress.show(static_cast<double>(i), static_cast<double>(examples.size()));
     Item item{examples[i], {}, {}, Json::object()};
-    try {
+    const std::string problem = problem_with(all, examples[i], [&] {
       out.interrupted = !answerer.answer(kind, item) || InterruptGuard::interrupted();
+    });
+    if (problem.empty()) {
       if (!out.interrupted) out.items.push_back(std::move(item));
-    } catch (const Error& error) {
-      progress.clear();
-      report(concat(fusion::where(all, examples[i]), ": ", error.what()));
-      ++out.failed;
+      continue;
     }
+    progress.clear();
+    report(problem);
+    ++out.failed;
   }
   progress.clear();
   out.language = answerer.language();

@@ -32,12 +32,13 @@ Vectors encode(Context& ctx, const fusion::DualEncoder& encoder, fusion::Example
   for (std::size_t i = 0; i < all.list.size() && !out.interrupted; ++i) {
     progress.show(static_cast<double>(i), static_cast<double>(all.list.size()));
     fusion::Example& example = all.list[i];
-    try {
+    const std::string problem = problem_with(all, example, [&] {
       const vision::Image image = vision::load_image(example.image);
       images.push_back(encoder.encode_images(ctx, std::span(&image, 1)));
-    } catch (const Error& error) {
+    });
+    if (!problem.empty()) {
       progress.clear();
-      report(concat(fusion::where(all, example), ": ", error.what()));
+      report(problem);
       ++out.failed;
       continue;
     }

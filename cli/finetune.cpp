@@ -86,17 +86,17 @@ struct Student {
 /// Where a checkpoint's new classifier goes, and how HF calls the whole.
 struct NewHead {
   std::string trunk, layer;  // prefixes of all else and of the classifier
-  bool bias;
+  bool texts;                // it judges texts: without a bias, on the decoder's width
   const char* architecture;
 };
 
 NewHead new_head_of(const Student& student, bool texts) {
   const std::map<std::string, NewHead> images = {
-      {"vit", {"vit.", "classifier.", true, "ViTForImageClassification"}},
-      {"deit", {"deit.", "classifier.", true, "DeiTForImageClassification"}}};
+      {"vit", {"vit.", "classifier.", false, "ViTForImageClassification"}},
+      {"deit", {"deit.", "classifier.", false, "DeiTForImageClassification"}}};
   const std::map<std::string, NewHead> writers = {
-      {"gpt2", {"transformer.", "score.", false, "GPT2ForSequenceClassification"}},
-      {"llama", {"model.", "score.", false, "LlamaForSequenceClassification"}}};
+      {"gpt2", {"transformer.", "score.", true, "GPT2ForSequenceClassification"}},
+      {"llama", {"model.", "score.", true, "LlamaForSequenceClassification"}}};
   const auto& known = texts ? writers : images;
   const std::string type = student.config.value("model_type", "");
   if (const auto found = known.find(type); found != known.end()) return found->second;
@@ -125,13 +125,13 @@ void fit_head(Student& student, const fusion::Examples& examples,
     if (!p.name.starts_with(head.trunk)) p.name = head.trunk + p.name;
   const Config config = Config::parse(student.config.dump(), "config.json");
   const std::int64_t width =
-      head.bias ? student.config.value("hidden_size", 768) : text::width_of_language_model(config);
+      head.texts ? text::width_of_language_model(config) : student.config.value("hidden_size", 768);
   const auto classes = static_cast<std::int64_t>(names.size());
   const auto add = [&](const std::string& name, const Shape& shape) {
     student.parameters.push_back({name, train::initial_value(name, shape, 0.02, 1)});
   };
   add(head.layer + "weight", {classes, width});
-  if (head.bias) add(head.layer + "bias", {classes});
+  if (!head.texts) add(head.layer + "bias", {classes});
   std::ranges::sort(student.parameters, {}, &NamedTensor::name);
   Json by_id = Json::object(), by_name = Json::object();
   for (const std::string& name : names) {
@@ -261,6 +261,9 @@ class FinetuneRun {
     options.rewards = o_.rewards;
     options.draws = o_.draws;
     options.chat_template = chat_template_;
+    if (!o_.pair_loss.empty())
+      options.pair_loss =
+          o_.pair_loss == "sigmoid" ? fusion::PairLoss::sigmoid : fusion::PairLoss::softmax;
     return options;
   }
   train::Parameters chosen() const;
@@ -586,6 +589,12 @@ void FinetuneOptions::add_common(Command& command, const char* what_a_batch_has)
                   "(1: whole)")
       .show_default()
       .range(0.05, 1.0)
+      .group("Learning");
+  command
+      .add_option("--loss", pair_loss,
+                  "Images and texts of one space: softmax (CLIP) or sigmoid (SigLIP; default where "
+                  "the checkpoint has a logit_bias)")
+      .one_of({"softmax", "sigmoid"})
       .group("Learning");
 }
 

@@ -10,7 +10,7 @@
 namespace tessera::cli {
 
 struct FinetuneOptions : TrainFlags {
-  std::string model, file, validation, recipe = "all", language, task, chat_template;
+  std::string model, file, validation, recipe = "all", language, task, chat_template, pair_loss;
   std::optional<std::string> answer_prefix;
   std::vector<std::string> freeze, only, rewards;
   std::int64_t steps = 0, limit = 0, texts = 1, sampled_tokens = 0, draws = 5;

@@ -180,6 +180,13 @@ std::string problem_with(const std::string& file, const std::function<void()>& w
   }
 }
 
+std::string problem_with(const fusion::Examples& examples, const fusion::Example& example,
+                         const std::function<void()>& work) {
+  const std::string place = fusion::where(examples, example), problem = problem_with(place, work);
+  return problem.empty() || problem.starts_with(place + ":") ? problem
+                                                             : concat(place, ": ", problem);
+}
+
 void report_problem(const std::string& file, const std::string& problem, bool json) {
   report(problem);
   if (json) print_json({{"file", file}, {"error", problem}});

@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/output.h"
 #include "fusion/conversation.h"
+#include "fusion/examples.h"
 #include "fusion/session.h"
 
 namespace tessera::cli {
@@ -59,6 +60,9 @@ enum ExitCode : int { kOk = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
 
 /// What went wrong with a file, if it was an Error or a lack of memory; empty: nothing.
 std::string problem_with(const std::string& file, const std::function<void()>& work);
+/// The same of an example of a list, as "list.jsonl:3: ...".
+std::string problem_with(const fusion::Examples& examples, const fusion::Example& example,
+                         const std::function<void()>& work);
 /// Says it on standard error, and with --json as {"file", "error"} as well.
 void report_problem(const std::string& file, const std::string& problem, bool json);
 /// Runs work(file) for each; an Error is reported (with --json also as {"file", "error"}), and the

@@ -6,6 +6,7 @@
 #include "cli/timings.h"
 #include "core/error.h"
 #include "core/text_file.h"
+#include "fusion/sequence.h"
 
 namespace tessera::cli {
 namespace {
@@ -36,8 +37,8 @@ fusion::Prompt build(const Options& o) {
   return fusion::parse_prompt(given_text(o), std::move(images), std::move(sounds));
 }
 
-/// The text as a question, to be answered by the checkpoint's chat template.
-fusion::Result answer(const Options& o, const std::string& question, fusion::Session& session,
+/// The prompt as a question, to be answered by the checkpoint's chat template.
+fusion::Result answer(const Options& o, const fusion::Prompt& question, fusion::Session& session,
                       text::SamplingOptions sampling, const fusion::Session::OnText& on_text) {
   const fusion::Model& model = session.model();
   if (!model.decoder) {
@@ -45,8 +46,8 @@ fusion::Result answer(const Options& o, const std::string& question, fusion::Ses
         concat(model.path.string(), ": this checkpoint has no text decoder and can't answer"));
   }
   const text::ChatTemplate form = o.common.chat_template(model);
-  const auto ids = fusion::encode_question(*model.tokenizer, form, o.system, question);
-  if (ids.empty()) throw FormatError(concat(form.origin(), ": writes nothing"));
+  const auto tokens = fusion::encode_question(*model.tokenizer, form, o.system, question);
+  if (tokens.ids.empty()) throw FormatError(concat(form.origin(), ": writes nothing"));
   const std::string end = fusion::end_of_answer(*model.tokenizer, form);
   if (const auto token = model.tokenizer->id_of(end)) {
     sampling.stop_tokens.push_back(*token);
@@ -59,8 +60,16 @@ fusion::Result answer(const Options& o, const std::string& question, fusion::Ses
       return piece.empty() || on_text(piece);
     };
   }
-  const Tensor rows = model.decoder->embed(session.context(), ids);
-  return session.generate_from(*model.decoder, ids, rows, {}, sampling, hooks);
+  const fusion::Task task = model.task("prompt");
+  const text::LanguageModel& decoder = model.decoder_for("prompt");
+  fusion::Sequence sequence(session.context(), model, decoder, task);
+  auto part = question.begin();
+  sequence.add_conversation(tokens, [&](std::size_t) {
+    while (std::holds_alternative<fusion::Text>(*part)) ++part;
+    std::visit([&](const auto& p) { sequence.add(p); }, *part++);
+  });
+  return session.generate_from(decoder, sequence.ids(), sequence.rows(), sequence.memory(),
+                               sampling, hooks);
 }
 
 int run(const Options& o, bool marks) {
@@ -83,8 +92,7 @@ int run(const Options& o, bool marks) {
       return true;
     };
   }
-  const fusion::Result result = o.chat ? answer(o, std::get<fusion::Text>(prompt.front()).text,
-                                                session, *generate.sampling, on_text)
+  const fusion::Result result = o.chat ? answer(o, prompt, session, *generate.sampling, on_text)
                                        : session.generate(prompt, generate, on_text);
   if (o.common.json) {
     const std::vector<std::string>& media = o.images.empty() ? o.sounds : o.images;
@@ -98,6 +106,12 @@ int run(const Options& o, bool marks) {
   }
   watch.report(task, result.timings);
   return result.stop_reason == text::StopReason::cancelled ? kInterrupted : kOk;
+}
+
+void add_chat(Command& command, Options& o, const char* help) {
+  command.add_flag("--chat", o.chat, help);
+  command.add_option("--system", o.system, "--chat: what is said before the question")
+      .type_name("TEXT");
 }
 
 }  // namespace
@@ -116,6 +130,7 @@ Run add_prompt(Command& program) {
   command.add_option(
       "--task", o->task,
       "Start sequence: caption, transcribe or prompt (default: by what the prompt holds)");
+  add_chat(command, *o, "Answer the prompt as a question, by the chat template");
   o->common.add_to(command, true);
   o->sampling.add_to(command);
   command.footer(
@@ -129,9 +144,7 @@ Run add_generate(Command& program) {
   Command command = program.add_command("generate", "Continue a text");
   command.add_option("TEXT", o->text, "The text; - is standard input").type_name("");
   command.add_option("-f,--file", o->file, "Read the text from a file").type_name("FILE");
-  command.add_flag("--chat", o->chat, "Answer the text as a question, by the chat template");
-  command.add_option("--system", o->system, "--chat: what is said before the question")
-      .type_name("TEXT");
+  add_chat(command, *o, "Answer the text as a question, by the chat template");
   o->common.add_to(command, false);
   o->sampling.add_to(command);
   command.footer(

@@ -15,8 +15,9 @@ int learn(RetrievalOptions o, const fs::path& start) {
   o.model = start.string();
   if (o.only.empty() && o.freeze.empty()) {
     o.only = {"text_model.*", "text_projection.*", "visual_projection.*", "logit_scale"};
-    if (Weights::open(start).has("vision_model.pooler.dense.weight"))
-      o.only.push_back("vision_model.pooler.*");
+    const Weights weights = Weights::open(start);
+    if (weights.has("vision_model.pooler.dense.weight")) o.only.push_back("vision_model.pooler.*");
+    if (weights.has("logit_bias")) o.only.push_back("logit_bias");
   }
   return finetune(o);
 }

@@ -15,7 +15,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr double kLogitScale = 2.6592;  // HF's and CLIP's first value: log(1 / 0.07)
+/// First numbers of the loss.
+struct FirstLogits {
+  double scale;
+  std::optional<double> bias;
+};
+
+FirstLogits first_logits(const RetrievalOptions& o) {
+  if (o.pair_loss == "sigmoid") return {std::log(10.0), -10.0};  // Zhai et al. 2023
+  return {2.6592, std::nullopt};                                 // HF's and CLIP's: log(1 / 0.07)
+}
 
 Json read_json(const fs::path& file) {
   Config::read(file);  // which says in the usual words what is wrong with it
@@ -132,7 +141,7 @@ Json whole_config(const RetrievalOptions& o, const ImageTower& tower, const Json
   return {{"architectures", {clip ? "CLIPModel" : "VisionTextDualEncoderModel"}},
           {"model_type", clip ? "clip" : "vision-text-dual-encoder"},
           {"projection_dim", o.dim},
-          {"logit_scale_init_value", kLogitScale},
+          {"logit_scale_init_value", first_logits(o).scale},
           {"dtype", "float32"},
           {"text_config", text},
           {"vision_config", tower.config}};
@@ -162,8 +171,12 @@ void add_new_parameters(const RetrievalOptions& o, const Config& text, std::int6
   make("visual_projection.weight", {o.dim, image_width},
        1 / std::sqrt(static_cast<double>(image_width)));
   make("text_projection.weight", {o.dim, o.text_width}, width);
-  parameters.push_back(
-      {"logit_scale", Tensor::from(std::vector{static_cast<float>(kLogitScale)}, Shape())});
+  const auto number = [&](const char* name, double x) {
+    parameters.push_back({name, Tensor::from(std::vector{static_cast<float>(x)}, Shape())});
+  };
+  const FirstLogits first = first_logits(o);
+  number("logit_scale", first.scale);
+  if (first.bias) number("logit_bias", *first.bias);
 }
 
 }  // namespace

@@ -77,6 +77,24 @@ void check_matrix(const Tensor& weight) {
     throw ShapeError(tessera::concat("a weight matrix of shape ", weight.shape().str()));
 }
 
+/// [n, k] -> [k, n], on all cores where it is large.
+Tensor transposed(const Tensor& matrix) {
+  constexpr std::int64_t kLarge = 1 << 18, kRows = 16, kColumns = 64;
+  const std::int64_t n = matrix.dim(0), k = matrix.dim(1);
+  Tensor out = Tensor::empty({k, n});
+  const float* from = matrix.data();
+  float* to = out.data();
+  Context ctx({.threads = n * k < kLarge ? 1 : 0});
+  in_pieces(ctx, k, kColumns, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t first = 0; first < n; first += kRows) {
+      for (std::int64_t c = begin; c < end; ++c)
+        for (std::int64_t r = first; r < std::min(n, first + kRows); ++r)
+          to[c * n + r] = from[r * k + c];
+    }
+  });
+  return out;
+}
+
 /// Bits of a number in the products; 0: f32.
 int bits_of(const StackedMatrix& source, Precision precision) {
   switch (precision) {
@@ -164,13 +182,7 @@ Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
         tessera::concat(w.where("weight"),
                         ": quantised numbers are not supported for weights stored as [in, out]"));
   }
-  const Tensor plain = w.get_f32("weight", {in, out});
-  Tensor transposed = Tensor::empty({out, in});
-  for (std::int64_t i = 0; i < in; ++i) {
-    for (std::int64_t o = 0; o < out; ++o)
-      transposed.data()[o * in + i] = plain.data()[i * out + o];
-  }
-  return {transposed, bias, w.precision()};
+  return {transposed(w.get_f32("weight", {in, out})), bias, w.precision()};
 }
 
 Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {

@@ -34,5 +34,10 @@ Tensor ctc_loss(Context& ctx, const Tensor& logits, std::span<const std::int32_t
 Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, float temperature = 0.07f);
 /// The same of exp(logit_scale) * cos(a_i, b_j), whose scale [1] may be learnt with the rows.
 Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, const Tensor& logit_scale);
+/// Each pair judged for itself: the sum over all i and j of -log sigmoid(z) where i = j and
+/// -log sigmoid(-z) elsewhere, z = exp(logit_scale) * cos(a_i, b_j) + logit_bias (SigLIP, Zhai et
+/// al. 2023). Divide by N for the mean, HF's loss. Scale and bias [1] may be learnt with the rows.
+Tensor sigmoid_pair_loss(Context& ctx, const Tensor& a, const Tensor& b, const Tensor& logit_scale,
+                         const Tensor& logit_bias);
 
 }  // namespace tessera

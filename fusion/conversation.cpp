@@ -70,17 +70,49 @@ std::size_t tokens_before(const Ids& ids, const Ids& before) {
   return static_cast<std::size_t>(differ.in1 - ids.begin());
 }
 
-ConversationTokens mark(const text::Tokenizer& tokenizer, const std::string& text,
-                        const std::vector<Span>& answers) {
-  ConversationTokens out{encode(tokenizer, text), {}};
+/// Tokens of a text without marks, behind those of `out`.
+void add_text(const text::Tokenizer& tokenizer, std::string_view text,
+              const std::vector<Span>& answers, ConversationTokens& out) {
+  const std::size_t base = out.ids.size();
+  const Ids ids = encode(tokenizer, text);
+  out.ids.insert(out.ids.end(), ids.begin(), ids.end());
   out.answer.resize(out.ids.size());
-  const std::string_view all = text;
   for (const auto& [begin, end] : answers) {
-    const std::size_t first = tokens_before(out.ids, encode(tokenizer, all.substr(0, begin)));
-    const Ids up_to = encode(tokenizer, all.substr(0, end));
-    std::size_t last = tokens_before(out.ids, up_to);
-    if (last < up_to.size() && last < out.ids.size()) ++last;  // across the end: part of the answer
-    for (std::size_t i = first; i < last; ++i) out.answer[i] = true;
+    const std::size_t first = tokens_before(ids, encode(tokenizer, text.substr(0, begin)));
+    const Ids up_to = encode(tokenizer, text.substr(0, end));
+    std::size_t last = tokens_before(ids, up_to);
+    if (last < up_to.size() && last < ids.size()) ++last;  // across the end: part of the answer
+    for (std::size_t i = first; i < last; ++i) out.answer[base + i] = true;
+  }
+}
+
+/// What of spans of the whole text is in [begin, end), counted from begin.
+std::vector<Span> within(const std::vector<Span>& spans, std::size_t begin, std::size_t end) {
+  std::vector<Span> out;
+  for (const auto& [first, last] : spans) {
+    if (first < end && last > begin)
+      out.emplace_back(std::max(first, begin) - begin, std::min(last, end) - begin);
+  }
+  return out;
+}
+
+/// Texts between the marks of `media` images and sounds are encoded each for itself.
+ConversationTokens encode_marked(const text::Tokenizer& tokenizer, const text::ChatTemplate& form,
+                                 std::string_view text, const std::vector<Span>& answers,
+                                 std::size_t media) {
+  ConversationTokens out;
+  std::size_t begin = 0;
+  for (;;) {
+    const std::size_t mark = media ? text.find(kMediaMark, begin) : text.npos,
+                      end = std::min(mark, text.size());
+    add_text(tokenizer, text.substr(begin, end - begin), within(answers, begin, end), out);
+    if (mark == text.npos) break;
+    out.media.push_back(out.ids.size());
+    begin = mark + kMediaMark.size();
+  }
+  if (out.media.size() != media) {
+    throw FormatError(concat(form.origin(), ": writes ", out.media.size(), " of ", media,
+                             " images and sounds; each is to be written once"));
   }
   return out;
 }
@@ -101,22 +133,30 @@ ConversationTokens encode_conversation(const text::Tokenizer& tokenizer,
   if (all.tools && !form.knows_tools())
     throw FormatError(concat("has tools, which ", form.origin(), " does not write down"));
   const Rendered whole = form.render(all, tokenizer.special_tokens());
-  ConversationTokens out = mark(tokenizer, whole.text,
-                                form.marks_answers(all.tools.has_value())
-                                    ? whole.answers
-                                    : answers_by_prefix(tokenizer, form, all, whole.text));
+  const bool marked = form.marks_answers(all.tools.has_value());
+  ConversationTokens out =
+      encode_marked(tokenizer, form, whole.text,
+                    marked ? whole.answers : answers_by_prefix(tokenizer, form, all, whole.text),
+                    example.media.size());
   if (std::ranges::none_of(out.answer, [](bool answer) { return answer; }))
     throw FormatError(concat(form.origin(), " writes no answer of the assistant"));
   return out;
 }
 
-Ids encode_question(const text::Tokenizer& tokenizer, const text::ChatTemplate& form,
-                    const std::string& system, const std::string& question) {
+ConversationTokens encode_question(const text::Tokenizer& tokenizer, const text::ChatTemplate& form,
+                                   const std::string& system, const Prompt& question) {
+  std::string content;
+  std::size_t media = 0;
+  for (const auto& part : question) {
+    const auto* text = std::get_if<Text>(&part);
+    content += text ? std::string_view(text->text) : kMediaMark;
+    media += !text;
+  }
   std::vector<std::pair<const char*, std::string>> messages;
   if (!system.empty()) messages.emplace_back("system", system);
-  messages.emplace_back("user", question);
+  messages.emplace_back("user", content);
   const Rendered text = form.render(conversation_of(messages, true), tokenizer.special_tokens());
-  return encode(tokenizer, text.text);
+  return encode_marked(tokenizer, form, text.text, {}, media);
 }
 
 std::string end_of_answer(const text::Tokenizer& tokenizer, const text::ChatTemplate& form) {

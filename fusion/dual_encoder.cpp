@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/layers.h"
 #include "core/profile.h"
+#include "text/sampler.h"
 
 namespace tessera::fusion {
 namespace {
@@ -152,10 +153,8 @@ Tensor DualEncoder::probabilities(Context& ctx, const Tensor& cosines) const {
   if (model_->dual->logit_bias) return activate(ctx, Activation::sigmoid, out);
   for (std::int64_t i = 0; i < out.dim(0); ++i) {
     float* row = out[i].data();
-    const float most = *std::max_element(row, row + out.dim(1));
-    float sum = 0;
-    for (std::int64_t j = 0; j < out.dim(1); ++j) sum += row[j] = std::exp(row[j] - most);
-    for (std::int64_t j = 0; j < out.dim(1); ++j) row[j] /= sum;
+    std::ranges::transform(text::softmax({row, static_cast<std::size_t>(out.dim(1))}), row,
+                           [](double share) { return static_cast<float>(share); });
   }
   return out;
 }

@@ -30,6 +30,14 @@ std::string feature_name(const Model& model, const fs::path& file) {
   return kept_name(fnv1a(key));
 }
 
+/// The example itself, or what of its conversation has such a file; null: nothing does.
+const Example* first_with(const Example& example, fs::path Example::*file) {
+  if (!(example.*file).empty()) return &example;
+  for (const Example& media : example.media)
+    if (!(media.*file).empty()) return &media;
+  return nullptr;
+}
+
 std::int64_t count_right(const Tensor& logits, std::span<const std::int32_t> targets) {
   std::int64_t right = 0;
   for (std::int64_t i = 0; i < logits.dim(0); ++i) {
@@ -77,14 +85,19 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
     throw ArgumentError(concat(examples_.file.string(),
                                ": predictions are to be scored (tessera evaluate), not learnt"));
   const auto any = [&](auto has) { return std::ranges::any_of(examples_.list, has); };
-  if (any([](const Example& e) { return !e.audio.empty(); }) && (!m.audio || !m.log_mel))
-    throw lacks("sound tower");
-  if (any([](const Example& e) { return !e.image.empty(); }) && (!m.vision || !m.image_processor))
-    throw lacks("image tower");
+  const auto any_file = [&](fs::path Example::*file) {
+    return any([file](const Example& e) { return first_with(e, file) != nullptr; });
+  };
+  if (any_file(&Example::audio) && (!m.audio || !m.log_mel)) throw lacks("sound tower");
+  if (any_file(&Example::image) && (!m.vision || !m.image_processor)) throw lacks("image tower");
   if (m.dual) {
     open_pairs();
     return;
   }
+  if (options_.pair_loss)
+    throw ArgumentError(concat(m.path.string(), ": is of type ", m.family,
+                               "; softmax or sigmoid is for dual encoders (clip, siglip, "
+                               "vision-text-dual-encoder)"));
   if (examples_.kind == ExampleKind::classification) {
     labels_ = m.labels();
     if (labels_.empty()) throw lacks("classification head");
@@ -212,9 +225,11 @@ void ExampleLoss::check_conversation(const Example& example) {
 
 void ExampleLoss::check_length(const Example& example, std::int64_t tokens) const {
   if (tokens <= model_->decoder->max_positions()) return;
-  throw FormatError(concat(where(examples_, example), ": ", tokens,
-                           " tokens, but the model's context ends at ",
-                           model_->decoder->max_positions(), "; shorten it"));
+  const bool media = first_with(example, &Example::image) || first_with(example, &Example::audio);
+  throw FormatError(concat(where(examples_, example), ": ", tokens, " tokens",
+                           media ? " with its images and sounds" : "",
+                           ", but the model's context ends at ", model_->decoder->max_positions(),
+                           "; shorten it"));
 }
 
 audio::Sound ExampleLoss::load_sound(const Example& example) const {
@@ -233,6 +248,10 @@ void ExampleLoss::check_media(std::int64_t index) const {
   try {
     if (!example.audio.empty()) load_sound(example);
     if (!example.image.empty()) vision::load_image(example.image);
+    for (const Example& media : example.media) {
+      if (!media.audio.empty()) load_sound(media);
+      if (!media.image.empty()) vision::load_image(media.image);
+    }
   } catch (const Error& error) {
     throw FormatError(concat(where(examples_, example), ": ", error.what()));
   }
@@ -319,9 +338,10 @@ ExampleLoss::Rows ExampleLoss::tower_rows(Context& ctx, const Example& example, 
 bool ExampleLoss::trains(Context& ctx, Medium medium) const {
   if (!ctx.tape) return false;
   const auto file = medium == Medium::sound ? &Example::audio : &Example::image;
-  const auto has = [&](const Example& e) { return !(e.*file).empty(); };
-  const auto first = std::ranges::find_if(examples_.list, has);
-  if (first == examples_.list.end()) return false;
+  const Example* first = nullptr;
+  for (const Example& e : examples_.list)
+    if ((first = first_with(e, file))) break;
+  if (!first) return false;
   const bool wanted = ctx.tape->wants(compute_rows(ctx, *first, medium, 0).rows);
   ctx.tape->clear();
   return wanted;
@@ -360,6 +380,7 @@ ExampleLoss::Sum ExampleLoss::class_loss(Context& ctx, std::span<const std::int6
 /// Of one example, encoded once: projected rows, and a cache that has seen them as its memory.
 struct ExampleLoss::Media {
   Tensor image, sound;
+  std::vector<Tensor> placed;  // or those of a conversation, in order
   KvCache seen;
 };
 
@@ -403,9 +424,15 @@ std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
       const Rows tower = tower_rows(ctx, example, Medium::sound, turn);
       all.back().sound = model_->audio_projector(ctx, tower.rows, tower.layout);
     }
+    for (const Example& media : example.media) {
+      const bool sound = !media.audio.empty();
+      const Rows tower = tower_rows(ctx, media, sound ? Medium::sound : Medium::image, turn);
+      const Projector& projector = sound ? model_->audio_projector : model_->vision_projector;
+      all.back().placed.push_back(projector(ctx, tower.rows, tower.layout));
+    }
     all.back().seen = decoder.new_cache();
     const Tensor memory = example.kind == ExampleKind::conversation
-                              ? Tensor()
+                              ? conversation_memory(ctx, decoder, example, all.back())
                               : before_answer(ctx, decoder, example, all.back(), "").memory();
     if (memory) memories.push_back(memory);
     begin.push_back(begin.back() + (memory ? memory.dim(0) : 0));
@@ -451,27 +478,50 @@ void ExampleLoss::add_answer(Context& ctx, const text::LanguageModel& decoder,
   const std::span<const std::int32_t> seen(answer.data(), answer.size() - 1);
   if (!seen.empty()) batch.rows.push_back(decoder.embed(ctx, seen));
   const std::int64_t length = first + std::ssize(answer);
-  if (length > decoder.max_positions()) {
-    throw FormatError(concat(where(examples_, example), ": ", length,
-                             " tokens with its images and sounds, but the model's context ends at ",
-                             decoder.max_positions()));
-  }
+  check_length(example, length);
   batch.add_sequence(media.seen, length);
+}
+
+namespace {
+
+void add_placed(Sequence& sequence, const Example& media, const Tensor& rows) {
+  media.image.empty() ? sequence.add_sound_rows(rows) : sequence.add_image_rows(rows);
+}
+
+}  // namespace
+
+/// Empty where images and sounds are spliced in, and where there are none.
+Tensor ExampleLoss::conversation_memory(Context& ctx, const text::LanguageModel& decoder,
+                                        const Example& example, const Media& media) const {
+  const Task task = model_->task(task_name(example));
+  Sequence sequence(ctx, *model_, decoder, task);
+  for (std::size_t i = 0; i < media.placed.size(); ++i)
+    add_placed(sequence, example.media[i], media.placed[i]);
+  return sequence.memory();
 }
 
 /// All of its answers at once.
 void ExampleLoss::add_conversation(Context& ctx, const text::LanguageModel& decoder,
                                    const Example& example, const Media& media, Batch& batch) const {
-  const auto& [ids, answer] = conversations_.at(example.line);
-  const std::size_t length = ids.size() - 1;
-  for (std::size_t i = 0; i < length; ++i) {
-    if (!answer[i + 1]) continue;
-    batch.targets.push_back(ids[i + 1]);
+  const ConversationTokens& all = conversations_.at(example.line);
+  ConversationTokens seen = all;
+  seen.ids.pop_back();
+  for (std::size_t& place : seen.media) place = std::min(place, seen.ids.size());
+  const Task task = model_->task(task_name(example));
+  Sequence sequence(ctx, *model_, decoder, task);
+  std::vector<std::int32_t> row_of = sequence.add_conversation(
+      seen, [&](std::size_t i) { add_placed(sequence, example.media[i], media.placed[i]); });
+  const std::int64_t length = std::ssize(sequence.ids());
+  check_length(example, length);
+  row_of.push_back(static_cast<std::int32_t>(length));
+  for (std::size_t i = 1; i < all.ids.size(); ++i) {
+    if (!all.answer[i]) continue;
+    batch.targets.push_back(all.ids[i]);
     batch.weights.push_back(1);
-    batch.places.push_back(batch.at + static_cast<std::int32_t>(i));
+    batch.places.push_back(batch.at + row_of[i] - 1);
   }
-  batch.rows.push_back(decoder.embed(ctx, {ids.data(), length}));
-  batch.add_sequence(media.seen, static_cast<std::int64_t>(length));
+  batch.rows.push_back(sequence.rows());
+  batch.add_sequence(media.seen, length);
 }
 
 /// An answer while it is drawn.

@@ -18,6 +18,10 @@
 
 namespace tessera::fusion {
 
+/// How images and texts learn to find each other: each chooses its own among all of the batch
+/// (CLIP), or each pair is judged for itself (SigLIP).
+enum class PairLoss { softmax, sigmoid };
+
 struct ExampleLossOptions {
   std::string language;  ///< multilingual Whisper: the language of the transcripts
   /// Whisper: "transcribe" or "translate"; else a task of the checkpoint, for examples that name
@@ -41,6 +45,8 @@ struct ExampleLossOptions {
   std::int64_t draws = 5;
   /// For conversations; empty: the checkpoint's own.
   std::optional<text::ChatTemplate> chat_template = {};
+  /// Of a dual encoder; empty: sigmoid where the checkpoint has a logit_bias, else softmax.
+  std::optional<PairLoss> pair_loss = {};
 };
 
 /// What a model is to learn from examples: the loss of their answers, given what stands before
@@ -63,7 +69,7 @@ class ExampleLoss {
   /// "tokens", "classes" or "pairs": what is counted.
   const char* unit() const;
   /// To be called when parameters have changed: keeps a dual encoder's scale at 100 or less, as
-  /// CLIP's was in training.
+  /// CLIP's was in training; SigLIP's has no bound.
   void keep_bounds() const;
 
   /// Reads the image or sound of an example. Throws FormatError naming file and line where it can't
@@ -103,6 +109,7 @@ class ExampleLoss {
   Sum class_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   Sum pair_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   void open_pairs();
+  Tensor loss_of_pairs(Context& ctx, const Tensor& images, const Tensor& texts) const;
   Sum text_loss(Context& ctx, std::span<const std::int64_t> which, std::int64_t turn) const;
   Sum decoder_loss(Context& ctx, const text::LanguageModel& decoder,
                    std::span<const std::int64_t> which, std::int64_t turn) const;
@@ -113,6 +120,8 @@ class ExampleLoss {
   void add_answer(Context& ctx, const text::LanguageModel& decoder, const Example& example,
                   const Media& media, const std::string& prompt,
                   const std::vector<std::int32_t>& answer, float weight, Batch& batch) const;
+  Tensor conversation_memory(Context& ctx, const text::LanguageModel& decoder,
+                             const Example& example, const Media& media) const;
   void add_conversation(Context& ctx, const text::LanguageModel& decoder, const Example& example,
                         const Media& media, Batch& batch) const;
   void add_drawn(Context& ctx, const text::LanguageModel& decoder,

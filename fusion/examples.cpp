@@ -37,7 +37,13 @@ ExampleKind kind_of(const Config& line) {
 
 fs::path media_file(const Config& line, const char* key, const fs::path& folder) {
   if (!line.has(key)) return {};
-  fs::path file = folder / line.string(key);  // an absolute one stays as it is
+  std::string name = line.string(key);
+  if (name.starts_with("file://")) name.erase(0, 7);
+  if (name.find("://") < 8 || name.starts_with("data:")) {
+    throw FormatError(concat(line.where(), ".", key, ": \"", name.substr(0, 40),
+                             "\" is no file; store it in one and name that"));
+  }
+  fs::path file = folder / name;  // an absolute one stays as it is
   std::error_code ignored;
   if (!fs::is_regular_file(file, ignored))
     throw FormatError(concat(line.where(), ": there is no file ", file.string()));
@@ -74,14 +80,71 @@ void check_message(const Config& message) {
     throw FormatError(concat(message.where(), ".content: an answer is empty"));
 }
 
-void read_conversation(const Config& line, Example& example) {
+/// The file of an image or sound among a message's parts.
+Example read_media_part(const Config& part, const std::string& type, const fs::path& folder) {
+  const std::array keys = {type.c_str(), "path", "url"};
+  const auto key = std::ranges::find_if(keys, [&](const char* k) { return part.has(k); });
+  if (key == keys.end()) {
+    throw FormatError(concat(part.where(), ": names no file; give \"", type,
+                             "\", \"path\" or \"url\" with a file"));
+  }
+  Example media;
+  (type == "image" ? media.image : media.audio) = media_file(part, *key, folder);
+  return media;
+}
+
+/// A message whose content is a list of parts, as one whose content is their texts, with kMediaMark
+/// in the place of images and sounds, which are added to `media`.
+Config joined_parts(const Config& message, const fs::path& folder, std::vector<Example>& media) {
+  if (!message.is_object() || !message.has("content")) return message;
+  nlohmann::json whole = nlohmann::json::parse(message.dump());
+  if (!whole["content"].is_array()) return message;
+  const Config parts = message.at("content");
+  std::string content;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const std::string type = parts[i].string("type");
+    if (type == "text") {
+      content += parts[i].string("text");
+    } else if (type == "image" || type == "audio") {
+      if (message.string("role", "") == "assistant")
+        throw FormatError(concat(parts[i].where(), ": the assistant writes texts alone"));
+      media.push_back(read_media_part(parts[i], type, folder));
+      content += kMediaMark;
+    } else {
+      throw FormatError(
+          concat(parts[i].where(), ".type: expected text, image or audio, found \"", type, "\""));
+    }
+  }
+  whole["content"] = content;
+  return Config::parse(whole.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
+                       message.where());
+}
+
+/// Where there are images or sounds, no text may hold what stands for them.
+void check_marks(const Config& messages, const Example& example) {
+  if (example.media.empty()) return;
+  std::size_t marks = 0;
+  for (const Config& message : example.messages) {
+    const std::string content = message.string("content", "");
+    for (auto at = content.find(kMediaMark); at != content.npos;
+         at = content.find(kMediaMark, at + kMediaMark.size()))
+      ++marks;
+  }
+  if (marks != example.media.size()) {
+    throw FormatError(concat(messages.where(), ": a text holds the character U+FFFC, which stands ",
+                             "for images and sounds here; leave it out"));
+  }
+}
+
+void read_conversation(const Config& line, const fs::path& folder, Example& example) {
   const Config messages = line.at("messages");
   if (!messages.is_array() || messages.size() == 0)
     throw FormatError(concat(messages.where(), ": expected a list of {\"role\", \"content\"}"));
   for (std::size_t i = 0; i < messages.size(); ++i) {
-    check_message(messages[i]);
-    example.messages.push_back(messages[i]);
+    example.messages.push_back(joined_parts(messages[i], folder, example.media));
+    check_message(example.messages.back());
   }
+  check_marks(messages, example);
   if (const Config& last = example.messages.back(); last.string("role") != "assistant") {
     throw FormatError(concat(last.where(), ".role: the last message is to be an answer of the ",
                              "assistant, found one of \"", last.string("role"), "\""));
@@ -97,7 +160,7 @@ Example read_line(const Config& line, ExampleKind kind, const fs::path& folder) 
   Example example;
   example.kind = kind;
   if (kind == ExampleKind::conversation) {
-    read_conversation(line, example);
+    read_conversation(line, folder, example);
     return example;
   }
   example.task = line.string("task", "");
@@ -202,6 +265,7 @@ class Reader {
     }
     out_.list.push_back(read_line(line, kind, out_.file.parent_path()));
     out_.list.back().line = number;
+    for (Example& media : out_.list.back().media) media.line = number;
   }
   Examples take() { return std::move(out_); }
 

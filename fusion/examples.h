@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/config.h"
@@ -34,7 +35,13 @@ struct Example {
   std::optional<std::string> prediction;  ///< somebody's answer
   std::vector<Config> messages;           ///< {"role", "content", ...}; the last one is an answer
   std::optional<Config> tools;            ///< what the assistant may call
+  /// The images and sounds of its messages in order, each an example with that file alone; their
+  /// places in "content" are kMediaMark.
+  std::vector<Example> media;
 };
+
+/// Stands in a message's text for an image or a sound (U+FFFC, the object replacement character).
+inline constexpr std::string_view kMediaMark = "\xEF\xBF\xBC";
 
 struct Examples {
   std::filesystem::path file;
@@ -70,7 +77,10 @@ std::int32_t class_index(const Examples& examples, const Example& example,
 /// files, relative to the folder of the list; other keys are left alone. Throws IoError, and
 /// FormatError naming the line: no JSON, a key missing or of another type, classes or predictions
 /// among other kinds, a text without a character, a media file that is not there, messages of
-/// another role than system, user, assistant and tool or that do not end with an answer.
+/// another role than system, user, assistant and tool or that do not end with an answer. "content"
+/// of a message may be a list of parts as HF has them: {"type": "text", "text"}, {"type": "image",
+/// "image" or "path" or "url"}, {"type": "audio", ...}; files as above, nothing is fetched from the
+/// net.
 Examples read_examples(const std::filesystem::path& file);
 
 }  // namespace tessera::fusion

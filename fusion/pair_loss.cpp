@@ -11,10 +11,12 @@
 namespace tessera::fusion {
 
 void ExampleLoss::open_pairs() {
-  if (model_->dual->logit_bias) {
-    throw UnsupportedError(concat(model_->path.string(),
-                                  ": SigLIP's loss is not trained here; give a clip or a "
-                                  "vision-text-dual-encoder checkpoint"));
+  const bool has_bias = static_cast<bool>(model_->dual->logit_bias);
+  if (!options_.pair_loss) options_.pair_loss = has_bias ? PairLoss::sigmoid : PairLoss::softmax;
+  if (options_.pair_loss == PairLoss::sigmoid && !has_bias) {
+    throw ArgumentError(concat(model_->path.string(),
+                               ": the sigmoid loss needs a checkpoint with a logit_bias: a siglip "
+                               "one, or one that train retrieval --loss sigmoid began"));
   }
   if (options_.texts != 1 || options_.sampled_tokens > 0 || !options_.rewards.empty() ||
       options_.label_smoothing > 0) {
@@ -37,9 +39,16 @@ const char* ExampleLoss::unit() const {
 }
 
 void ExampleLoss::keep_bounds() const {
-  if (!dual_) return;
+  if (!dual_ || options_.pair_loss == PairLoss::sigmoid) return;
   Tensor scale = model_->dual->logit_scale;  // shares its memory with the parameter
   scale.data()[0] = std::min(scale.data()[0], std::log(100.0f));
+}
+
+Tensor ExampleLoss::loss_of_pairs(Context& ctx, const Tensor& images, const Tensor& texts) const {
+  const DualParts& parts = *model_->dual;
+  return options_.pair_loss == PairLoss::sigmoid
+             ? sigmoid_pair_loss(ctx, images, texts, parts.logit_scale, parts.logit_bias)
+             : contrastive_loss(ctx, images, texts, parts.logit_scale);
 }
 
 /// All other images and texts of the batch are wrong answers, so no image may be in it twice.
@@ -56,7 +65,7 @@ ExampleLoss::Sum ExampleLoss::pair_loss(Context& ctx, std::span<const std::int64
     texts.push_back(dual_->ids_of(all[static_cast<std::size_t>(turn) % all.size()]));
   }
   const Tensor images = dual_->image_vectors(ctx, rows), captions = dual_->text_vectors(ctx, texts);
-  Sum sum{contrastive_loss(ctx, images, captions, model_->dual->logit_scale), std::ssize(once)};
+  Sum sum{loss_of_pairs(ctx, images, captions), std::ssize(once)};
   const TapeScope unrecorded(ctx, nullptr);
   const RmsNorm unit = unit_norm(dual_->width());
   const Tensor cosines = dual_->cosines(ctx, unit(ctx, images), unit(ctx, captions));

@@ -17,6 +17,23 @@ void Sequence::add(const Text& text) {
   add_ids(model_.tokenizer->encode(text.text, {.add_special_tokens = plain && ids_.empty()}));
 }
 
+std::vector<std::int32_t> Sequence::add_conversation(
+    const ConversationTokens& tokens, const std::function<void(std::size_t)>& add_media) {
+  std::vector<std::int32_t> rows;
+  for (std::size_t i = 0; i <= tokens.media.size(); ++i) {
+    const auto at = [&](std::size_t place) {
+      return tokens.ids.begin() + static_cast<std::ptrdiff_t>(place);
+    };
+    const std::size_t begin = rows.size(),
+                      end = i < tokens.media.size() ? tokens.media[i] : tokens.ids.size();
+    for (std::size_t k = begin; k < end; ++k)
+      rows.push_back(static_cast<std::int32_t>(ids_.size() + k - begin));
+    add_ids({at(begin), at(end)});
+    if (i < tokens.media.size()) add_media(i);
+  }
+  return rows;
+}
+
 void Sequence::demand_start() {
   if (!ids_.empty()) return;
   const auto bos = model_.tokenizer->special("bos_token");

@@ -1,7 +1,9 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <vector>
 
+#include "fusion/conversation.h"
 #include "fusion/model.h"
 #include "fusion/prompt.h"
 
@@ -18,6 +20,10 @@ class Sequence {
   void add(const Text& text);
   void add(const Image& image) { add_image_rows(model_.encode(ctx_, image)); }
   void add(const Sound& sound) { add_sound_rows(model_.encode(ctx_, sound)); }
+  /// A conversation's ids; add_media(i) adds its i-th image or sound in its place. Returns for each
+  /// id its row.
+  std::vector<std::int32_t> add_conversation(const ConversationTokens& tokens,
+                                             const std::function<void(std::size_t)>& add_media);
   /// Rows of the decoder's width.
   void add_image_rows(const Tensor& rows) {
     add_rows(rows, task_.image_embedding, model_.image_token);

@@ -159,15 +159,13 @@ void Session::generate_all(const GenerateOptions& options, std::int64_t together
 std::vector<Session::Label> Session::best_labels(const Tensor& logits, std::int64_t top) const {
   const std::vector<std::string> names = model_->labels();
   const std::int64_t count = logits.numel();
-  const float best = *std::max_element(logits.data(), logits.data() + count);
-  double total = 0;
+  const std::vector<double> scores =
+      text::softmax({logits.data(), static_cast<std::size_t>(count)});
   std::vector<Label> labels;
   for (std::int64_t i = 0; i < count; ++i) {
-    const double e = std::exp(static_cast<double>(logits.data()[i]) - best);
-    total += e;
-    labels.push_back({names[static_cast<std::size_t>(i)], i, e});
+    const auto at = static_cast<std::size_t>(i);
+    labels.push_back({names[at], i, scores[at]});
   }
-  for (Label& label : labels) label.score /= total;
   std::ranges::stable_sort(labels, std::greater<>(), &Label::score);
   labels.resize(static_cast<std::size_t>(std::clamp<std::int64_t>(top, 0, count)));
   return labels;

@@ -262,6 +262,19 @@ double log_sum_exp(std::span<const float> x) {
   return static_cast<double>(largest) + std::log(sum);
 }
 
+std::vector<double> softmax(std::span<const float> logits) {
+  std::vector<double> out;
+  if (logits.empty()) return out;
+  const float largest = *std::ranges::max_element(logits);
+  double total = 0;
+  for (const float x : logits) {
+    out.push_back(std::exp(static_cast<double>(x) - static_cast<double>(largest)));
+    total += out.back();
+  }
+  for (double& share : out) share /= total;
+  return out;
+}
+
 std::int32_t draw(std::span<const Candidate> candidates, double u) {
   if (candidates.empty()) throw_nothing_left();
   const float largest = largest_logit(candidates);

@@ -86,6 +86,9 @@ std::int32_t argmax(std::span<const float> logits);
 /// log(sum(exp(x))).
 double log_sum_exp(std::span<const float> x);
 
+/// e^logits, divided by their sum.
+std::vector<double> softmax(std::span<const float> logits);
+
 /// Draws an id with probability softmax(logits); `u` in [0, 1) decides. Throws ArgumentError where
 /// there are no candidates.
 std::int32_t draw(std::span<const Candidate> candidates, double u);

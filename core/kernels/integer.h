@@ -55,6 +55,12 @@ struct NibblePanel {
   const std::uint8_t* zeros;    // [k/kGroup][columns]
 };
 
+/// What a group of weights of 4 bits shares: each is (q - zero) * scale.
+struct Nibbles {
+  float scale;
+  std::uint8_t zero;
+};
+
 struct IntegerKernels {
   std::int64_t columns;    // of a panel
   std::int64_t tile_rows;  // rows that one tile computes at a time
@@ -80,6 +86,9 @@ struct IntegerKernels {
                     const float* scales, std::int64_t k, float* sums);
   void (*few_rows4)(const IntegerRows& rows, std::int64_t m, const NibblePanel& panel,
                     std::int64_t k, float* sums);
+  /// A group of kGroup finite numbers -> 0..15; the scale is exact in bf16. Least squared error,
+  /// weighted by |x| + the group's root mean square.
+  Nibbles (*quantize4)(const float* x, std::uint8_t* q);
 };
 
 }  // namespace tessera::kernels

@@ -1,8 +1,10 @@
 #include "core/kernels/quantized.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "core/error.h"
@@ -31,23 +33,6 @@ float nearest(float x) {
   return x + kShift - kShift;
 }
 
-/// Squared error of a group of numbers in 4 bits.
-double nibble_error(const float* x, const Nibbles& n, std::uint8_t* q) {
-  const float inverse = 1.0f / n.scale, zero = n.zero;
-  float levels[kGroup], squares[kGroup];
-  for (std::int64_t i = 0; i < kGroup; ++i) {
-    levels[i] = std::min(std::max(nearest(x[i] * inverse) + zero, 0.0f), 15.0f);
-    const float d = x[i] - (levels[i] - zero) * n.scale;
-    squares[i] = d * d;
-  }
-  double error = 0;
-  for (std::int64_t i = 0; i < kGroup; ++i) {
-    q[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(levels[i]));
-    error += static_cast<double>(squares[i]);
-  }
-  return error;
-}
-
 /// Calls work(first, count) for every panel of columns, on all cores where the matrix is large.
 template <class Work>
 void for_panels(std::int64_t n, std::int64_t k, std::int64_t columns, const Work& work) {
@@ -72,7 +57,10 @@ void fill_panel(const std::uint8_t* const* rows, std::int64_t count, std::int64_
 }  // namespace
 
 void check_finite(const std::string& name, std::int64_t row, const float* x, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) {
+  bool any = false;
+  for (std::int64_t i = 0; i < n; ++i)
+    any |= !(std::abs(x[i]) <= std::numeric_limits<float>::max());
+  for (std::int64_t i = 0; any && i < n; ++i) {
     if (std::isfinite(x[i])) continue;
     throw FormatError(concat(name, ": row ", row, " holds ", x[i], " at ", i,
                              "; only finite numbers can be rounded to 8 or 4 bits"));
@@ -92,29 +80,7 @@ float quantize8(const float* x, std::int64_t k, std::int8_t* q) {
   return most / 127.0f;
 }
 
-Nibbles quantize4(const float* x, std::uint8_t* q) {
-  const auto [low, high] = std::minmax_element(x, x + kGroup);
-  const float bottom = std::min(*low, 0.0f), top = std::max(*high, 0.0f);
-  Nibbles best{1.0f, 8};
-  if (top - bottom < 1e-30f) {
-    std::fill_n(q, kGroup, std::uint8_t{8});
-    return best;
-  }
-  double least = -1;
-  for (int step = 0; step < 8; ++step) {
-    const float shrink = 1.0f - 0.04f * static_cast<float>(step);
-    Nibbles n{bf16_to_f32(f32_to_bf16((top - bottom) * shrink / 15.0f)), 0};
-    n.zero =
-        static_cast<std::uint8_t>(std::clamp(nearest(-bottom * shrink / n.scale), 0.0f, 15.0f));
-    std::uint8_t trial[kGroup];
-    const double error = nibble_error(x, n, trial);
-    if (least >= 0 && error >= least) continue;
-    least = error;
-    best = n;
-    std::copy_n(trial, kGroup, q);
-  }
-  return best;
-}
+Nibbles quantize4(const float* x, std::uint8_t* q) { return kernels().quantize4(x, q); }
 
 QuantizedMatrix QuantizedMatrix::pack(const StackedMatrix& source, int bits) {
   QuantizedMatrix m;
@@ -201,6 +167,9 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
   data_ = Tensor::zeros({padded_n, padded_k_ / 2}, DType::u8);
   scales_ = Tensor::zeros({padded_n, groups}, DType::bf16);
   zeros_ = Tensor::zeros({padded_n, groups}, DType::u8);
+  std::array<std::int64_t, 8> bits{};  // of the numbers of a word, see integer.h
+  for (std::int64_t i = 0; i < 8; ++i)
+    bits[static_cast<std::size_t>(i)] = 32 / depth * (i % depth) + i / depth * 4;
   for_panels(n_, k_, columns, [&](std::int64_t first, std::int64_t count) {
     std::vector<float> row(static_cast<std::size_t>(padded_k_));
     std::vector<std::uint8_t> numbers(row.size());
@@ -223,9 +192,11 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
         const std::int64_t place = first * groups + g * columns + j;
         scales_.data<std::uint16_t>()[place] = f32_to_bf16(n.scale);
         zeros_.data<std::uint8_t>()[place] = n.zero;
-        for (std::int64_t c = 0; c < kGroup; ++c) {
-          const std::int64_t i = g * kGroup + c, bit = 32 / depth * (i % depth) + i % 8 / depth * 4;
-          words[i / 8 * columns + j] |= static_cast<std::uint32_t>(q[c]) << bit;
+        for (std::int64_t w = 0; w < kGroup / 8; ++w) {
+          std::uint32_t word = 0;
+          for (std::int64_t i = 0; i < 8; ++i)
+            word |= static_cast<std::uint32_t>(q[8 * w + i]) << bits[static_cast<std::size_t>(i)];
+          words[(g * kGroup / 8 + w) * columns + j] = word;
         }
       }
     }

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "core/kernels/integer.h"
 #include "core/kernels/matmul.h"
 #include "core/kernels/stored_matrix.h"
 
@@ -11,12 +12,7 @@ void check_finite(const std::string& name, std::int64_t row, const float* x, std
 
 /// A row of numbers -> 8 bits, symmetric; returns the scale (0 for a row of zeros).
 float quantize8(const float* x, std::int64_t k, std::int8_t* q);
-/// A group of kGroup numbers -> 0..15; the scale is exact in bf16. Searches for the scale and zero
-/// point with the smallest squared error.
-struct Nibbles {
-  float scale;
-  std::uint8_t zero;
-};
+/// A group of kGroup numbers -> 0..15, as IntegerKernels::quantize4.
 Nibbles quantize4(const float* x, std::uint8_t* q);
 
 /// A weight matrix [n, k] of bf16 numbers (half.h) or of 8 or 4 bits (integer.h) in panels, packed

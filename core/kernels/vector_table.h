@@ -6,6 +6,7 @@
 #include "core/kernels/byte_attention_impl.h"
 #include "core/kernels/finish_impl.h"
 #include "core/kernels/integer_impl.h"
+#include "core/kernels/nibbles_impl.h"
 #include "core/kernels/product_impl.h"
 #include "core/kernels/training_attention_impl.h"
 #include "core/kernels/training_impl.h"
@@ -36,7 +37,7 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     {bytes_of_block, write_byte_rows, read_byte_row, byte_scratch},
     {kHasBf16, kPanel, round_row, half_tile},
     {kPanel, kRows, kDepth, quantize_row, kDepth == 4 ? quantize_fine : nullptr, sum_groups,
-     kDepth == 4 ? nullptr : widen8, widen4, integer_tile, few_rows8, few_rows4},
+     kDepth == 4 ? nullptr : widen8, widen4, integer_tile, few_rows8, few_rows4, quantize4},
     {kRows,
      {1, pack_rows, pack_columns, product_tile<false>},
      {2, pack_row_pairs, pack_column_pairs, product_tile<true>},

@@ -198,6 +198,13 @@ check 'an adapter with a template' 0 '\{"run":"[^|]*/talk-lora",.*' '' \
 check 'which is found' 0 '.+' '' "$program" generate -m "$work/talk" --adapter "$work/talk-lora" --chat -n 2 'Who speaks?'
 check 'and merged' 0 '' '' "$program" merge "$work/talk" "$work/talk-merged" --adapter "$work/talk-lora"
 check 'both of them' 0 '1\|' '' grep -c im_start "$work/talk-merged/chat_template.jinja"
+printf '{"messages": [{"role": "user", "content": [{"type": "image", "path": "%s"}, {"type": "text", "text": "a dog"}]}, {"role": "assistant", "content": "the cat"}]}\n' "$photo" >"$work/seen.jsonl"
+printf '{%% for m in messages %%}{{ m.content }}<|endoftext|>{%% endfor %%}' >"$work/plain.jinja"
+sees=$2/tests/data/families/tessera-memory
+check 'photos in a conversation are learnt' 0 '\{"run":"[^|]*/seen",.*' '' learn -m "$sees" --chat-template "$work/plain.jinja" --steps 1 -o "$work/seen" "$work/seen.jsonl"
+check 'and asked about' 0 '.*\|' '' "$program" prompt -m "$work/seen" --chat '{image}a dog' --image "$photo" -n 3
+check 'and scored' 0 'examples    1\|perplexity  [0-9.]+\|' '' "$program" evaluate -m "$work/seen" "$work/seen.jsonl"
+check 'photos where nothing sees' 1 '' 'tessera: [^|]*: this checkpoint has no image tower to learn the examples of [^|]*\|' learn -m "$work/talk" -o "$work/no" "$work/seen.jsonl"
 check 'a template for no conversation' 2 '' 'tessera: --chat-template is for[^|]*\|' learn -m "$work/talk" --chat-template chatml -o "$work/no" "$work/table.csv"
 echo '{% if %}' > "$work/wrong.jinja"
 check 'a template that is none' 1 '' 'tessera: [^|]*wrong.jinja:1: expected an expression[^|]*\|' \
@@ -243,6 +250,10 @@ check 'goes on' 0 "$work/search: loss .*" 'tessera: all: going on from step 3\|'
 check 'is scored' 0 'images         4\|.*' '' "$program" evaluate -m "$work/search" "$work/pairs.jsonl"
 check 'of a clip, is a clip' 0 "$work/clip: loss .*" '' search --image-tower "$2/tests/data/families/clip-tower" --steps 1 -o "$work/clip"
 check 'as info says' 0 '.*family +clip\|.*unused +nothing\|' '' "$program" info "$work/clip"
+check 'a new one by the sigmoid loss' 0 "$work/sigmoid: loss .*" '' search --image-tower "$tiny" --loss sigmoid --steps 2 -o "$work/sigmoid"
+check 'goes on by it' 0 "$work/sigmoid2: loss .*" '' "$program" finetune -m "$work/sigmoid" --batch 4 --steps 1 -o "$work/sigmoid2" "$work/pairs.jsonl"
+check 'and judges each pair' 0 '[^|]*\|[^|]*	[-0-9.]+	0.0[0-9]+	x\|' '' "$program" embed -m "$work/sigmoid2" --similarity --text x "$photo"
+check 'no bias for it' 2 '' 'tessera: [^|]*: the sigmoid loss needs a checkpoint with a logit_bias[^|]*\|' "$program" finetune -m "$clip" --loss sigmoid -o "$work/no" "$work/pairs.jsonl"
 check 'a tower that is none' 1 '' 'tessera: [^|]*: the image tower is of type "gpt2"; [^|]*\|' search --image-tower "$gpt" -o "$work/no"
 check 'heads that do not divide the text tower' 2 '' 'tessera: 3 heads do not divide a width of 8\|' search --image-tower "$tiny" --text-heads 3 -o "$work/no"
 check 'no tokenizer for the text tower' 1 '' 'tessera: [^|]*: has no tokenizer.json\|' "$program" train retrieval --tokenizer "$work/none" --image-tower "$tiny" -o "$work/no" "$work/pairs.jsonl"

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "core/loss.h"
 #include "golden/fixture.h"
 #include "golden/stages.h"
 #include "temporary_folder.h"
@@ -122,6 +123,20 @@ TEST(DualEncoder, ProbabilitiesAreSharedOrEachForItself) {
   const float bias = siglip.model().dual->logit_bias.data()[0];
   EXPECT_NEAR(siglip.probabilities(ctx, cosines).data()[1],
               1 / (1 + std::exp(-0.3f * scale - bias)), 1e-6);
+}
+
+TEST(DualEncoder, TheSigmoidLossIsThatOfTheReference) {
+  const Case c("siglip-pair");
+  const DualEncoder encoder = open(c);
+  Context ctx({.threads = 2});
+  const std::vector<Tensor> pixels = {c.get("pixels"), c.get("other.0"), c.get("other.1")};
+  std::vector<Ids> texts = texts_of(c, encoder);
+  texts.resize(3);
+  const DualParts& parts = *encoder.model().dual;
+  const Tensor loss =
+      sigmoid_pair_loss(ctx, encoder.encode_pixels(ctx, pixels), encoder.encode_ids(ctx, texts),
+                        parts.logit_scale, parts.logit_bias);
+  EXPECT_NEAR(static_cast<double>(loss.data()[0]) / 3, c.notes().number("loss_of_three"), 2e-5);
 }
 
 TEST(DualEncoder, OtherCheckpointsSayThatTheyAreNone) {

@@ -284,6 +284,65 @@ TEST(Quantized, SameBitsForAnyNumberOfThreads) {
   }
 }
 
+/// Weighted squared error of a group with this scale and zero point.
+double error_of(const float* x, float scale, int zero) {
+  double squares = 0, error = 0;
+  for (std::int64_t i = 0; i < kGroup; ++i) squares += static_cast<double>(x[i]) * x[i];
+  const double mean = std::sqrt(squares / kGroup);
+  for (std::int64_t i = 0; i < kGroup; ++i) {
+    const double v = x[i], level = std::clamp(std::rint(v / scale) + zero, 0.0, 15.0),
+                 off = v - (level - zero) * scale;
+    error += (std::abs(v) + mean) * off * off;
+  }
+  return error;
+}
+
+/// The least error of some hundred scales with every zero point.
+double least_error(const float* x) {
+  float size = 0;
+  for (std::int64_t i = 0; i < kGroup; ++i) size = std::max(size, std::abs(x[i]));
+  double least = -1;
+  for (int step = 20; step <= 200; ++step) {
+    for (int zero = 0; zero < 16; ++zero) {
+      const double error = error_of(x, size * static_cast<float>(step) / 1500, zero);
+      if (least < 0 || error < least) least = error;
+    }
+  }
+  return least;
+}
+
+TEST_P(IntegerKernelsTest, FindsNibblesWithASmallError) {
+  const Floats x = random_numbers(64 * kGroup, 11);
+  std::uint8_t q[kGroup];
+  double found = 0, least = 0;
+  for (std::int64_t g = 0; g < 64; ++g) {
+    Floats group(x.begin() + g * kGroup, x.begin() + (g + 1) * kGroup);
+    for (float& v : group) v = v * v * v + static_cast<float>(g % 3) * 0.2f;  // few large ones
+    const Nibbles n = kernels_->quantize4(group.data(), q);
+    EXPECT_EQ(bf16_to_f32(f32_to_bf16(n.scale)), n.scale);
+    EXPECT_LE(n.zero, 15);
+    for (std::int64_t i = 0; i < kGroup; ++i) {
+      const float level = std::rint(group[static_cast<std::size_t>(i)] / n.scale);
+      EXPECT_NEAR(q[i], std::clamp(level + n.zero, 0.0f, 15.0f), 1) << "a tie may go either way";
+    }
+    found += error_of(group.data(), n.scale, n.zero);
+    least += least_error(group.data());
+  }
+  EXPECT_LT(found, 1.05 * least);
+}
+
+TEST_P(IntegerKernelsTest, GroupsThatAreAlikeHaveTheirNumbers) {
+  std::uint8_t q[kGroup];
+  for (const float value : {0.0f, 0.75f, -0.75f, 1e30f}) {
+    const Floats group(kGroup, value);
+    const Nibbles n = kernels_->quantize4(group.data(), q);
+    for (const std::uint8_t level : q) {
+      EXPECT_LE(level, 15);
+      EXPECT_NEAR(static_cast<float>(level - n.zero) * n.scale, value, std::abs(value) / 200);
+    }
+  }
+}
+
 TEST(Quantized, RoundingIsSmall) {
   const Floats x = random_numbers(1024, 7);
   std::vector<std::int8_t> bytes(x.size());

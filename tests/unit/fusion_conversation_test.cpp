@@ -150,8 +150,22 @@ TEST_F(ConversationTest, MalformedMessagesAreNamedWithTheirLine) {
       {R"([{"content": "a"}])", ":2: messages[0].role: is missing"},
       {R"([{"role": "bot", "content": "a"}])", "found \"bot\""},
       {R"([{"role": "user"}])", ":2: messages[0].content: is missing"},
+      {R"([{"role": "user", "content": {}}])", "messages[0].content: expected a string"},
       {R"([{"role": "user", "content": [{"type": "text"}]}])",
-       "messages[0].content: expected a string"},
+       "messages[0].content[0].text: is missing"},
+      {R"([{"role": "user", "content": ["a"]}])", "messages[0].content[0]: expected an object"},
+      {R"([{"role": "user", "content": [{"type": "video", "path": "a"}]}])",
+       "messages[0].content[0].type: expected text, image or audio, found \"video\""},
+      {R"([{"role": "user", "content": [{"type": "image"}]}])",
+       "messages[0].content[0]: names no file"},
+      {R"([{"role": "user", "content": [{"type": "image", "path": "gone.png"}]}])",
+       "messages[0].content[0]: there is no file"},
+      {R"([{"role": "user", "content": [{"type": "audio", "url": "https://a.b/c.mp3"}]}])",
+       "messages[0].content[0].url: \"https://a.b/c.mp3\" is no file"},
+      {R"([{"role": "assistant", "content": [{"type": "image", "path": "a.png"}]}])",
+       "messages[0].content[0]: the assistant writes texts alone"},
+      {R"([{"role": "assistant", "content": [{"type": "text", "text": " "}]}])",
+       "an answer is empty"},
       {R"([{"role": "user", "content": null}])", "content: is missing"},
       {R"([{"role": "user", "content": "a"}])", "the last message is to be an answer"},
       {R"([{"role": "assistant", "content": " "}])", "an answer is empty"},
@@ -174,9 +188,9 @@ TEST_F(ConversationTest, QuestionsEndWhereTheAnswerBegins) {
   const auto text = [&](const std::vector<std::int32_t>& ids) {
     return tokenizer->decode(ids, {.skip_special_tokens = false});
   };
-  EXPECT_EQ(text(encode_question(*tokenizer, form, "", "a dog")),
+  EXPECT_EQ(text(encode_question(*tokenizer, form, "", {Text{"a dog"}}).ids),
             "user a dog<|endoftext|>assistant ");
-  EXPECT_EQ(text(encode_question(*tokenizer, form, "the", "dog")),
+  EXPECT_EQ(text(encode_question(*tokenizer, form, "the", {Text{"dog"}}).ids),
             "system the<|endoftext|>user dog<|endoftext|>assistant ");
   EXPECT_EQ(end_of_answer(*tokenizer, form), "<|endoftext|>");
   EXPECT_EQ(end_of_answer(*tokenizer, text::ChatTemplate::parse(text::ChatTemplate::chatml(), "c")),

@@ -7,6 +7,7 @@
 #include "core/tape.h"
 #include "golden/fixture.h"
 #include "temporary_folder.h"
+#include "tone_file.h"
 
 namespace tessera::fusion {
 namespace {
@@ -27,21 +28,8 @@ class ExampleLossTest : public ::testing::Test {
     std::ofstream(folder_ / "list.jsonl") << lines;
     return {model(name), read_examples(folder_ / "list.jsonl"), options};
   }
-  /// A second of a tone, as 16-bit wav.
   void write_sound(const std::string& name, int hertz) {
-    std::ofstream out(folder_ / name, std::ios::binary);
-    const auto put = [&](std::uint32_t value, int bytes) {
-      for (int i = 0; i < bytes; ++i) out.put(static_cast<char>(value >> (8 * i)));
-    };
-    constexpr std::uint32_t kBytes = 2 * 12000;
-    out << "RIFF";
-    put(36 + kBytes, 4);
-    out << "WAVEfmt ";
-    put(16, 4), put(1, 2), put(1, 2), put(16000, 4), put(32000, 4), put(2, 2), put(16, 2);
-    out << "data";
-    put(kBytes, 4);
-    for (std::uint32_t i = 0; i < kBytes / 2; ++i)
-      put(static_cast<std::uint32_t>(8000 * std::sin(i * hertz * 6.2831853 / 16000)) & 0xFFFF, 2);
+    testing::write_tone(folder_ / name, hertz);
   }
   double mean(const ExampleLoss& l, const std::vector<std::int64_t>& which, std::int64_t turn = 0) {
     const auto sum = l(ctx_, which, turn);

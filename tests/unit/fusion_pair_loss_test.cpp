@@ -16,7 +16,7 @@ using golden::Case;
 using Which = std::vector<std::int64_t>;
 namespace fs = std::filesystem;
 
-class PairLoss : public ::testing::Test {
+class PairLossTest : public ::testing::Test {
  protected:
   testing::TemporaryFolder temporary_;
   const fs::path& folder_ = temporary_.path;
@@ -43,7 +43,7 @@ class PairLoss : public ::testing::Test {
   static float value(const ExampleLoss::Sum& sum) { return sum.loss.data()[0]; }
 };
 
-TEST_F(PairLoss, IsClipsLossOfTheBatch) {
+TEST_F(PairLossTest, IsClipsLossOfTheBatch) {
   const auto m = model();
   const ExampleLoss loss(m, examples(three()), {});
   EXPECT_STREQ(loss.unit(), "pairs");
@@ -66,14 +66,42 @@ TEST_F(PairLoss, IsClipsLossOfTheBatch) {
   }
 }
 
-TEST_F(PairLoss, NoImageIsInABatchTwice) {
+/// siglip-pair with the words of clip-published, whose vocabulary has as many tokens.
+fs::path siglip_with_words(const fs::path& folder) {
+  fs::copy(Case("siglip-pair").dir(), folder);
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+    fs::copy(Case("clip-published").dir() / name, folder / name);
+  return folder;
+}
+
+TEST_F(PairLossTest, IsSigLipsWhereTheCheckpointHasABias) {
+  const auto m =
+      Model::open(siglip_with_words(folder_ / "siglip"), {.precision = Precision::in_place});
+  const ExampleLoss loss(m, examples(three()), {});
+  const DualEncoder encoder(m);
+  std::vector<vision::Image> images;
+  for (const char* name : {"png_rgb8.png", "bmp_24.bmp", "webp_lossy.webp"})
+    images.push_back(vision::load_image(image(name)));
+  const std::vector<std::string> texts = {"a dog", "a red car", "the cat"};
+  const Tensor a = encoder.encode_images(ctx_, images), b = encoder.encode_texts(ctx_, texts);
+  const DualParts& parts = *m->dual;
+  const auto sum = loss(ctx_, Which{0, 1, 2}, 0);
+  EXPECT_NEAR(value(sum),
+              sigmoid_pair_loss(ctx_, a, b, parts.logit_scale, parts.logit_bias).data()[0], 1e-4f);
+  EXPECT_EQ(sum.count, 3);
+  const ExampleLoss other(m, examples(three()), {.pair_loss = PairLoss::softmax});
+  EXPECT_NEAR(value(other(ctx_, Which{0, 1, 2}, 0)),
+              contrastive_loss(ctx_, a, b, parts.logit_scale).data()[0], 1e-4f);
+}
+
+TEST_F(PairLossTest, NoImageIsInABatchTwice) {
   const ExampleLoss loss(model(), examples(three()), {});
   const auto once = loss(ctx_, Which{2, 0}, 0), twice = loss(ctx_, Which{2, 0, 2, 0, 0}, 0);
   EXPECT_EQ(twice.count, 2);
   EXPECT_EQ(value(once), value(twice));
 }
 
-TEST_F(PairLoss, LinesOfOneImageAreOneExample) {
+TEST_F(PairLossTest, LinesOfOneImageAreOneExample) {
   const std::string other = line("../images/png_rgb8.png", R"("text": "two dogs")");
   const ExampleLoss loss(model(),
                          examples(line("png_rgb8.png", R"("text": "a dog")") +
@@ -84,7 +112,7 @@ TEST_F(PairLoss, LinesOfOneImageAreOneExample) {
   EXPECT_NE(value(loss(ctx_, Which{0, 1}, 0)), value(loss(ctx_, Which{0, 1}, 1)));
 }
 
-TEST_F(PairLoss, RowsOfAFrozenTowerAreKept) {
+TEST_F(PairLossTest, RowsOfAFrozenTowerAreKept) {
   const auto m = model();
   ExampleLoss loss(m, examples(three()), {});
   const auto before = value(loss(ctx_, Which{0, 1, 2}, 0));
@@ -103,7 +131,7 @@ TEST_F(PairLoss, RowsOfAFrozenTowerAreKept) {
   EXPECT_FLOAT_EQ(value(loss(ctx_, Which{0, 1, 2}, 0)), before);
 }
 
-TEST_F(PairLoss, TheScaleStaysAtAHundredOrBelow) {
+TEST_F(PairLossTest, TheScaleStaysAtAHundredOrBelow) {
   const Case c("clip-published");
   std::vector<NamedTensor> parameters;
   for (const std::string& name : c.weights().names())
@@ -118,7 +146,7 @@ TEST_F(PairLoss, TheScaleStaysAtAHundredOrBelow) {
   }
 }
 
-TEST_F(PairLoss, WhatIsNoPairIsRefused) {
+TEST_F(PairLossTest, WhatIsNoPairIsRefused) {
   const auto m = model();
   for (const std::string& lines :
        {line("bmp_24.bmp", R"("text": "a", "prompt": "What?")"),
@@ -128,7 +156,8 @@ TEST_F(PairLoss, WhatIsNoPairIsRefused) {
   }
   EXPECT_THROW(ExampleLoss(m, examples(three()), {.texts = 2}), ArgumentError);
   EXPECT_THROW(ExampleLoss(m, examples(three()), {.rewards = {"bleu"}}), ArgumentError);
-  EXPECT_THROW(ExampleLoss(model("siglip-pair"), examples(three()), {}), UnsupportedError);
+  EXPECT_THROW(ExampleLoss(m, examples(three()), {.pair_loss = PairLoss::sigmoid}), ArgumentError)
+      << "it has no logit_bias";
   EXPECT_THROW(ExampleLoss(model("dual-vit"), examples(three()), {}), UnsupportedError)
       << "it has no tokenizer";
 }

@@ -117,6 +117,15 @@ TEST(Sampler, LogSumExp) {
   EXPECT_EQ(log_sum_exp(std::vector<float>{-kInfinity}), -kInfinity);
 }
 
+TEST(Sampler, Softmax) {
+  const std::vector<double> shares = softmax(std::vector<float>{1000, 999, -kInfinity});
+  ASSERT_EQ(shares.size(), 3u);
+  EXPECT_NEAR(shares[0], 1 / (1 + std::exp(-1.0)), 1e-12);
+  EXPECT_NEAR(shares[1], 1 / (1 + std::exp(1.0)), 1e-12);
+  EXPECT_EQ(shares[2], 0);
+  EXPECT_TRUE(softmax({}).empty());
+}
+
 TEST(SamplingOptions, ReadsGenerationConfig) {
   const SamplingOptions o = from(R"({
     "do_sample": true, "temperature": 0.5, "top_k": 0, "top_p": 0.9, "min_p": 0.1,

@@ -571,6 +571,38 @@ TEST(Gradients, ContrastiveLossWithALearntScale) {
   EXPECT_THROW(contrastive_loss(ctx, a, b, 0.0f), ArgumentError);
 }
 
+// Values and gradients of SigLIP's loss by PyTorch in f64.
+TEST(Gradients, SigmoidPairLoss) {
+  const Tensor a = wave(4, 7, 1, 1.3, 0, std::sin), b = wave(4, 7, 1, 0.9, 1, std::cos);
+  const struct {
+    float scale, bias, loss, of_scale, of_bias, of_a;
+  } cases[] = {{1.2f, -0.7f, 12.890388f, 6.7843686f, 2.5807430f, 0.03856875f},
+               {std::log(10.0f), -10, 37.812873f, -1.7036850f, -3.9087101f, -2.7077822f}};
+  for (const auto& [scale, bias, loss, of_scale, of_bias, of_a] : cases) {
+    Context ctx;
+    const Tensor s = Tensor::from(std::vector{scale}, Shape()),  // as HF has them
+        t = Tensor::from(std::vector{bias}, {1});
+    Tape tape;
+    for (const Tensor& x : {a, b, s, t}) tape.watch(x);
+    ctx.tape = &tape;
+    const Tensor result = sigmoid_pair_loss(ctx, a, b, s, t);
+    EXPECT_NEAR(result.data()[0], loss, 1e-5f * loss);
+    Gradients gradients;
+    backward(ctx, tape, result, 1, gradients);
+    EXPECT_NEAR(gradients.find(s).data()[0], of_scale, 1e-5f * std::abs(of_scale));
+    EXPECT_NEAR(gradients.find(t).data()[0], of_bias, 1e-5f * std::abs(of_bias));
+    EXPECT_NEAR(gradients.find(a).data()[0], of_a, 1e-5f);
+  }
+  const Tensor s = Tensor::from(std::vector{1.2f}, {1}), t = Tensor::from(std::vector{-0.7f}, {1});
+  const auto loss = [&](Context& c) { return sigmoid_pair_loss(c, a, b, s, t); };
+  check(loss, {a, b, s, t}, "all");
+  check(loss, {b}, "rows alone");
+  check(loss, {t}, "bias alone");
+  Context ctx;
+  EXPECT_THROW(sigmoid_pair_loss(ctx, a, random_tensor({3, 7}, 1), s, t), ShapeError);
+  EXPECT_THROW(sigmoid_pair_loss(ctx, a, b, s, random_tensor({2}, 1)), ShapeError);
+}
+
 TEST(Gradients, FrozenTensorsAreNotRecorded) {
   const Tensor x = random_tensor({3, 4}, 1), frozen = random_tensor({4, 4}, 2),
                trained = random_tensor({4, 4}, 3);

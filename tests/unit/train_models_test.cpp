@@ -79,8 +79,11 @@ class WholeModel {
     const std::vector<Tensor> images = {pixels, case_.get("other.0"), case_.get("other.1")};
     const std::vector<std::vector<std::int32_t>> texts = {
         {3, 40, 7, 89}, {12, 89, 89}, {5, 6, 70, 71, 72, 89}};
-    return contrastive_loss(ctx, encoder.image_vectors(ctx, model_->vision->encode(ctx, images)),
-                            encoder.text_vectors(ctx, texts), model_->dual->logit_scale);
+    const Tensor a = encoder.image_vectors(ctx, model_->vision->encode(ctx, images)),
+                 b = encoder.text_vectors(ctx, texts);
+    const fusion::DualParts& parts = *model_->dual;
+    return parts.logit_bias ? sigmoid_pair_loss(ctx, a, b, parts.logit_scale, parts.logit_bias)
+                            : contrastive_loss(ctx, a, b, parts.logit_scale);
   }
   Tensor class_loss(Context& ctx, const Tensor& pixels) const {
     const Tensor rows = model_->vision->encode(ctx, pixels);
@@ -219,7 +222,7 @@ INSTANTIATE_TEST_SUITE_P(
                       "tessera-memory-gpt2", "tessera-memory-int8", "tessera-memory-reduced",
                       "tessera-splice", "tessera-splice-deit", "tessera-splice-siglip-llama",
                       "gpt2-base", "gpt2-gelu-untied", "llama-published", "llama-tied-grouped",
-                      "clip-published", "clip-old", "dual-vit", "dual-siglip"),
+                      "clip-published", "clip-old", "dual-vit", "dual-siglip", "siglip-pair"),
     golden::case_name);
 
 }  // namespace

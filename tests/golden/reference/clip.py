@@ -154,7 +154,13 @@ def siglip_pair(seed):
     del made.golden["image"]
     made.add_golden({"pixels": pixels})
     tower_stages(made, model.vision_model, pixels, model.vision_model.post_layernorm, model.vision_model.encoder.layers)
-    return pairs(made, model, pixels, texts_of(seed, model.config.text_config), pad=1)
+    pairs(made, model, pixels, texts_of(seed, model.config.text_config), pad=1)
+    three = [text + [1] * (12 - len(text)) for text in made.notes["text_ids"][:3]]
+    images = torch.stack([pixels, made.golden["other.0"], made.golden["other.1"]])
+    with torch.no_grad():
+        out = model(input_ids=torch.tensor(three), pixel_values=images, return_loss=True)
+    made.notes["loss_of_three"] = round(out.loss.item(), 6)
+    return made
 
 
 def dual(seed, vision):
