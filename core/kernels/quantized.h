@@ -28,7 +28,6 @@ class QuantizedMatrix {
   std::int64_t n() const { return n_; }
   std::int64_t k() const { return k_; }
   std::int64_t bytes() const;  ///< that one product reads
-  int bits() const { return bits_; }
 
  private:
   friend class PanelProduct;
