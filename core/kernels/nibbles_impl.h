@@ -48,7 +48,7 @@ class NibbleSearch {
   /// Levels by scales for a range a little larger than that of the numbers and for shorter ones,
   /// beyond which numbers are clipped: those that fit best with a scale of their own are taken.
   TESSERA_INLINE void try_ranges() {
-    constexpr float kFirst = 1.04f, kStep = 0.06f;
+    constexpr float kFirst = 1.02f, kStep = 0.06f;
     float most = -1, best = 0, best_zero = 0;
     for (std::int64_t i = 0; i < 7; ++i) {
       const float share = kFirst - kStep * static_cast<float>(i),
