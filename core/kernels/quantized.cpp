@@ -417,7 +417,8 @@ std::int64_t QuantizedMatrix::columns() const {
 void matmul(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& a) {
   if (a.m == 0 || weight.n() == 0) return;
   MatmulArguments arguments = a;
-  arguments.coarse = weight.bits() <= 8 && a.m > PanelProduct::kMostFewRows;
+  // Before activations of 7 bits, and after sums of them.
+  arguments.coarse = weight.bits() <= 8 && kernels().depth == 4 && a.m > PanelProduct::kMostFewRows;
   PanelProduct(ctx, weight, arguments).run();
 }
 

@@ -248,9 +248,12 @@ TEST(Quantized, BiasActivationAndResidual) {
             reference::activate(activation, sums[i] + bias.data()[i % 37]) + residual.data()[i];
       }
       const Linear linear(weight, bias, Precision::int8);
+      // Many rows of 7 bits take GELU to 1.2e-4 (Finish::coarse).
+      const bool coarse = m > 8 && kernels::vector_kernels().integer.depth == 4 &&
+                          (activation == Activation::gelu || activation == Activation::gelu_tanh);
       EXPECT_TRUE(close(
           linear(ctx, x, {.activation = activation, .residual = strided(residual)}).to_vector(),
-          expected, 3e-5))
+          expected, 3e-5 + (coarse ? 1.2e-4 : 0)))
           << static_cast<int>(activation);
     }
   }
