@@ -197,6 +197,16 @@ Tensor Embedding::operator()(Context& ctx, std::span<const std::int32_t> ids) co
 
 Linear Embedding::as_linear() const { return {table, {}, int8_at_least(precision), scales}; }
 
+namespace {
+
+/// Of a convolution: everything that follows depends on it, and it takes little time, so 8 bits are
+/// too few where bf16 is fast (activations have 7 bits there, 12 on other machines).
+Precision of_convolution(Precision p) {
+  return p == Precision::int8 && kernels::vector_kernels().half.native ? Precision::bf16 : p;
+}
+
+}  // namespace
+
 Conv1d::Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel_size,
                std::int64_t step, std::int64_t pad)
     : channels_in(in),
@@ -206,7 +216,7 @@ Conv1d::Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t
       channels_first(w.precision() == Precision::in_place) {
   const Tensor plain = w.get_f32("weight", {out, in, kernel_size});
   weight = Linear(channels_first ? plain.reshape({out, in * kernel_size}) : channels_last(plain),
-                  w.get_f32("bias", {out}), w.precision());
+                  w.get_f32("bias", {out}), of_convolution(w.precision()));
 }
 
 Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) const {
