@@ -8,7 +8,7 @@
 namespace tessera {
 namespace {
 constexpr std::size_t kAlign = 64;
-constexpr std::size_t kHugePage = std::size_t{2} << 20, kLarge = std::size_t{4} << 20;
+constexpr std::size_t kHugePage = std::size_t{2} << 20, kLarge = std::size_t{2} << 20;
 #ifdef TESSERA_EXACT_BUFFERS  // for sanitizers: each buffer by itself, as long as asked for
 constexpr bool kReuse = false;
 constexpr std::size_t kRound = 1;
