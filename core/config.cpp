@@ -216,7 +216,7 @@ bool Config::is_number() const {
          std::holds_alternative<json::HugeInteger>(data);
 }
 
-bool Config::in_bytes() const {
+bool Config::is_integer() const {
   const auto& data = node_->value->data;
   return std::holds_alternative<std::int64_t>(data) ||
          std::holds_alternative<json::HugeInteger>(data);

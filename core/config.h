@@ -52,8 +52,8 @@ class Config {
   bool is_array() const;
   bool is_string() const;
   bool is_number() const;
-  bool in_bytes() const;  ///< a number written without a fraction
-  bool is_null() const;   ///< of an element: by key it would be absent
+  bool is_integer() const;  ///< a number written without a fraction
+  bool is_null() const;     ///< of an element: by key it would be absent
   bool is_boolean() const;
   /// This place's own value; FormatError where it is of another type.
   std::int64_t as_integer() const;

@@ -36,7 +36,7 @@ jinja::Value value_of(jinja::Runtime& rt, const Config& json) {
     }
     return dict;
   }
-  if (json.in_bytes()) return json.as_integer();
+  if (json.is_integer()) return json.as_integer();
   return json.as_number();
 }
 
