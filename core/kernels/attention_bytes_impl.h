@@ -267,10 +267,7 @@ TESSERA_INLINE void add_values(const std::uint8_t* weights, const std::uint8_t* 
 /// Asks memory for rows that lie far apart, each a wait by itself.
 TESSERA_INLINE void prefetch_rows(const float* p, std::int64_t ld, std::int64_t rows,
                                   std::int64_t width) {
-  constexpr std::int64_t kLine = 16;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    for (std::int64_t c = 0; c < width; c += kLine) __builtin_prefetch(p + r * ld + c);
-  }
+  for (std::int64_t r = 0; r < rows; ++r) prefetch_row(p + r * ld, width);
 }
 
 void attention_block_of_bytes(const AttentionBlock& b) {

@@ -36,7 +36,7 @@ struct Exact {
   TESSERA_INLINE static void product(const float* a, std::int64_t row_step, const float* b,
                                      std::int64_t ldb, std::int64_t steps, float* c,
                                      std::int64_t ldc) {
-    tile_product<kAccumulate>(a, row_step, 1, b, ldb, steps, c, ldc);
+    word_product<false, kRows, kAccumulate>(a, row_step, 1, b, ldb, steps, c, ldc);
   }
 };
 
@@ -88,7 +88,8 @@ struct Rounded {
   TESSERA_INLINE static void product(const Number* a, std::int64_t row_step, const Number* b,
                                      std::int64_t ldb, std::int64_t steps, float* c,
                                      std::int64_t ldc) {
-    pair_product<kRows, kAccumulate>(a, row_step, b, ldb, steps, c, ldc);
+    word_product<true, kRows, kAccumulate>(words_at(a), row_step / 2, 1, words_at(b), ldb / 2,
+                                           steps, c, ldc);
   }
 };
 

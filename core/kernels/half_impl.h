@@ -5,34 +5,6 @@
 namespace tessera::kernels {
 namespace {
 
-/// c[kRows][kPanel] (row stride ldc) = or += a[kRows][depth] * b[depth][kPanel] (row stride ldb);
-/// a's rows are `row_step` apart, its columns `step`.
-template <bool kAccumulate>
-TESSERA_INLINE void tile_product(const float* a, std::int64_t row_step, std::int64_t step,
-                                 const float* b, std::int64_t ldb, std::int64_t depth, float* c,
-                                 std::int64_t ldc) {
-  Vec acc[kRows][2];
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    acc[r][0] = kAccumulate ? load(c + r * ldc) : Vec{};
-    acc[r][1] = kAccumulate ? load(c + r * ldc + kLanes) : Vec{};
-  }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    const Vec b0 = load(b + k * ldb), b1 = load(b + k * ldb + kLanes);
-#pragma GCC unroll 16
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      const Vec x = splat(a[r * row_step + k * step]);
-      acc[r][0] += x * b0;
-      acc[r][1] += x * b1;
-    }
-  }
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    store(c + r * ldc, acc[r][0]);
-    store(c + r * ldc + kLanes, acc[r][1]);
-  }
-}
-
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BF16__)
 constexpr bool kHasBf16 = true;
 #else
@@ -101,29 +73,37 @@ TESSERA_INLINE IntVec splat_pair(const std::uint16_t* p) {
   return pair - IntVec{};
 }
 
-/// c[kCount][kPanel] (row stride ldc) = or += a[kCount][2*pairs] * b[pairs][kPanel][2] (ldb numbers
-/// from one pair of rows to the next) of bf16; a's rows are row_step apart.
-template <std::int64_t kCount, bool kAccumulate>
-TESSERA_INLINE void pair_product(const std::uint16_t* a, std::int64_t row_step,
-                                 const std::uint16_t* b, std::int64_t ldb, std::int64_t pairs,
-                                 float* c, std::int64_t ldc) {
+/// sums + word * words: numbers, or pairs of bf16 numbers.
+template <bool kPairs>
+TESSERA_INLINE Vec add_words(Vec sums, const float* word, Vec words) {
+  if constexpr (kPairs)
+    return add_pairs(sums, splat_pair(reinterpret_cast<const std::uint16_t*>(word)), (IntVec)words);
+  return sums + splat(*word) * words;
+}
+
+/// c[kCount][kPanel] (row stride ldc) = or += a[kCount][words] * b[words][kPanel] (row stride ldb),
+/// in words, numbers or pairs of bf16 numbers that follow each other along the sums; a's rows are
+/// `row_step` apart, its columns `step`.
+template <bool kPairs, std::int64_t kCount, bool kAccumulate>
+TESSERA_INLINE void word_product(const float* a, std::int64_t row_step, std::int64_t step,
+                                 const float* b, std::int64_t ldb, std::int64_t words, float* c,
+                                 std::int64_t ldc) {
   Vec acc[kCount][2];
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kCount; ++r) {
     acc[r][0] = kAccumulate ? load(c + r * ldc) : Vec{};
     acc[r][1] = kAccumulate ? load(c + r * ldc + kLanes) : Vec{};
   }
-  for (std::int64_t i = 0; i < pairs; ++i) {
-    if (kCount <= 4) {
+  for (std::int64_t i = 0; i < words; ++i) {
+    if (kPairs && kCount <= 4) {  // waits for the memory of weights
       prefetch_ahead(b + i * ldb);
-      prefetch_ahead(b + i * ldb + 2 * kLanes);
+      prefetch_ahead(b + i * ldb + kLanes);
     }
-    const IntVec b0 = load_as<IntVec>(b + i * ldb), b1 = load_as<IntVec>(b + i * ldb + 2 * kLanes);
+    const Vec b0 = load(b + i * ldb), b1 = load(b + i * ldb + kLanes);
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kCount; ++r) {
-      const IntVec x = splat_pair(a + r * row_step + 2 * i);
-      acc[r][0] = add_pairs(acc[r][0], x, b0);
-      acc[r][1] = add_pairs(acc[r][1], x, b1);
+      acc[r][0] = add_words<kPairs>(acc[r][0], a + r * row_step + i * step, b0);
+      acc[r][1] = add_words<kPairs>(acc[r][1], a + r * row_step + i * step, b1);
     }
   }
 #pragma GCC unroll 16
@@ -131,6 +111,11 @@ TESSERA_INLINE void pair_product(const std::uint16_t* a, std::int64_t row_step,
     store(c + r * ldc, acc[r][0]);
     store(c + r * ldc + kLanes, acc[r][1]);
   }
+}
+
+/// Pairs as words.
+TESSERA_INLINE const float* words_at(const std::uint16_t* pairs) {
+  return reinterpret_cast<const float*>(pairs);
 }
 
 void round_row(const float* x, std::int64_t k, std::int64_t padded, std::uint16_t* to) {
@@ -141,8 +126,8 @@ void round_row(const float* x, std::int64_t k, std::int64_t padded, std::uint16_
 
 template <std::int64_t kCount>
 TESSERA_INLINE void half_rows(const HalfTile& t, std::int64_t r) {
-  pair_product<kCount, false>(t.a + r * t.lda, t.lda, t.weight, 2 * kPanel, t.k / 2,
-                              t.sums + r * t.lds, t.lds);
+  word_product<true, kCount, false>(words_at(t.a + r * t.lda), t.lda / 2, 1, words_at(t.weight),
+                                    kPanel, t.k / 2, t.sums + r * t.lds, t.lds);
 }
 
 void half_tile(const HalfTile& t) {

@@ -13,12 +13,8 @@ TESSERA_INLINE void store_rows(float* to, V v) {
   __builtin_memcpy(to, &v, kRows * sizeof(float));
 }
 
-/// Asks memory for a row that will be packed later: rows are too far apart to be foreseen.
+/// Rows that lie too far apart to be foreseen: how long before they are packed to ask for them.
 constexpr std::int64_t kPackedAhead = 16;
-TESSERA_INLINE void prefetch_row(const float* row, std::int64_t n) {
-  constexpr std::int64_t kLine = 16;
-  for (std::int64_t i = 0; i < n; i += kLine) __builtin_prefetch(row + i);
-}
 
 /// What lies as [k, m], a row at a time as they follow each other in memory.
 TESSERA_INLINE void pack_turned_rows(const float* a, std::int64_t stride, std::int64_t m,
@@ -306,14 +302,6 @@ TESSERA_INLINE void product_edge(const ProductTile& t, const float* sums) {
       t.c[r * t.ldc + j] = y;
     }
   }
-}
-
-/// sums + word * words.
-template <bool kPairs>
-TESSERA_INLINE Vec add_words(Vec sums, const float* word, Vec words) {
-  if constexpr (kPairs)
-    return add_pairs(sums, splat_pair(reinterpret_cast<const std::uint16_t*>(word)), (IntVec)words);
-  return sums + splat(*word) * words;
 }
 
 template <bool kPairs>

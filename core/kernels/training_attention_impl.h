@@ -11,32 +11,6 @@ static_assert(kGradientQueries % kRows == 0 && kGradientQueries % kPanel == 0);
 
 constexpr std::int64_t rounded(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
-/// c[kRows][kPanel] (row stride ldc) = or += a b in words, numbers or pairs of bf16 numbers: a's
-/// rows are `row_step` apart, its columns `step`; b's rows a panel.
-template <bool kPairs, bool kAccumulate>
-TESSERA_INLINE void word_product(const float* a, std::int64_t row_step, std::int64_t step,
-                                 const float* b, std::int64_t words, float* c, std::int64_t ldc) {
-  Vec acc[kRows][2];
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    acc[r][0] = kAccumulate ? load(c + r * ldc) : Vec{};
-    acc[r][1] = kAccumulate ? load(c + r * ldc + kLanes) : Vec{};
-  }
-  for (std::int64_t i = 0; i < words; ++i) {
-    const Vec b0 = load(b + i * kPanel), b1 = load(b + i * kPanel + kLanes);
-#pragma GCC unroll 16
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      acc[r][0] = add_words<kPairs>(acc[r][0], a + r * row_step + i * step, b0);
-      acc[r][1] = add_words<kPairs>(acc[r][1], a + r * row_step + i * step, b1);
-    }
-  }
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    store(c + r * ldc, acc[r][0]);
-    store(c + r * ldc + kLanes, acc[r][1]);
-  }
-}
-
 /// Rows [0, count) of a matrix += rows of `padded` floats, times a factor.
 TESSERA_INLINE void add_rows(const float* from, std::int64_t padded, std::int64_t count,
                              std::int64_t width, float factor, float* to, std::int64_t ld) {
@@ -169,7 +143,7 @@ template <bool kPairs>
 TESSERA_INLINE Vec exponentials_of_columns(const AttentionGradient& a, const QueryBlock& b,
                                            float* scores, std::int64_t j, std::int64_t seen) {
   const std::int64_t all_see = seen_before(a, b, j + 1);
-  const IntVec sees = lanes_from(seen_before(a, b, j + 1));  // where causal: keys before this
+  const IntVec sees = lanes_from(all_see);  // where causal: keys before this
   Vec best = splat(-1e30f), total{};
   for (std::int64_t key = 0; key < seen; ++key) {
     Vec score = load(scores + key * kGradientQueries);
@@ -262,10 +236,12 @@ TESSERA_INLINE void find_weights(const AttentionGradient& a, const QueryBlock& b
   for (std::int64_t j = 0; j < b.count; j += kPanel) {
     const std::int64_t seen = seen_before(a, b, j + kPanel);
     for (std::int64_t key = 0; key < seen; key += kRows) {
-      word_product<kPairs, false>(s.keys + key * s.words, s.words, 1, s.q + j * s.words, s.words,
-                                  s.p + key * kGradientQueries + j, kGradientQueries);
-      word_product<kPairs, false>(s.values + key * s.words, s.words, 1, s.dout + j * s.words,
-                                  s.words, s.ds + key * kGradientQueries + j, kGradientQueries);
+      word_product<kPairs, kRows, false>(s.keys + key * s.words, s.words, 1, s.q + j * s.words,
+                                         kPanel, s.words, s.p + key * kGradientQueries + j,
+                                         kGradientQueries);
+      word_product<kPairs, kRows, false>(s.values + key * s.words, s.words, 1, s.dout + j * s.words,
+                                         kPanel, s.words, s.ds + key * kGradientQueries + j,
+                                         kGradientQueries);
     }
   }
   for (std::int64_t j = 0; j < rounded(b.count, kPanel); j += kLanes) {
@@ -293,8 +269,8 @@ void gradient_block(const AttentionGradient& a, GradientScratch& s, std::int64_t
     const std::int64_t panel = c / kPanel;
     for (std::int64_t r = 0; r < count; r += kRows) {
       const std::int64_t last = rounded(r + kRows < count ? r + kRows : count, kPanel);
-      word_product<kPairs, false>(
-          s.ds_columns + r, 1, kGradientQueries, s.key_columns + panel * keys * kPanel,
+      word_product<kPairs, kRows, false>(
+          s.ds_columns + r, 1, kGradientQueries, s.key_columns + panel * keys * kPanel, kPanel,
           words_of<kPairs>(seen_before(a, b, last)), s.dq + r * s.padded + c, s.padded);
     }
     std::int64_t from = 0;  // the first queries that see a key
@@ -303,10 +279,10 @@ void gradient_block(const AttentionGradient& a, GradientScratch& s, std::int64_t
       const std::int64_t at = words_of<kPairs>(from);
       const std::int64_t column = panel * queries * kPanel + at * kPanel;
       const std::int64_t row = key * kGradientQueries + at, to = key * s.padded + c;
-      word_product<kPairs, true>(s.p + row, kGradientQueries, 1, s.dout_columns + column,
-                                 queries - at, s.dvalues + to, s.padded);
-      word_product<kPairs, true>(s.ds + row, kGradientQueries, 1, s.q_columns + column,
-                                 queries - at, s.dkeys + to, s.padded);
+      word_product<kPairs, kRows, true>(s.p + row, kGradientQueries, 1, s.dout_columns + column,
+                                        kPanel, queries - at, s.dvalues + to, s.padded);
+      word_product<kPairs, kRows, true>(s.ds + row, kGradientQueries, 1, s.q_columns + column,
+                                        kPanel, queries - at, s.dkeys + to, s.padded);
     }
   }
   add_rows(s.dq, s.padded, count, a.width, a.scale, a.dq + first * a.lddq, a.lddq);

@@ -43,6 +43,11 @@ constexpr std::int64_t kBytesAhead = 2048;
 TESSERA_INLINE void prefetch_ahead(const void* p) {
   __builtin_prefetch(static_cast<const char*>(p) + kBytesAhead);
 }
+/// Asks memory for n numbers, line by line.
+TESSERA_INLINE void prefetch_row(const float* row, std::int64_t n) {
+  constexpr std::int64_t kLine = 16;
+  for (std::int64_t i = 0; i < n; i += kLine) __builtin_prefetch(row + i);
+}
 TESSERA_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 TESSERA_INLINE Vec from_bf16(const std::uint16_t* p) {
   typedef std::uint16_t HalfWordVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 2)));
