@@ -14,6 +14,8 @@
 
 namespace tessera {
 
+struct InPlaceMatrix;
+
 struct LinearOptions {
   Activation activation = Activation::none;
   /// Added after the activation; [N, out]. Empty: nothing is added.
@@ -61,6 +63,8 @@ class Linear {
   /// Whether they are rounded to integers of 8 bits or fewer.
   bool in_bytes() const;
   explicit operator bool() const { return impl_ != nullptr; }
+  /// Its matrices where they are multiplied as they lie (Precision::in_place), else null.
+  const InPlaceMatrix* in_place() const;
 
  private:
   struct Impl;

@@ -227,6 +227,10 @@ std::int64_t Linear::bytes() const {
                             : impl_->plain.bytes();
 }
 
+const InPlaceMatrix* Linear::in_place() const {
+  return impl_->in_place ? &*impl_->in_place : nullptr;
+}
+
 bool Linear::rounds() const { return impl_->quantized.has_value(); }
 bool Linear::in_bytes() const { return rounds() && impl_->quantized->bits() <= 8; }
 

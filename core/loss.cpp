@@ -1,15 +1,14 @@
 #include "core/loss.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <limits>
+#include <atomic>
 #include <numeric>
 #include <vector>
 
 #include "core/error.h"
+#include "core/kernels/product.h"
 #include "core/kernels/vector.h"
-#include "core/layers.h"
+#include "core/linear_in_place.h"
 #include "core/profile.h"
 #include "core/tape.h"
 
@@ -17,6 +16,50 @@ namespace tessera {
 namespace {
 
 constexpr std::int64_t kRows = 16;
+/// Logits that are in memory at a time where they need not all be.
+constexpr std::int64_t kLogits = std::int64_t{1} << 25;
+
+/// What is to be found in rows of logits.
+struct Wanted {
+  std::span<const std::int32_t> targets;
+  float smoothing;
+  std::span<const float> weights;
+
+  float weight(std::int64_t row) const {
+    return weights.empty() ? 1 : weights[static_cast<std::size_t>(row)];
+  }
+  std::int32_t target(std::int64_t row) const { return targets[static_cast<std::size_t>(row)]; }
+};
+
+void check(const Wanted& wanted, std::int64_t rows, std::int64_t vocab) {
+  const auto& [targets, smoothing, weights] = wanted;
+  if (std::ssize(targets) != rows)
+    throw ShapeError(concat(targets.size(), " targets for ", rows, " rows of logits"));
+  if (!weights.empty() && weights.size() != targets.size())
+    throw ShapeError(concat(weights.size(), " weights for ", targets.size(), " targets"));
+  for (const std::int32_t t : targets) {
+    if ((t < 0 || t >= vocab) && t != kIgnored)
+      throw ArgumentError(concat("target ", t, " is outside the vocabulary of ", vocab, " tokens"));
+  }
+}
+
+/// -log softmax(logits)[target], smoothed; `total` becomes the logarithm of the exponentials' sum.
+float loss_of_row(const float* logits, std::int64_t vocab, std::int32_t target, float smoothing,
+                  float& total) {
+  float sum = 0;
+  kernels::vector_kernels().training.log_sum_exp(logits, vocab, &total, &sum);
+  if (target == kIgnored) return 0;
+  return total - (1 - smoothing) * logits[target] - smoothing * sum / static_cast<float>(vocab);
+}
+
+Tensor sum_of(Context& ctx, const Tensor& losses, const Wanted& wanted) {
+  double total = 0;
+  for (std::int64_t i = 0; i < losses.numel(); ++i)
+    total += static_cast<double>(losses.data()[i]) * static_cast<double>(wanted.weight(i));
+  Tensor loss = ctx.empty({1});
+  loss.data()[0] = static_cast<float>(total);
+  return loss;
+}
 
 }  // namespace
 
@@ -27,41 +70,24 @@ std::int64_t counted(std::span<const std::int32_t> targets) {
 Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
                      float smoothing, std::span<const float> weights) {
   const std::int64_t rows = logits.dim(0), vocab = logits.dim(1);
-  if (static_cast<std::int64_t>(targets.size()) != rows)
-    throw ShapeError(concat(targets.size(), " targets for logits ", logits.shape().str()));
-  if (!weights.empty() && weights.size() != targets.size())
-    throw ShapeError(concat(weights.size(), " weights for ", targets.size(), " targets"));
-  for (const std::int32_t t : targets) {
-    if ((t < 0 || t >= vocab) && t != kIgnored)
-      throw ArgumentError(concat("target ", t, " is outside the vocabulary of ", vocab, " tokens"));
-  }
+  const Wanted wanted{targets, smoothing, weights};
+  check(wanted, rows, vocab);
   const StageScope scope(ctx, "loss");
-  Tensor totals = ctx.empty({rows});  // log of the sum of exponentials, for the gradient
+  Tensor totals = ctx.empty({rows});  // for the gradient
   Tensor losses = ctx.empty({rows});
   in_pieces(ctx, rows, kRows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const float* row = logits.data() + i * logits.stride(0);
-      float sum = 0;
-      kernels::vector_kernels().training.log_sum_exp(row, vocab, &totals.data()[i], &sum);
-      const std::int32_t target = targets[static_cast<std::size_t>(i)];
-      losses.data()[i] = target == kIgnored ? 0
-                                            : totals.data()[i] - (1 - smoothing) * row[target] -
-                                                  smoothing * sum / static_cast<float>(vocab);
+      losses.data()[i] = loss_of_row(logits.data() + i * logits.stride(0), vocab, wanted.target(i),
+                                     smoothing, totals.data()[i]);
     }
   });
-  double total = 0;
-  Tensor factors;
-  if (!weights.empty()) {
-    factors = ctx.empty({rows});
-    std::ranges::copy(weights, factors.data());
-  }
-  for (std::int64_t i = 0; i < rows; ++i) {
-    total += static_cast<double>(losses.data()[i]) *
-             (factors ? static_cast<double>(factors.data()[i]) : 1);
-  }
-  Tensor loss = ctx.empty({1});
-  loss.data()[0] = static_cast<float>(total);
+  const Tensor loss = sum_of(ctx, losses, wanted);
   if (ctx.tape) {
+    Tensor factors;
+    if (!weights.empty()) {
+      factors = ctx.empty({rows});
+      std::ranges::copy(weights, factors.data());
+    }
     ctx.tape->record({.op = Op::cross_entropy,
                       .inputs = {logits, totals, factors},
                       .output = loss,
@@ -73,209 +99,108 @@ Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::in
 
 namespace {
 
-double log_add(double a, double b) {
-  const double most = std::max(a, b), least = std::min(a, b);
-  return std::isinf(least) ? most : most + std::log1p(std::exp(least - most));
+/// c (= or +=) a b, a [M, K] or turned, b [K, N]
+void multiply_into(Context& ctx, const Tensor& a, bool turned, const Tensor& b, bool adds,
+                   Tensor c) {
+  kernels::product(ctx, {.m = c.dim(0),
+                         .n = c.dim(1),
+                         .k = b.dim(0),
+                         .a = {a.data(), a.stride(0), turned},
+                         .b = {b.data(), b.stride(0), false},
+                         .initial = adds ? c.data() : nullptr,
+                         .ld_initial = c.stride(0),
+                         .c = c.data(),
+                         .ldc = c.stride(0),
+                         .rounded = ctx.rounded_products});
 }
 
-/// The labels with blanks around each, and what the frames say of them.
-class Alignments {
- public:
-  Alignments(const Tensor& logits, std::span<const std::int32_t> targets, std::int32_t blank)
-      : frames_(logits.dim(0)), vocab_(logits.dim(1)), logs_(logits.to_f32().clone()) {
-    for (const std::int32_t t : targets) states_.insert(states_.end(), {blank, t});
-    states_.push_back(blank);
-    for (std::int64_t t = 0; t < frames_; ++t) {
-      float* row = logs_.data() + t * vocab_;
-      float total = 0, sum = 0;
-      kernels::vector_kernels().training.log_sum_exp(row, vocab_, &total, &sum);
-      for (std::int64_t v = 0; v < vocab_; ++v) row[v] -= total;
-    }
-    forward_ = paths(false);
-    total_ = log_add(forward_.back(), states_.size() > 1 ? forward_[forward_.size() - 2] : kNever);
-  }
-  double total() const { return total_; }
+/// The gradients of a loss with respect to rows and the matrix that makes logits of them; empty:
+/// not wanted.
+struct HeadGradients {
+  Tensor weight;  // the matrix itself, [V, D]
+  Tensor dx, dweight;
 
-  /// d -log p / d logits: softmax less the share of the alignments that say it there.
-  Tensor gradient() const {
-    const std::vector<double> backward = paths(true);
-    Tensor gradient = Tensor::empty({frames_, vocab_});
-    std::vector<double> shares(static_cast<std::size_t>(vocab_));
-    for (std::int64_t t = 0; t < frames_; ++t) {
-      std::ranges::fill(shares, 0.0);
-      for (std::size_t s = 0; s < states_.size(); ++s) {
-        const std::size_t at = static_cast<std::size_t>(t) * states_.size() + s;
-        shares[static_cast<std::size_t>(states_[s])] +=
-            std::exp(forward_[at] + backward[at] - said(t, s) - total_);
-      }
-      for (std::int64_t v = 0; v < vocab_; ++v) {
-        gradient.data()[t * vocab_ + v] =
-            static_cast<float>(std::exp(static_cast<double>(logs_.data()[t * vocab_ + v])) -
-                               shares[static_cast<std::size_t>(v)]);
-      }
-    }
-    return gradient;
+  /// Of rows [begin, end) of x.
+  void add(Context& ctx, const Tensor& x, const Tensor& dlogits, std::int64_t begin,
+           std::int64_t end) const {
+    if (dx) multiply_into(ctx, dlogits, false, weight, false, dx.slice(begin, end));
+    if (dweight) multiply_into(ctx, dlogits, true, x.slice(begin, end), begin > 0, dweight);
   }
-
- private:
-  static constexpr double kNever = -std::numeric_limits<double>::infinity();
-
-  double said(std::int64_t t, std::size_t s) const {
-    return static_cast<double>(logs_.data()[t * vocab_ + states_[s]]);
-  }
-  /// log p of the ways to (or, turned round, from) each state at each frame, it included.
-  std::vector<double> paths(bool turned) const {
-    const std::size_t n = states_.size();
-    std::vector<double> all(static_cast<std::size_t>(frames_) * n, kNever);
-    for (std::int64_t i = 0; i < frames_; ++i) {
-      const std::int64_t t = turned ? frames_ - 1 - i : i;
-      const auto place = [&](std::int64_t time, std::size_t s) {
-        return static_cast<std::size_t>(time) * n + s;
-      };
-      const std::int64_t before = turned ? t + 1 : t - 1;
-      for (std::size_t j = 0; j < n; ++j) {
-        const auto state = [&](std::size_t k) { return turned ? n - 1 - k : k; };
-        const std::size_t s = state(j);
-        double sum = i == 0 ? (j < 2 ? 0 : kNever) : all[place(before, s)];
-        if (i > 0 && j >= 1) sum = log_add(sum, all[place(before, state(j - 1))]);
-        // a label may follow another one at once, unless it is the same
-        const bool skips = j >= 2 && s % 2 == 1 && states_[s] != states_[state(j - 2)];
-        if (i > 0 && skips) sum = log_add(sum, all[place(before, state(j - 2))]);
-        all[place(t, s)] = sum + said(t, s);
-      }
-    }
-    return all;
-  }
-
-  std::int64_t frames_, vocab_;
-  Tensor logs_;  // [T, V], normalised
-  std::vector<std::int32_t> states_;
-  std::vector<double> forward_;
-  double total_ = 0;
 };
 
-}  // namespace
-
-Tensor ctc_loss(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
-                std::int32_t blank) {
-  const std::int64_t frames = logits.dim(0), vocab = logits.dim(1);
-  std::int64_t least = std::ssize(targets);
-  for (std::size_t i = 0; i < targets.size(); ++i) {
-    if (targets[i] < 0 || targets[i] >= vocab || targets[i] == blank)
-      throw ArgumentError(concat("label ", targets[i], " is blank or outside of ", vocab, " ones"));
-    least += i > 0 && targets[i] == targets[i - 1];
-  }
-  if (blank < 0 || blank >= vocab || frames < std::max<std::int64_t>(least, 1)) {
-    throw ArgumentError(
-        concat(frames, " frames for ", targets.size(), " labels that need ", least));
-  }
-  const StageScope scope(ctx, "loss");
-  const Alignments alignments(logits, targets, blank);
-  Tensor loss = ctx.empty({1});
-  loss.data()[0] = static_cast<float>(-alignments.total());
-  if (ctx.tape && ctx.tape->wants(logits)) {
-    ctx.tape->record({.op = Op::known, .inputs = {logits, alignments.gradient()}, .output = loss});
-  }
-  return loss;
+/// The matrix of an output layer that is nothing else and is multiplied as it lies, [V, D]; else
+/// empty.
+Tensor plain_matrix(const Linear& head) {
+  const InPlaceMatrix* matrix = head.in_place();
+  if (!matrix || matrix->parts.size() != 1) return {};
+  const InPlaceMatrix::Part& part = matrix->parts.front();
+  return part.inputs_first || part.bias || part.lora ? Tensor() : part.weight;
 }
 
-namespace {
-
-/// Rows x and y [N, D], already scaled, whose products are the logits.
-struct PairedRows {
-  Tensor x, y;
-};
-
-/// Each image chooses its text, and each text its image.
-Tensor choosing_loss(Context& ctx, const PairedRows& rows) {
-  const auto& [x, y] = rows;
-  std::vector<std::int32_t> own(static_cast<std::size_t>(x.dim(0)));
-  std::iota(own.begin(), own.end(), 0);
-  const auto side = [&](const Tensor& from, const Tensor& to) {
-    return cross_entropy(ctx, Linear(to, {}, Precision::in_place)(ctx, from), own);
-  };
-  return scaled(ctx, add(ctx, side(x, y), side(y, x)), 0.5f);
+std::int64_t rows_at_a_time(std::int64_t rows, std::int64_t vocab) {
+  const std::int64_t most = std::max(kRows, kLogits / vocab);
+  const std::int64_t pieces = std::max<std::int64_t>(1, (rows + most - 1) / most);
+  return (rows + pieces - 1) / pieces;
 }
 
-/// -log sigmoid of what is right in each logit [N, N]: that the pair of the diagonal belongs
-/// together, and the others don't.
-Tensor judging_loss(Context& ctx, const Tensor& logits) {
+/// Losses of rows [begin, begin + logits.dim(0)); with `learns`, the logits become their gradient.
+/// Returns how many of the targets are the likeliest.
+std::int64_t take_rows(Context& ctx, const Wanted& wanted, std::int64_t begin, bool learns,
+                       Tensor logits, Tensor losses) {
   const StageScope scope(ctx, "loss");
-  const std::int64_t n = logits.dim(0);
-  const bool learns = ctx.tape && ctx.tape->wants(logits);
-  Tensor gradient = learns ? Tensor::empty({n, n}) : Tensor();
-  std::vector<double> sums(static_cast<std::size_t>(n));
-  in_pieces(ctx, n, kRows, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const float* row = logits.data() + i * logits.stride(0);
-      for (std::int64_t j = 0; j < n; ++j) {
-        // log(1 + exp(z)) and its slope sigmoid(z), with the sign turned where the pair is right
-        const float z = i == j ? -row[j] : row[j], small = std::exp(-std::abs(z));
-        sums[static_cast<std::size_t>(i)] +=
-            static_cast<double>(std::max(z, 0.0f) + std::log1p(small));
-        if (!learns) continue;
-        const float slope = (z > 0 ? 1 : small) / (1 + small);
-        gradient.data()[i * n + j] = i == j ? -slope : slope;
-      }
+  const std::int64_t vocab = logits.dim(1);
+  std::atomic<std::int64_t> right = 0;
+  in_pieces(ctx, logits.dim(0), kRows, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      float *row = logits.data() + i * logits.stride(0), total = 0;
+      const std::int32_t target = wanted.target(begin + i);
+      losses.data()[begin + i] = loss_of_row(row, vocab, target, wanted.smoothing, total);
+      if (target != kIgnored && kernels::vector_kernels().largest(row, vocab) <= row[target])
+        right.fetch_add(1, std::memory_order_relaxed);
+      if (!learns) continue;
+      const float factor = target == kIgnored ? 0 : wanted.weight(begin + i);
+      kernels::vector_kernels().training.softmax_gradient(
+          row, vocab, total, factor, wanted.smoothing / static_cast<float>(vocab), nullptr, row);
+      if (target != kIgnored) row[target] -= factor * (1 - wanted.smoothing);
     }
   });
-  Tensor loss = ctx.empty({1});
-  loss.data()[0] = static_cast<float>(std::accumulate(sums.begin(), sums.end(), 0.0));
-  if (learns) ctx.tape->record({.op = Op::known, .inputs = {logits, gradient}, .output = loss});
-  return loss;
-}
-
-/// exp(x), x [1].
-Tensor exponential(Context& ctx, const Tensor& x) {
-  Tensor y = ctx.empty({1});
-  y.data()[0] = std::exp(x.to_f32().data()[0]);
-  if (ctx.tape && ctx.tape->wants(x))
-    ctx.tape->record({.op = Op::known, .inputs = {x, y.clone()}, .output = y});
-  return y;
-}
-
-void check_number(const Tensor& x, const char* what) {
-  if (x.numel() != 1)
-    throw ShapeError(concat("a ", what, " of logits ", x.shape().str(), "; expected [1]"));
-}
-
-/// x [1] n times, as a vector.
-Tensor repeated(Context& ctx, const Tensor& x, std::int64_t n) {
-  const std::vector<std::int32_t> first(static_cast<std::size_t>(n), 0);
-  return gather_rows(ctx, x.reshape({1, 1}), first).reshape({n});
-}
-
-/// Of length 1, x times exp(logit_scale).
-PairedRows paired_rows(Context& ctx, const Tensor& a, const Tensor& b, const Tensor& logit_scale) {
-  if (a.shape() != b.shape() || a.rank() != 2)
-    throw ShapeError(
-        concat("rows ", a.shape().str(), " to be paired with ", b.shape().str(), ", one each"));
-  check_number(logit_scale, "scale");
-  // The scale goes into the weight of the rows' normalisation, once for each column.
-  const Tensor scale = exponential(ctx, logit_scale.reshape({1}));
-  RmsNorm unit = unit_norm(a.dim(1));
-  const Tensor y = unit(ctx, b);
-  unit.weight = multiply(ctx, repeated(ctx, scale, a.dim(1)), unit.weight);
-  return {unit(ctx, a), y};
+  return right;
 }
 
 }  // namespace
 
-Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, float temperature) {
-  if (!(temperature > 0)) throw ArgumentError(concat("a temperature of ", temperature));
-  return contrastive_loss(ctx, a, b, Tensor::from(std::array{-std::log(temperature)}, {1}));
-}
-
-Tensor contrastive_loss(Context& ctx, const Tensor& a, const Tensor& b, const Tensor& logit_scale) {
-  return choosing_loss(ctx, paired_rows(ctx, a, b, logit_scale));
-}
-
-Tensor sigmoid_pair_loss(Context& ctx, const Tensor& a, const Tensor& b, const Tensor& logit_scale,
-                         const Tensor& logit_bias) {
-  const auto [x, y] = paired_rows(ctx, a, b, logit_scale);
-  check_number(logit_bias, "bias");
-  const Tensor bias = repeated(ctx, logit_bias, a.dim(0));
-  return judging_loss(ctx, Linear(y, bias, Precision::in_place)(ctx, x));
+TokenLoss cross_entropy(Context& ctx, const Linear& head, const Tensor& x,
+                        std::span<const std::int32_t> targets, float smoothing,
+                        std::span<const float> weights) {
+  const std::int64_t rows = x.dim(0), vocab = head.out();
+  const Wanted wanted{targets, smoothing, weights};
+  check(wanted, rows, vocab);
+  HeadGradients gradients{.weight = plain_matrix(head)};
+  Tape* const tape = ctx.tape;
+  const bool at_once = tape && !gradients.weight;  // what it records needs all logits
+  if (tape && !at_once) {
+    if (tape->wants(x)) gradients.dx = ctx.empty(x.shape());
+    if (tape->wants(gradients.weight)) gradients.dweight = ctx.empty(gradients.weight.shape());
+  }
+  const bool learns = gradients.dx || gradients.dweight;
+  const std::int64_t step = at_once ? std::max<std::int64_t>(rows, 1) : rows_at_a_time(rows, vocab);
+  Tensor losses = ctx.empty({rows});
+  TokenLoss sum;
+  const TapeScope off(ctx, at_once ? tape : nullptr);
+  for (std::int64_t begin = 0; begin < rows; begin += step) {
+    const std::int64_t end = std::min(rows, begin + step);
+    const Tensor logits = head(ctx, x.slice(begin, end));
+    sum.right += take_rows(ctx, wanted, begin, learns, logits, losses);
+    if (learns) gradients.add(ctx, x, logits, begin, end);
+    if (at_once) sum.loss = cross_entropy(ctx, logits, targets, smoothing, weights);
+  }
+  if (!at_once) sum.loss = sum_of(ctx, losses, wanted);
+  const auto known = [&](const Tensor& of, const Tensor& gradient) {
+    if (gradient) tape->record({.op = Op::known, .inputs = {of, gradient}, .output = sum.loss});
+  };
+  known(x, gradients.dx);
+  known(gradients.weight, gradients.dweight);
+  return sum;
 }
 
 }  // namespace tessera

@@ -3,6 +3,7 @@
 #include <span>
 
 #include "core/context.h"
+#include "core/layers.h"
 #include "core/tensor.h"
 
 namespace tessera {
@@ -19,6 +20,19 @@ std::int64_t counted(std::span<const std::int32_t> targets);
 /// that is neither in [0, V) nor kIgnored.
 Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
                      float smoothing = 0, std::span<const float> weights = {});
+
+/// The sum of losses [1], and how many targets that count are the likeliest of all.
+struct TokenLoss {
+  Tensor loss;
+  std::int64_t right = 0;
+};
+
+/// cross_entropy of head(x), x [N, D], without all of the logits [N, V] in memory: those of some
+/// rows at a time, whose gradients are found at once (as Liger Kernel does, Hsu et al. 2024). An
+/// output layer with a bias or LoRA has all of them while it is trained.
+TokenLoss cross_entropy(Context& ctx, const Linear& head, const Tensor& x,
+                        std::span<const std::int32_t> targets, float smoothing = 0,
+                        std::span<const float> weights = {});
 
 /// -log p(targets | logits), [1], summed over all alignments of the targets to the frames
 /// (connectionist temporal classification, Graves et al. 2006): a frame says a label or `blank`,

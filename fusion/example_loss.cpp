@@ -567,7 +567,7 @@ void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
     }
     while (!active.empty()) {
       const Tensor hidden = decoder.forward(ctx, join_rows(ctx, rows), sequences);
-      const Tensor scores = logits(ctx, decoder, gather_rows(ctx, hidden, last), ids);
+      const Tensor scores = head_for(ctx, decoder, ids)(ctx, gather_rows(ctx, hidden, last));
       std::vector<text::Candidate> rivals(static_cast<std::size_t>(scores.dim(1)));
       std::vector<Draw*> going;
       Ids next;
@@ -632,11 +632,10 @@ Ids ExampleLoss::candidates(std::int64_t turn, std::int64_t first) const {
   return ids;
 }
 
-/// All logits, or those of some tokens.
-Tensor ExampleLoss::logits(Context& ctx, const text::LanguageModel& decoder, const Tensor& hidden,
-                           const Ids& ids) const {
-  return ids.empty() ? decoder.logits(ctx, hidden)
-                     : Linear(decoder.embed(ctx, ids), {}, Precision::in_place)(ctx, hidden);
+/// The output layer, of all tokens or of some.
+Linear ExampleLoss::head_for(Context& ctx, const text::LanguageModel& decoder,
+                             const Ids& ids) const {
+  return ids.empty() ? decoder.head() : Linear(decoder.embed(ctx, ids), {}, Precision::in_place);
 }
 
 ExampleLoss::Sum ExampleLoss::decoder_loss(Context& ctx, const text::LanguageModel& decoder,
@@ -669,9 +668,10 @@ ExampleLoss::Sum ExampleLoss::decoder_loss(Context& ctx, const text::LanguageMod
     for (const std::int32_t id : ids) place[id] = static_cast<std::int32_t>(place.size());
     for (std::int32_t& target : batch.targets) target = place.at(target);
   }
-  const Tensor scores = logits(ctx, decoder, gather_rows(ctx, hidden, batch.places), ids);
-  return {cross_entropy(ctx, scores, batch.targets, options_.label_smoothing, batch.weights),
-          std::ssize(batch.targets), count_right(scores, batch.targets), batch.reward, batch.drawn};
+  const TokenLoss sum =
+      cross_entropy(ctx, head_for(ctx, decoder, ids), gather_rows(ctx, hidden, batch.places),
+                    batch.targets, options_.label_smoothing, batch.weights);
+  return {sum.loss, std::ssize(batch.targets), sum.right, batch.reward, batch.drawn};
 }
 
 /// Decoders with and without adapters take their examples one after the other.

@@ -128,8 +128,8 @@ class ExampleLoss {
                  std::span<const std::int64_t> which, std::int64_t turn,
                  const std::vector<Media>& media, const std::vector<std::int32_t>& ids,
                  Batch& batch) const;
-  Tensor logits(Context& ctx, const text::LanguageModel& decoder, const Tensor& hidden,
-                const std::vector<std::int32_t>& ids) const;
+  Linear head_for(Context& ctx, const text::LanguageModel& decoder,
+                  const std::vector<std::int32_t>& ids) const;
   std::vector<std::int32_t> candidates(std::int64_t turn, std::int64_t first) const;
   void check(const Example& example);
   void check_conversation(const Example& example);

@@ -9,6 +9,7 @@
 #include "core/config.h"
 #include "core/context.h"
 #include "core/kv_cache.h"
+#include "core/layers.h"
 #include "core/tensor.h"
 #include "core/weights.h"
 
@@ -43,8 +44,10 @@ class LanguageModel {
   /// is the same as it would be alone.
   virtual Tensor forward(Context& ctx, const Tensor& rows,
                          std::span<const Sequence> sequences) const = 0;
-  /// Hidden states [N, D] -> logits [N, V].
-  virtual Tensor logits(Context& ctx, const Tensor& hidden) const = 0;
+  /// The output layer, [D] -> [V].
+  virtual const Linear& head() const = 0;
+  /// Hidden states [N, D] -> logits [N, V]: what head() makes of them.
+  virtual Tensor logits(Context& ctx, const Tensor& hidden) const { return head()(ctx, hidden); }
 
  private:
   friend std::unique_ptr<LanguageModel> load_language_model(const Config&, const Weights&);

@@ -11,7 +11,7 @@ Tensor next_token_loss(Context& ctx, const LanguageModel& model, const TokenBatc
   for (std::size_t i = 0; i < caches.size(); ++i)
     sequences.push_back({&caches[i], batch.lengths[i]});
   const Tensor hidden = model.forward(ctx, model.embed(ctx, batch.ids), sequences);
-  return cross_entropy(ctx, model.logits(ctx, hidden), batch.targets, smoothing);
+  return cross_entropy(ctx, model.head(), hidden, batch.targets, smoothing).loss;
 }
 
 }  // namespace tessera::text

@@ -310,13 +310,15 @@ void cross_entropy_gradient(const Backward& b) {
   const Tensor &logits = b.input(0), &totals = b.input(1);
   const std::int64_t vocab = logits.dim(1);
   const float smoothing = b.r.number;
-  for_rows(b.ctx, b.sum(0), [&](std::int64_t row, std::int64_t, float* dx) {
+  const Gradients::Target to = b.target(0);
+  for_rows(b.ctx, to.gradient, [&](std::int64_t row, std::int64_t, float* dx) {
     const std::int32_t target = b.r.ids[static_cast<std::size_t>(row)];
-    if (target == kIgnored) return;
-    const float scale = b.dy.data()[0] * (b.input(2) ? b.input(2).data()[row] : 1);
+    const float scale =
+        target == kIgnored ? 0 : b.dy.data()[0] * (b.input(2) ? b.input(2).data()[row] : 1);
     kernels_of_training().softmax_gradient(row_of(logits, row), vocab, totals.data()[row], scale,
-                                           smoothing / static_cast<float>(vocab), dx);
-    dx[target] -= scale * (1 - smoothing);
+                                           smoothing / static_cast<float>(vocab),
+                                           to.fresh ? nullptr : dx, dx);
+    if (target != kIgnored) dx[target] -= scale * (1 - smoothing);
   });
 }
 

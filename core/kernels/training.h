@@ -88,9 +88,9 @@ struct TrainingKernels {
   void (*rounded_attention_gradient)(const AttentionGradient& arguments);
   /// log(sum e^x), and the sum of x.
   void (*log_sum_exp)(const float* x, std::int64_t n, float* lse, float* sum);
-  /// y += factor * (e^(x - lse) - base)
+  /// y = initial + factor * (e^(x - lse) - base); initial may be null or y, y may be x
   void (*softmax_gradient)(const float* x, std::int64_t n, float lse, float factor, float base,
-                           float* y);
+                           const float* initial, float* y);
   /// y += factor * x
   void (*add_scaled)(const float* x, float factor, std::int64_t n, float* y);
   /// y += a * b

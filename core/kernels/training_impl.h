@@ -196,13 +196,17 @@ void row_log_sum_exp(const float* x, std::int64_t n, float* lse, float* sum) {
 }
 
 void softmax_gradient(const float* x, std::int64_t n, float lse, float factor, float base,
-                      float* y) {
+                      const float* initial, float* y) {
   for_all(
       n,
       [&](auto i) {
-        store(y + i, load(y + i) + (exp_negative(load(x + i) - lse) - base) * factor);
+        const Vec d = (exp_negative(load(x + i) - lse) - base) * factor;
+        store(y + i, initial ? load(initial + i) + d : d);
       },
-      [&](auto i) { y[i] += (exp_negative(splat(x[i] - lse))[0] - base) * factor; });
+      [&](auto i) {
+        const float d = (exp_negative(splat(x[i] - lse))[0] - base) * factor;
+        y[i] = initial ? initial[i] + d : d;
+      });
 }
 
 void add_scaled(const float* x, float factor, std::int64_t n, float* y) {

@@ -45,6 +45,7 @@ class ToyLanguageModel : public LanguageModel {
     return hidden;
   }
 
+  const Linear& head() const override { return none_; }
   Tensor logits(Context&, const Tensor& hidden) const override {
     rows_of_logits += hidden.dim(0);
     Tensor out = Tensor::empty({hidden.dim(0), vocab_size()});
@@ -60,6 +61,7 @@ class ToyLanguageModel : public LanguageModel {
 
  private:
   Tensor table_;
+  Linear none_;
   std::int64_t positions_;
 };
 

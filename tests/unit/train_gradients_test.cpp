@@ -1,6 +1,8 @@
 // Every gradient beside finite differences.
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "core/error.h"
@@ -496,6 +498,71 @@ TEST(Gradients, CrossEntropy) {
   const std::vector<std::int32_t> classes = {1, 6, 0, 3, 3};
   check([&](Context& ctx) { return cross_entropy(ctx, five, classes, 0, weights); }, {five},
         "weighted cross entropy");
+}
+
+TEST(Gradients, CrossEntropyOfAnOutputLayer) {
+  const Tensor x = random_tensor({5, 3}, 1), w = random_tensor({23, 3}, 2),
+               b = random_tensor({23}, 3);
+  const std::vector<std::int32_t> targets = {22, 0, kIgnored, 7, 7};
+  const std::vector<float> weights = {0.5f, -2, 1, 3, 1};
+  const auto loss = [&](const Linear& head, float smoothing, std::span<const float> factors) {
+    return [&, smoothing, factors](Context& ctx) {
+      return cross_entropy(ctx, head, x, targets, smoothing, factors).loss;
+    };
+  };
+  const Linear plain(w, {}, Precision::in_place), with_bias(w, b, Precision::in_place);
+  check(loss(plain, 0, {}), {x, w}, "plain");
+  check(loss(plain, 0.1f, weights), {x, w}, "smoothed and weighted");
+  check(loss(plain, 0, {}), {x}, "frozen output layer");
+  check(loss(plain, 0, {}), {w}, "frozen rows");
+  check(loss(with_bias, 0.1f, weights), {x, w, b}, "with a bias");
+}
+
+// More logits than are made at a time.
+TEST(Gradients, CrossEntropyInPiecesIsThatOfAllLogits) {
+  constexpr std::int64_t kVocab = 1 << 20, kRows = 41;
+  const Tensor x = random_tensor({kRows, 2}, 1), w = random_tensor({kVocab, 2}, 2);
+  const Linear head(w, {}, Precision::in_place);
+  std::vector<std::int32_t> targets(kRows);
+  for (std::size_t i = 0; i < targets.size(); ++i)
+    targets[i] = static_cast<std::int32_t>(i * 25'000);
+  Context ctx({.threads = 2});
+  const Tensor logits = head(ctx, x);
+  for (const std::size_t i : {0U, 21U, 40U}) {  // some are right
+    const float* row = logits.data() + static_cast<std::int64_t>(i) * kVocab;
+    targets[i] = static_cast<std::int32_t>(std::max_element(row, row + kVocab) - row);
+  }
+  const auto gradients_of = [&](const Function& f) {
+    Tape tape;
+    tape.watch(x);
+    tape.watch(w);
+    const TapeScope recording(ctx, &tape);
+    Gradients gradients;
+    const Tensor loss = f(ctx);
+    backward(ctx, tape, loss, 0.5f, gradients);
+    return std::vector{loss.clone(), gradients.find(x).clone(), gradients.find(w).clone()};
+  };
+  const std::vector<Tensor> whole = gradients_of([&](Context&c) {
+    return cross_entropy(c, head(c, x), targets, 0.1f);
+  }),
+                            pieces = gradients_of([&](Context&c) {
+                              const TokenLoss sum = cross_entropy(c, head, x, targets, 0.1f);
+                              EXPECT_EQ(sum.right, 3);
+                              return sum.loss;
+                            });
+  EXPECT_EQ(pieces[0].data()[0], whole[0].data()[0]);
+  for (std::size_t i = 1; i < whole.size(); ++i) {
+    const std::vector<float> expected = whole[i].to_vector(), found = pieces[i].to_vector();
+    ASSERT_EQ(found.size(), expected.size());
+    for (std::size_t j = 0; j < found.size(); ++j)
+      ASSERT_NEAR(found[j], expected[j], 2e-6f) << i << ", number " << j;
+  }
+  const TokenLoss unlearnt = cross_entropy(ctx, head, x, targets, 0.1f);
+  EXPECT_EQ(unlearnt.loss.data()[0], whole[0].data()[0]);
+  EXPECT_EQ(unlearnt.right, 3);
+  targets[40] = kVocab;
+  EXPECT_THROW(cross_entropy(ctx, head, x, targets), ArgumentError);
+  EXPECT_THROW(cross_entropy(ctx, head, x.slice(0, 5), targets), ShapeError);
 }
 
 /// factor f(a i + b j) for row i and column j.

@@ -130,7 +130,7 @@ class Gpt2 : public LanguageModel {
     return ln_f_(ctx, run_blocks(ctx, blocks_, x, sequences));
   }
 
-  Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }
+  const Linear& head() const override { return head_; }
 
  private:
   Gpt2Config c_;

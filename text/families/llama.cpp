@@ -123,7 +123,7 @@ class Llama : public LanguageModel {
     return norm_(ctx, run_blocks(ctx, blocks_, rows, sequences, rope_, angles));
   }
 
-  Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }
+  const Linear& head() const override { return head_; }
 
  private:
   LlamaConfig c_;

@@ -115,7 +115,7 @@ class WhisperDecoder : public LanguageModel {
     return norm_(ctx, run_blocks(ctx, blocks_, x, sequences));
   }
 
-  Tensor logits(Context& ctx, const Tensor& hidden) const override { return head_(ctx, hidden); }
+  const Linear& head() const override { return head_; }
 
  private:
   WhisperDecoderConfig c_;
