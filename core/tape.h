@@ -27,7 +27,7 @@ enum class Op : std::uint8_t {
   join_rows,      ///< a, b, ...
   dropout,        ///< x; number: share dropped; stream
   cross_entropy,  ///< logits, totals, [weights]; ids: targets; number: label smoothing
-  known,          ///< x, d sum(y) / dx for y [1]
+  known,          ///< x, d sum(y) / dx for y [1], which nothing else uses
   segment,        ///< x, what else is wanted inside; again; number: bytes it makes; stream: draws
 };
 

@@ -13,20 +13,16 @@ bool is_whole(const Tensor& t) { return t.is_contiguous() && t.nbytes() == t.mem
 
 Tensor Gradients::find(const Tensor& t) const {
   const auto found = blocks_.find(t.memory());
-  return found == blocks_.end() || !found->second.written ? Tensor()
-                                                          : t.view_of(found->second.memory);
+  return found == blocks_.end() ? Tensor() : t.view_of(found->second);
 }
 
 Gradients::Target Gradients::target(Context& ctx, const Tensor& t) {
-  Block& block = blocks_[t.memory()];
-  if (!block.memory) {
-    block.memory =
-        ctx.empty({static_cast<std::int64_t>(t.memory_bytes() / sizeof(float))}, DType::f32);
-  }
-  const bool fresh = !block.written && is_whole(t);
-  if (!block.written && !fresh) std::memset(block.memory.raw(), 0, block.memory.nbytes());
-  block.written = true;
-  return {t.view_of(block.memory), fresh};
+  Tensor& block = blocks_[t.memory()];
+  const bool first = !block, fresh = first && is_whole(t);
+  if (first)
+    block = ctx.empty({static_cast<std::int64_t>(t.memory_bytes() / sizeof(float))}, DType::f32);
+  if (first && !fresh) std::memset(block.raw(), 0, block.nbytes());
+  return {t.view_of(block), fresh};
 }
 
 Tensor Gradients::sum(Context& ctx, const Tensor& t) {
@@ -45,8 +41,12 @@ bool Gradients::hand_over(const Tensor& from, const Tensor& to) {
   return true;
 }
 
-void Gradients::reset() {
-  for (auto& [memory, block] : blocks_) block.written = false;
+bool Gradients::take(const Tensor& t, const Tensor& gradient) {
+  if (blocks_.contains(t.memory()) || !is_whole(t) || !is_whole(gradient) ||
+      t.nbytes() != gradient.nbytes() || gradient.dtype() != DType::f32)
+    return false;
+  blocks_[t.memory()] = gradient;
+  return true;
 }
 
 }  // namespace tessera::train

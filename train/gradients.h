@@ -25,15 +25,14 @@ class Gradients {
   /// it did. The gradient of `from` is then gone.
   bool hand_over(const Tensor& from, const Tensor& to);
   void drop(const Tensor& t) { blocks_.erase(t.memory()); }
-  /// Nothing has been found yet; memory is kept for the next time.
-  void reset();
+  /// Makes `gradient` that of t, which it lies like, where t has none yet and both are whole;
+  /// whether it did.
+  bool take(const Tensor& t, const Tensor& gradient);
+  /// Nothing has been found yet. The memory may be used for something else until it is needed.
+  void reset() { blocks_.clear(); }
 
  private:
-  struct Block {
-    Tensor memory;
-    bool written = false;
-  };
-  std::unordered_map<const void*, Block> blocks_;
+  std::unordered_map<const void*, Tensor> blocks_;
 };
 
 }  // namespace tessera::train
