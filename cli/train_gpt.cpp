@@ -7,6 +7,7 @@
 
 #include "cli/timings.h"
 #include "core/error.h"
+#include "core/loss.h"
 #include "core/output_file.h"
 #include "core/profile.h"
 #include "core/text_file.h"
@@ -116,11 +117,13 @@ void GptRun::print_plan() const {
   const std::int64_t parameters = train::count(gpt_.parameters);
   const std::int64_t a_step = o_.batch * o_.context * o_.trainer.accumulation;
   // Weights, gradients, two moments; what a batch leaves for the way back (34 numbers of the width
-  // a layer and token, or one and those of a single layer), logits and their gradient.
+  // a layer and token, or one and those of a single layer), some of the logits.
   const std::int64_t kept = o_.trainer.checkpoint_activations ? 2 * o_.layers + 34 : 34 * o_.layers;
-  const double bytes = 16.0 * static_cast<double>(parameters) +
-                       4.0 * static_cast<double>(o_.batch * o_.context) *
-                           static_cast<double>(kept * o_.width / 2 + 2 * tokenizer_.vocab_size());
+  const std::int64_t tokens = o_.batch * o_.context;
+  const double bytes =
+      16.0 * static_cast<double>(parameters) +
+      4.0 * static_cast<double>(tokens) * static_cast<double>(kept * o_.width / 2) +
+      4.0 * static_cast<double>(std::min(tokens * tokenizer_.vocab_size(), kLogitsAtATime));
   if (o_.json) {
     print_json({{"parameters", parameters},
                 {"vocabulary", tokenizer_.vocab_size()},

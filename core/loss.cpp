@@ -16,8 +16,6 @@ namespace tessera {
 namespace {
 
 constexpr std::int64_t kRows = 16;
-/// Logits that are in memory at a time where they need not all be.
-constexpr std::int64_t kLogits = std::int64_t{1} << 25;
 
 /// What is to be found in rows of logits.
 struct Wanted {
@@ -138,7 +136,7 @@ Tensor plain_matrix(const Linear& head) {
 }
 
 std::int64_t rows_at_a_time(std::int64_t rows, std::int64_t vocab) {
-  const std::int64_t most = std::max(kRows, kLogits / vocab);
+  const std::int64_t most = std::max(kRows, kLogitsAtATime / vocab);
   const std::int64_t pieces = std::max<std::int64_t>(1, (rows + most - 1) / most);
   return (rows + pieces - 1) / pieces;
 }
@@ -177,24 +175,27 @@ TokenLoss cross_entropy(Context& ctx, const Linear& head, const Tensor& x,
   check(wanted, rows, vocab);
   HeadGradients gradients{.weight = plain_matrix(head)};
   Tape* const tape = ctx.tape;
-  const bool at_once = tape && !gradients.weight;  // what it records needs all logits
-  if (tape && !at_once) {
-    if (tape->wants(x)) gradients.dx = ctx.empty(x.shape());
-    if (tape->wants(gradients.weight)) gradients.dweight = ctx.empty(gradients.weight.shape());
-  }
-  const bool learns = gradients.dx || gradients.dweight;
-  const std::int64_t step = at_once ? std::max<std::int64_t>(rows, 1) : rows_at_a_time(rows, vocab);
   Tensor losses = ctx.empty({rows});
   TokenLoss sum;
-  const TapeScope off(ctx, at_once ? tape : nullptr);
+  if (tape && (!gradients.weight || rows == 0)) {  // what it records needs all logits
+    const Tensor logits = head(ctx, x);
+    sum.right = take_rows(ctx, wanted, 0, false, logits, losses);
+    sum.loss = cross_entropy(ctx, logits, targets, smoothing, weights);
+    return sum;
+  }
+  if (tape && tape->wants(x)) gradients.dx = ctx.empty(x.shape());
+  if (tape && tape->wants(gradients.weight))
+    gradients.dweight = ctx.empty(gradients.weight.shape());
+  const bool learns = gradients.dx || gradients.dweight;
+  const std::int64_t step = rows_at_a_time(rows, vocab);
+  const TapeScope off(ctx, nullptr);
   for (std::int64_t begin = 0; begin < rows; begin += step) {
     const std::int64_t end = std::min(rows, begin + step);
     const Tensor logits = head(ctx, x.slice(begin, end));
     sum.right += take_rows(ctx, wanted, begin, learns, logits, losses);
     if (learns) gradients.add(ctx, x, logits, begin, end);
-    if (at_once) sum.loss = cross_entropy(ctx, logits, targets, smoothing, weights);
   }
-  if (!at_once) sum.loss = sum_of(ctx, losses, wanted);
+  sum.loss = sum_of(ctx, losses, wanted);
   const auto known = [&](const Tensor& of, const Tensor& gradient) {
     if (gradient) tape->record({.op = Op::known, .inputs = {of, gradient}, .output = sum.loss});
   };

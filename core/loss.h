@@ -21,6 +21,9 @@ std::int64_t counted(std::span<const std::int32_t> targets);
 Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
                      float smoothing = 0, std::span<const float> weights = {});
 
+/// Logits that are in memory at once where they need not all be.
+constexpr std::int64_t kLogitsAtATime = std::int64_t{1} << 25;
+
 /// The sum of losses [1], and how many targets that count are the likeliest of all.
 struct TokenLoss {
   Tensor loss;

@@ -516,6 +516,10 @@ TEST(Gradients, CrossEntropyOfAnOutputLayer) {
   check(loss(plain, 0, {}), {x}, "frozen output layer");
   check(loss(plain, 0, {}), {w}, "frozen rows");
   check(loss(with_bias, 0.1f, weights), {x, w, b}, "with a bias");
+  const auto of_nothing = [&](Context& ctx) {
+    return cross_entropy(ctx, plain, x.slice(0, 0), {}).loss;
+  };
+  check(of_nothing, {w}, "no rows");
 }
 
 // More logits than are made at a time.
