@@ -34,7 +34,8 @@ CASES = [
       for name, shape, bar in (("GPT-2", "gpt2", "1.3 x llama.cpp"), ("SmolLM2-135M", "smollm2-135m", "1.3 x llama.cpp"),
                                ("Llama-3.2-1B", "llama-3.2-1b", "85 % of memory bandwidth"))),
     *(Case(f"593 s of speech, tiny.en, {name}", "transcribe", "whisper-tiny.en", "3 x the fastest peer",
-           [("faster_whisper", "int8"), ("faster_whisper", "int8 batched"), ("whisper_cpp", "f16")], beams)
+           [("faster_whisper", "int8"), ("faster_whisper", "int8 batched"), ("whisper_cpp", "f16"),
+            ("openvino_genai", "f32"), ("openvino_genai", "bf16")], beams)
       for name, beams in (("greedy", 1), ("beam 5", 5))),
 ]
 
@@ -50,6 +51,10 @@ def convert(case, peer, form, checkpoint, cache):
         target = os.path.join(cache, f"{case.checkpoint}.ct2")
         command = [sys.executable, "-c", "from ctranslate2.converters.transformers import main; main()", "--model", checkpoint,
                    "--output_dir", target, "--copy_files", "tokenizer.json", "preprocessor_config.json"]
+    elif peer == "openvino_genai":  # optimum-intel may want another environment, for it takes older versions of transformers
+        target = os.path.join(cache, f"{case.checkpoint}.ov")
+        command = [os.environ.get("OPTIMUM_CLI", os.path.join(os.path.dirname(sys.executable), "optimum-cli")), "export", "openvino",
+                   "--model", checkpoint, "--task", "automatic-speech-recognition-with-past", "--weight-format", "fp16", target]
     else:
         return checkpoint
     if not os.path.exists(target):

@@ -8,7 +8,7 @@ dir=${1:?usage: install.sh DIR [PACKAGE...]}
 shift
 packages=("$@")
 if [ ${#packages[@]} -eq 0 ]; then
-  packages=("torch==2.13.0" transformers soundfile "onnxruntime onnx onnxscript" openvino faster-whisper pywhispercpp
+  packages=("torch==2.13.0" transformers soundfile "onnxruntime onnx onnxscript" "openvino openvino-genai" faster-whisper pywhispercpp
             "gguf llama-cpp-python")
 fi
 [ -x "$dir/bin/python" ] || python3 -m venv "$dir" || exit 1

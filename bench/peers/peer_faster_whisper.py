@@ -1,6 +1,6 @@
 """faster-whisper (CTranslate2): its encoder, on checkpoints in CTranslate2's layout; as a program: file to text.
 
-    peer_faster_whisper.py MODEL SOUND BEAMS THREADS [batched]
+    peer_faster_whisper.py MODEL SOUND BEAMS THREADS [int8] [batched]
 """
 import sys
 

@@ -107,7 +107,7 @@ def contestants(case, a):
             if not speech:
                 return Worker(case, peer, form, path, a)
             command = [sys.executable, os.path.join(HERE, f"peer_{peer}.py"), path, a.speech, str(case.beams), str(a.threads)]
-            return Program(f"{peer} {form}", peer, command + form.split()[1:])
+            return Program(f"{peer} {form}", peer, command + form.split())
         yield f"{peer} {form}", start
 
 
