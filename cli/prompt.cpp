@@ -62,6 +62,8 @@ fusion::Result answer(const Options& o, const fusion::Prompt& question, fusion::
   }
   const fusion::Task task = model.task("prompt");
   const text::LanguageModel& decoder = model.decoder_for("prompt");
+  fusion::demand_attended(task, "prompt", fusion::has_images(question),
+                          fusion::has_sounds(question));
   fusion::Sequence sequence(session.context(), model, decoder, task);
   auto part = question.begin();
   sequence.add_conversation(tokens, [&](std::size_t) {

@@ -169,7 +169,7 @@ Run add_transcribe(Command& program) {
           "sound, but cut it at quiet places, and no window sees the text of the one before "
           "(default: 1 with Whisper, else 8)")
       .range(1, 64);
-  const std::string wrong = "When a window's text looks wrong (Whisper)";
+  const std::string wrong = "When a window's text looks wrong (the first three: Whisper)";
   command
       .add_flag(
           "--fallback", o->fallback,
@@ -185,8 +185,10 @@ Run add_transcribe(Command& program) {
                   "It is unlikely: its mean log-probability is below this")
       .group(wrong);
   command
-      .add_option("--no-speech-threshold", o->no_speech_threshold,
-                  "It is silence: unlikely, and the probability of no speech is above this")
+      .add_option(
+          "--no-speech-threshold", o->no_speech_threshold,
+          "It is silence: the probability of no speech is above this (default model: 0.6, 1 "
+          "for never), and, Whisper, it is unlikely")
       .group(wrong);
   command.add_option("--pcm", o->pcm, "Files are raw samples of this format")
       .one_of({"s16le", "f32le"});

@@ -84,6 +84,7 @@ ExampleLoss::ExampleLoss(std::shared_ptr<const Model> model, Examples examples,
   if (examples_.kind == ExampleKind::prediction)
     throw ArgumentError(concat(examples_.file.string(),
                                ": predictions are to be scored (tessera evaluate), not learnt"));
+  for (Example& example : examples_.list) leave_out(example);
   const auto any = [&](auto has) { return std::ranges::any_of(examples_.list, has); };
   const auto any_file = [&](fs::path Example::*file) {
     return any([file](const Example& e) { return first_with(e, file) != nullptr; });
@@ -123,6 +124,22 @@ std::string ExampleLoss::task_name(const Example& example) const {
   if (!example.task.empty()) return example.task;
   // Whisper's tasks differ in their start sequence only, which start_ids() makes.
   return options_.task.empty() || model_->speech ? task_of(example.kind) : options_.task;
+}
+
+/// The image or sound that an example's task does not attend to; of conversations, encode_all()
+/// leaves it out.
+void ExampleLoss::leave_out(Example& example) const {
+  if (model_->dual || example.kind == ExampleKind::classification) return;
+  const std::string name = task_name(example);
+  const Task task = model_->task(name);
+  try {
+    demand_attended(task, name, first_with(example, &Example::image) != nullptr,
+                    first_with(example, &Example::audio) != nullptr);
+  } catch (const ArgumentError& error) {
+    throw FormatError(concat(where(examples_, example), ": ", error.what()));
+  }
+  if (!task.attends_to_images) example.image.clear();
+  if (!task.attends_to_sounds) example.audio.clear();
 }
 
 void ExampleLoss::plan(const std::string& name) {
@@ -424,8 +441,13 @@ std::vector<ExampleLoss::Media> ExampleLoss::encode_all(Context& ctx,
       const Rows tower = tower_rows(ctx, example, Medium::sound, turn);
       all.back().sound = model_->audio_projector(ctx, tower.rows, tower.layout);
     }
+    const Task task = model_->task(task_name(example));
     for (const Example& media : example.media) {
       const bool sound = !media.audio.empty();
+      if (!(sound ? task.attends_to_sounds : task.attends_to_images)) {
+        all.back().placed.emplace_back();
+        continue;
+      }
       const Rows tower = tower_rows(ctx, media, sound ? Medium::sound : Medium::image, turn);
       const Projector& projector = sound ? model_->audio_projector : model_->vision_projector;
       all.back().placed.push_back(projector(ctx, tower.rows, tower.layout));

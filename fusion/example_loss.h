@@ -131,6 +131,7 @@ class ExampleLoss {
   Linear head_for(Context& ctx, const text::LanguageModel& decoder,
                   const std::vector<std::int32_t>& ids) const;
   std::vector<std::int32_t> candidates(std::int64_t turn, std::int64_t first) const;
+  void leave_out(Example& example) const;
   void check(const Example& example);
   void check_conversation(const Example& example);
   void check_length(const Example& example, std::int64_t tokens) const;

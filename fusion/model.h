@@ -37,6 +37,10 @@ struct Task {
   /// [1, D], added to every row of an image or a sound: how much, and as what, the answer is to
   /// look at it. Empty: none.
   Tensor image_embedding = {}, audio_embedding = {};
+  /// What of a prompt's images and sounds is encoded and reaches the decoder; the rest is left out.
+  bool attends_to_images = true, attends_to_sounds = true;
+  /// Sound after which <|nospeech|> is likelier than this has no text. Empty: all has.
+  std::optional<double> no_speech_threshold = {};
 };
 
 struct OpenOptions {

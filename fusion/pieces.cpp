@@ -3,6 +3,7 @@
 #include <chrono>
 #include <deque>
 #include <optional>
+#include <utility>
 
 #include "core/profile.h"
 
@@ -20,7 +21,8 @@ struct Pending {
 bool decode_pieces(Session& session, audio::SoundStream& sound, const text::LanguageModel& decoder,
                    std::int64_t together, const PieceWork& work, Timings& timings) {
   const auto begin = std::chrono::steady_clock::now();
-  double preparing = 0;
+  double encode = 0, prefill = 0;
+  const double before = timings.seconds();
   audio::Pieces pieces(sound, session.model().log_mel->samples_per_window());
   std::deque<Pending> pending;
   bool cancelled = false;
@@ -34,21 +36,24 @@ bool decode_pieces(Session& session, audio::SoundStream& sound, const text::Lang
   };
   session.run(decoder, together, [&]() -> std::optional<text::GenerateJob> {
     cancelled = cancelled || session.cancelled();
+    const auto start = std::chrono::steady_clock::now();
     const auto piece = cancelled ? std::nullopt : pieces.next();
+    encode += seconds_since(start);
     if (!piece) return std::nullopt;
     pending.push_back({piece->start, piece->start + std::ssize(piece->samples), {}});
     Pending& own = pending.back();  // stays where it is while others come and go
-    const auto start = std::chrono::steady_clock::now();
-    text::GenerateJob job = work.prepare(*piece, [&](Result result) {
-      result.timings.encode = result.timings.prefill = result.timings.decode = 0;
+    return work.prepare(*piece, [&](Result result) {
+      encode += std::exchange(result.timings.encode, 0);
+      prefill += std::exchange(result.timings.prefill, 0);
+      result.timings.decode = 0;  // with the others' work in it
       own.result = std::move(result);
       take_finished();
     });
-    preparing += seconds_since(start);
-    return job;
   });
-  timings.encode += preparing;
-  timings.decode += seconds_since(begin) - preparing;
+  const double taking = timings.seconds() - before;  // what `take` did, and counted, itself
+  timings.encode += encode;
+  timings.prefill += prefill;
+  timings.decode += seconds_since(begin) - encode - prefill - taking;
   return !cancelled;
 }
 

@@ -19,7 +19,8 @@ struct PieceWork {
 
 /// Cuts a sound into windows of the model at quiet places and decodes `together` of them side by
 /// side. False where it was cancelled before the end. What prepare and take throw ends it. Adds to
-/// `timings` what preparing (encode) and all else (decode) took; the results come without.
+/// `timings` what reading and the results' `encode` (encode), their `prefill`, and all else
+/// (decode) took; the results come without.
 bool decode_pieces(Session& session, audio::SoundStream& sound, const text::LanguageModel& decoder,
                    std::int64_t together, const PieceWork& work, Timings& timings);
 

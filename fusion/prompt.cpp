@@ -24,13 +24,19 @@ void check_marks(std::string_view mark, std::size_t marks, std::size_t given, co
   }
 }
 
+template <class Part>
+bool holds(const Prompt& prompt) {
+  return std::ranges::any_of(prompt,
+                             [](const auto& part) { return std::holds_alternative<Part>(part); });
+}
+
 }  // namespace
 
+bool has_images(const Prompt& prompt) { return holds<Image>(prompt); }
+bool has_sounds(const Prompt& prompt) { return holds<Sound>(prompt); }
+
 std::string task_of(const Prompt& prompt) {
-  const auto holds = [&](auto is) { return std::ranges::any_of(prompt, is); };
-  const bool sounds = holds([](const auto& part) { return std::holds_alternative<Sound>(part); });
-  const bool images = holds([](const auto& part) { return std::holds_alternative<Image>(part); });
-  return sounds && !images ? "transcribe" : "prompt";
+  return has_sounds(prompt) && !has_images(prompt) ? "transcribe" : "prompt";
 }
 
 Prompt parse_prompt(std::string_view text, std::vector<Image> images, std::vector<Sound> sounds) {

@@ -18,6 +18,9 @@ using vision::Image;
 /// What the user gave, in order.
 using Prompt = std::vector<std::variant<Text, Image, Sound>>;
 
+bool has_images(const Prompt& prompt);
+bool has_sounds(const Prompt& prompt);
+
 /// The task whose start sequence suits a prompt: "transcribe" for sounds without images, else
 /// "prompt".
 std::string task_of(const Prompt& prompt);

@@ -4,6 +4,16 @@
 
 namespace tessera::fusion {
 
+void demand_attended(const Task& task, const std::string& name, bool images, bool sounds) {
+  if (!(images || sounds) || (images && task.attends_to_images) ||
+      (sounds && task.attends_to_sounds))
+    return;
+  throw ArgumentError(concat("the task \"", name, "\" attends to ",
+                             task.attends_to_images ? "images" : "sounds", " alone, but was given ",
+                             images ? "an image" : "a sound", " without ",
+                             images ? "a sound" : "an image", "; add one, or choose another task"));
+}
+
 void Sequence::add_ids(const std::vector<std::int32_t>& ids) {
   if (ids.empty()) return;
   ids_.insert(ids_.end(), ids.begin(), ids.end());

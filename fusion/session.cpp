@@ -9,6 +9,8 @@
 #include "core/error.h"
 #include "core/profile.h"
 #include "fusion/sequence.h"
+#include "fusion/transcribe.h"
+#include "text/score.h"
 
 namespace tessera::fusion {
 namespace {
@@ -20,16 +22,47 @@ struct Embedded {
   Tensor rows, memory;
 };
 
-Embedded embed(Context& ctx, const Model& model, const Prompt& prompt,
-               const GenerateOptions& options) {
-  const Task task = model.task(options.task);
+Embedded embed(Context& ctx, const Model& model, const text::LanguageModel& decoder,
+               const Task& task, const Prompt& prompt) {
   const PhaseScope phase(ctx, "encode");
-  Sequence sequence(ctx, model, model.decoder_for(options.task, options.adapter), task);
+  Sequence sequence(ctx, model, decoder, task);
   sequence.add_ids(task.start);
   for (const auto& part : prompt) std::visit([&](const auto& p) { sequence.add(p); }, part);
   sequence.add_ids(task.end);
   sequence.demand_start();
   return {sequence.ids(), sequence.rows(), sequence.memory()};
+}
+
+/// How likely Whisper's decoder takes a memory for one without speech: by its token for that, right
+/// after the one that starts a text.
+double no_speech_probability(Context& ctx, const Model& model, const text::LanguageModel& decoder,
+                             const Task& task, KvCache& cache) {
+  for (const char* name : {"<|nospeech|>", "<|nocaptions|>"}) {  // now, and before 2023
+    const auto token = model.tokenizer->id_of(name);
+    if (!token) continue;
+    return text::probability_of(
+        text::logits_after(ctx, decoder, std::span(task.start).first(1), cache), *token);
+  }
+  throw FormatError(concat(model.path.string(),
+                           ": has a no_speech_threshold, but its tokenizer no token "
+                           "<|nospeech|> or <|nocaptions|>"));
+}
+
+/// The sound of a prompt that has nothing else to be transcribed, where it is longer than a window;
+/// else null.
+const Sound* long_sound(const Model& model, const Prompt& prompt, const std::string& name) {
+  if (name != "transcribe" || model.speech || !model.audio || !model.log_mel) return nullptr;
+  const Task task = model.task(name);
+  const Sound* found = nullptr;
+  for (const auto& part : prompt) {
+    if (std::holds_alternative<Image>(part) && !task.attends_to_images) continue;
+    const Sound* sound = std::get_if<Sound>(&part);
+    if (!sound || !task.attends_to_sounds || found) return nullptr;
+    found = sound;
+  }
+  const bool long_enough =
+      found && std::ssize(found->samples) > model.log_mel->samples_per_window();
+  return long_enough ? found : nullptr;
 }
 
 void check_parts(const Model& model) {
@@ -53,27 +86,28 @@ Timings& Timings::operator+=(const Timings& other) {
 Session::Session(std::shared_ptr<const Model> model, const ContextOptions& options)
     : model_(std::move(model)), context_(options) {}
 
-text::GenerateJob Session::job(const text::LanguageModel& decoder,
-                               const std::vector<std::int32_t>& ids, const Tensor& rows,
+text::GenerateJob Session::job(const text::LanguageModel& decoder, text::GenerateInput input,
                                const Tensor& memory, const text::SamplingOptions& sampling,
                                const text::GenerateHooks& hooks,
-                               std::function<void(Result)> on_result) {
+                               std::function<void(Result)> on_result, const Listen& listen) {
   const auto start = Clock::now();
-  const auto prefill = std::make_shared<double>(0);
-  text::GenerateJob job{{decoder.new_cache(), rows, ids}, sampling, hooks, {}, {}};
+  text::GenerateJob job{std::move(input), sampling, hooks, {}, {}};
   if (memory) {
     const PhaseScope phase(context_, "memory");
     decoder.set_memory(context_, memory, job.input.cache);
   }
-  job.hooks.cancelled = [this, outer = hooks.cancelled] {
-    return cancelled() || (outer && outer());
+  const bool silent = listen && !listen(job.input.cache);
+  const auto prefill = std::make_shared<double>(seconds_since(start));
+  job.hooks.cancelled = [this, silent, outer = hooks.cancelled] {
+    return silent || cancelled() || (outer && outer());
   };
-  job.hooks.on_prefill = [start, prefill, outer = hooks.on_prefill] {
-    *prefill = seconds_since(start);
-    if (outer) outer();
+  job.hooks.on_prefill = [prefill, outer = hooks.on_prefill](double seconds) {
+    *prefill += seconds;
+    if (outer) outer(seconds);
   };
-  job.on_result = [start, prefill, prompt = std::ssize(ids),
+  job.on_result = [this, silent, start, prefill, prompt = std::ssize(job.input.prompt_ids),
                    take = std::move(on_result)](std::vector<text::Generated> sequences) {
+    if (silent && !cancelled()) sequences.front().stop_reason = text::StopReason::end_of_text;
     Result result;
     const text::Generated& best = sequences.front();
     result.text = best.text;
@@ -84,27 +118,53 @@ text::GenerateJob Session::job(const text::LanguageModel& decoder,
     result.timings.prompt_tokens = prompt;
     result.timings.new_tokens = std::ssize(best.ids);
     result.sequences = std::move(sequences);
+    result.silent = silent;
     take(std::move(result));
   };
   return job;
 }
 
+text::GenerateJob Session::job(const text::LanguageModel& decoder,
+                               const std::vector<std::int32_t>& ids, const Tensor& rows,
+                               const Tensor& memory, const text::SamplingOptions& sampling,
+                               const text::GenerateHooks& hooks,
+                               std::function<void(Result)> on_result) {
+  return job(decoder, {decoder.new_cache(), rows, ids}, memory, sampling, hooks,
+             std::move(on_result), {});
+}
+
 text::GenerateJob Session::job(const Prompt& prompt, const GenerateOptions& options,
                                const OnText& on_text, std::function<void(Result)> on_result) {
   const auto start = Clock::now();
-  const Embedded embedded = embed(context_, *model_, prompt, options);
+  const Task task = model_->task(options.task);
+  const text::LanguageModel& decoder = model_->decoder_for(options.task, options.adapter);
+  demand_attended(task, options.task, has_images(prompt), has_sounds(prompt));
+  const Embedded embedded = embed(context_, *model_, decoder, task, prompt);
   const double encode = seconds_since(start);
   text::GenerateHooks hooks;
   if (on_text)
     hooks.on_token = [on_text](std::int32_t, const std::string& piece) {
       return piece.empty() || on_text(piece);
     };
-  return job(model_->decoder_for(options.task, options.adapter), embedded.ids, embedded.rows,
-             embedded.memory, options.sampling.value_or(defaults(options.task)), hooks,
-             [encode, take = std::move(on_result)](Result result) {
-               result.timings.encode = encode;
-               take(std::move(result));
-             });
+  const auto no_speech = std::make_shared<std::optional<double>>();
+  Listen listen;
+  if (task.no_speech_threshold && task.attends_to_sounds && has_sounds(prompt)) {
+    const double threshold = options.no_speech_threshold.value_or(*task.no_speech_threshold);
+    listen = [&, threshold](KvCache& cache) {
+      const PhaseScope phase(context_, "prefill");
+      *no_speech = no_speech_probability(context_, *model_, decoder, task, cache);
+      return **no_speech <= threshold;
+    };
+  }
+  return job(
+      decoder, {decoder.new_cache(), embedded.rows, embedded.ids}, embedded.memory,
+      options.sampling.value_or(defaults(options.task)), hooks,
+      [encode, no_speech, take = std::move(on_result)](Result result) {
+        result.timings.encode = encode;
+        result.no_speech_probability = *no_speech;
+        take(std::move(result));
+      },
+      listen);
 }
 
 void Session::run(const text::LanguageModel& decoder, std::int64_t together,
@@ -132,6 +192,8 @@ Result Session::generate_from(const text::LanguageModel& decoder,
 Result Session::generate(const Prompt& prompt, const GenerateOptions& options,
                          const OnText& on_text) {
   check_parts(*model_);
+  if (const Sound* sound = long_sound(*model_, prompt, options.task))
+    return transcribe_sound(*this, *sound, options, on_text);
   return run_one(model_->decoder_for(options.task, options.adapter), [&](auto on_result) {
     return job(prompt, options, on_text, std::move(on_result));
   });

@@ -16,10 +16,12 @@ namespace tessera::fusion {
 
 /// Seconds and counts of one call.
 struct Timings {
-  double encode = 0;   ///< preprocessing and towers
-  double prefill = 0;  ///< the embedded prompt through the decoder
-  double decode = 0;   ///< the tokens after it
+  double encode = 0;  ///< preprocessing and towers
+  double prefill =
+      0;              ///< the memory's keys and values, and the embedded prompt through the decoder
+  double decode = 0;  ///< the tokens after it
   std::int64_t prompt_tokens = 0, new_tokens = 0;
+  double seconds() const { return encode + prefill + decode; }
   Timings& operator+=(const Timings& other);
 };
 
@@ -28,6 +30,8 @@ struct GenerateOptions {
   std::optional<text::SamplingOptions>
       sampling;              ///< empty: what the checkpoint says (Session::defaults)
   std::string adapter = {};  ///< of OpenOptions::switchable; empty: what the task says
+  /// In the place of the task's; 1: everything has a text. Tasks without one know no silence.
+  std::optional<double> no_speech_threshold = {};
 };
 
 struct Result {
@@ -35,6 +39,9 @@ struct Result {
   std::vector<std::int32_t> ids;  ///< generated, without prompt and stop token
   text::StopReason stop_reason = text::StopReason::max_tokens;
   std::vector<text::Generated> sequences;  ///< all of num_return_sequences, best first
+  /// That nobody speaks, where a threshold asks for it. Above that: silent, and the text is empty.
+  std::optional<double> no_speech_probability;
+  bool silent = false;
   Timings timings;
 };
 
@@ -51,8 +58,11 @@ class Session {
 
   /// Streams text as it becomes certain; false stops.
   using OnText = std::function<bool(const std::string& piece)>;
-  /// Runs a prompt. Throws UnsupportedError for what the model can't take (an image without an
-  /// image tower, ...), ArgumentError for options out of range and prompts longer than the context.
+  /// Runs a prompt. What its task does not attend to is left out. A sound of several windows that
+  /// is all there is to transcribe is taken window by window, as transcribe() does (not by Whisper
+  /// checkpoints, and not by generate_all()). Throws UnsupportedError for what
+  /// the model can't take (an image without an image tower, ...), ArgumentError for options out of
+  /// range, prompts longer than the context, and those whose images and sounds are all left out.
   Result generate(const Prompt& prompt, const GenerateOptions& options = {},
                   const OnText& on_text = {});
 
@@ -106,6 +116,13 @@ class Session {
 
  private:
   std::vector<Label> best_labels(const Tensor& logits, std::int64_t top) const;
+  /// The most general job. `listen`, if any, is asked once the cache holds the memory; false: the
+  /// answer is empty.
+  using Listen = std::function<bool(KvCache& cache)>;
+  text::GenerateJob job(const text::LanguageModel& decoder, text::GenerateInput input,
+                        const Tensor& memory, const text::SamplingOptions& sampling,
+                        const text::GenerateHooks& hooks, std::function<void(Result)> on_result,
+                        const Listen& listen);
 
   std::shared_ptr<const Model> model_;
   Context context_;

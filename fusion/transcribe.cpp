@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/profile.h"
 #include "fusion/pieces.h"
+#include "text/score.h"
 
 namespace tessera::fusion {
 namespace {
@@ -180,10 +181,7 @@ class Whisper {
     Context& ctx = session_.context();
     KvCache cache = decoder_.new_cache();
     decoder_.set_memory(ctx, memory, cache);
-    const auto count = static_cast<std::int64_t>(ids.size());
-    const text::Sequence sequence{&cache, count};
-    const Tensor hidden = decoder_.forward(ctx, decoder_.embed(ctx, ids), std::span(&sequence, 1));
-    return decoder_.logits(ctx, hidden.slice(count - 1, count));
+    return text::logits_after(ctx, decoder_, ids, cache);
   }
 
   std::int32_t detect_language(const Tensor& memory) {
@@ -276,15 +274,13 @@ class Whisper {
   double no_speech_probability(const Ids& prompt, const Tensor& memory) {
     const std::size_t before = prompt.size() - start_.size() + 1;
     const Tensor logits = logits_after(std::span(prompt).first(before), memory);
-    const std::span<const float> all(logits.data(), static_cast<std::size_t>(logits.numel()));
-    const auto no_speech = static_cast<std::size_t>(tokens_.no_timestamps - 1);
-    if (no_speech >= all.size()) {
+    const std::int32_t no_speech = tokens_.no_timestamps - 1;
+    if (no_speech < 0 || no_speech >= logits.numel()) {
       throw FormatError(concat(model_.path.string(), ": no_timestamps_token_id is ",
-                               tokens_.no_timestamps, ", but the vocabulary has ", all.size(),
+                               tokens_.no_timestamps, ", but the vocabulary has ", logits.numel(),
                                " tokens"));
     }
-    const double own = all[no_speech];
-    return std::exp(own - text::log_sum_exp(all));
+    return text::probability_of(logits, no_speech);
   }
 
   /// Decodes one window and appends its segments; returns how many frames are done.
@@ -338,17 +334,22 @@ class Whisper {
   text::GenerateJob job(const audio::Pieces::Piece& given, Piece& piece,
                         std::function<void(Result)> on_result) {
     Context& ctx = session_.context();
+    const auto start = Clock::now();
     {
       const PhaseScope phase(ctx, "encode");
       piece.memory = model_.encode_frames(ctx, (*model_.log_mel)(ctx, given.samples));
     }
+    const double encode = seconds_since(start);
     piece.window.seek = given.start / model_.log_mel->hop();
     piece.window.prompt = options_.prompt_ids;
     const Ids own = start_ids(piece.memory);
     piece.window.prompt.insert(piece.window.prompt.end(), own.begin(), own.end());
     if (given.start == 0) lengthen(piece.window.prompt);
     set_temperature(piece.window, 0);
-    return job(piece.window, piece.memory, std::move(on_result));
+    return job(piece.window, piece.memory, [encode, take = std::move(on_result)](Result result) {
+      result.timings.encode = encode;
+      take(std::move(result));
+    });
   }
 
   void take(Piece piece, std::int64_t samples, const Result& result) {
@@ -472,12 +473,13 @@ Transcript in_pieces(Session& session, audio::SoundStream& sound, const Transcri
   Measured measured(session, sound, hooks);
   out.seconds = measured.seconds();
   const text::LanguageModel& decoder = session.model().decoder_for("transcribe", options.adapter);
+  GenerateOptions generate{"transcribe", options.sampling, options.adapter};
+  if (options.fallback) generate.no_speech_threshold = options.fallback->no_speech_threshold;
   PieceWork work;
   work.prepare = [&](const audio::Pieces::Piece& piece, std::function<void(Result)> on_result) {
     Prompt prompt;
     prompt.emplace_back(Sound{piece.samples, {}});
-    return session.job(prompt, {"transcribe", options.sampling, options.adapter}, {},
-                       std::move(on_result));
+    return session.job(prompt, generate, {}, std::move(on_result));
   };
   work.take = [&](std::int64_t start, std::int64_t end, const Result& result) {
     out.timings += result.timings;
@@ -485,11 +487,15 @@ Transcript in_pieces(Session& session, audio::SoundStream& sound, const Transcri
     Window& seen = out.windows.emplace_back();
     seen.seek = start / session.model().log_mel->hop();
     seen.ids = result.ids;
-    out.segments.push_back(
-        {seconds_of(start), seconds_of(end), result.text, result.ids, out.windows.size() - 1});
-    out.ids.insert(out.ids.end(), result.ids.begin(), result.ids.end());
-    out.text += result.text;
-    if (hooks.on_segment) hooks.on_segment(out.segments.back());
+    seen.no_speech_probability = result.no_speech_probability;
+    seen.silent = result.silent;
+    if (!seen.silent) {
+      out.segments.push_back(
+          {seconds_of(start), seconds_of(end), result.text, result.ids, out.windows.size() - 1});
+      out.ids.insert(out.ids.end(), result.ids.begin(), result.ids.end());
+      out.text += result.text;
+      if (hooks.on_segment) hooks.on_segment(out.segments.back());
+    }
     if (hooks.on_progress) hooks.on_progress(seconds_of(end), out.seconds);
   };
   if (!decode_pieces(session, measured.stream(), decoder,
@@ -511,6 +517,35 @@ Transcript transcribe(Session& session, audio::SoundStream& sound, const Transcr
   if (!model.speech) return in_pieces(session, sound, options, hooks);
   Whisper whisper(session, options, hooks);
   return options.batch > 1 ? whisper.run_in_pieces(sound) : whisper.run(sound);
+}
+
+Result transcribe_sound(Session& session, const Sound& sound, const GenerateOptions& options,
+                        const Session::OnText& on_text) {
+  struct Stopped {};
+  Result result;
+  TranscribeOptions own;
+  own.sampling = options.sampling;
+  own.adapter = options.adapter;
+  own.fallback.emplace().no_speech_threshold = options.no_speech_threshold;
+  TranscribeHooks hooks;
+  hooks.on_segment = [&](const Segment& s) {
+    result.text += s.text;
+    result.ids.insert(result.ids.end(), s.ids.begin(), s.ids.end());
+    if (on_text && !on_text(s.text)) throw Stopped();
+  };
+  try {
+    const Transcript t = in_pieces(session, *audio::open_samples(sound.samples), own, hooks);
+    result.stop_reason = t.stop_reason;
+    result.timings = t.timings;
+    result.silent = std::ranges::all_of(t.windows, &Window::silent);
+  } catch (const Stopped&) {
+    result.stop_reason = text::StopReason::cancelled;
+  }
+  text::Generated& best = result.sequences.emplace_back();
+  best.ids = result.ids;
+  best.text = result.text;
+  best.stop_reason = result.stop_reason;
+  return result;
 }
 
 Transcript transcribe(Session& session, std::span<const float> samples,

@@ -77,6 +77,10 @@ Transcript transcribe(Session& session, audio::SoundStream& sound,
 Transcript transcribe(Session& session, std::span<const float> samples,
                       const TranscribeOptions& options = {}, const TranscribeHooks& hooks = {});
 
+/// The same of a checkpoint that is no Whisper, as the answer to a prompt of that sound.
+Result transcribe_sound(Session& session, const Sound& sound, const GenerateOptions& options,
+                        const Session::OnText& on_text);
+
 /// The same for a Whisper checkpoint from a log-mel [frames, mels] of a whole sound.
 Transcript transcribe_frames(Session& session, const Tensor& log_mel,
                              const TranscribeOptions& options = {},

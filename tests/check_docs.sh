@@ -17,7 +17,7 @@ trap 'rm -f "$fresh"' EXIT
 complain() { printf '%s\n' "$*" >&2; failed=1; }
 
 # What may differ: times, and the last milliseconds of a sound (FFmpeg's releases disagree about mp3).
-steady() { sed -E 's/("(encode_s|prefill_s|decode_s|end|duration)":)[0-9.e-]+/\1N/g; s/(--> )[0-9:.]+/\1N/'; }
+steady() { sed -E 's/("(encode_s|prefill_s|decode_s|end|duration|no_speech_prob)":)[0-9.e-]+/\1N/g; s/(--> )[0-9:.]+/\1N/'; }
 
 # The page with the output of its commands as it is now.
 replay() {

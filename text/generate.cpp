@@ -1,6 +1,7 @@
 #include "text/generate.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "core/error.h"
@@ -83,8 +84,9 @@ class Live {
   /// How many rows of logits it is to take.
   std::int64_t takes() const { return in_prompt() ? 1 : std::ssize(next_.ids); }
 
-  void take(const Tensor& logits) {
-    ended_ = !guarded([&] { return choose(logits); });
+  /// `seconds`: what it took to have them.
+  void take(const Tensor& logits, double seconds) {
+    ended_ = !guarded([&] { return choose(logits, seconds); });
   }
   bool ended() const { return ended_; }
   std::int64_t prompt_rows() const { return job_.input.rows.dim(0); }
@@ -103,12 +105,12 @@ class Live {
 
  private:
   /// False where it has ended.
-  bool choose(Tensor logits) {
+  bool choose(Tensor logits, double seconds) {
     if (in_prompt()) {
       job_.input.rows = {};
       search_ = (d_.options.num_beams > 1 ? new_beam_search : new_sampling)(
           d_, std::move(job_.input.cache));
-      if (d_.hooks.on_prefill) d_.hooks.on_prefill();
+      if (d_.hooks.on_prefill) d_.hooks.on_prefill(seconds);
     }
     search_->take(logits);
     search_->next(next_);
@@ -142,6 +144,7 @@ Tensor rows_of(Context& ctx, const LanguageModel& model, std::span<Live* const> 
 /// Runs what these jobs have to be run together, and lets each choose from what follows its own.
 void pass(Context& ctx, const LanguageModel& model, std::span<Live* const> jobs) {
   const PhaseScope phase(ctx, jobs.front()->in_prompt() ? "prefill" : "decode");
+  const auto start = std::chrono::steady_clock::now();
   std::pmr::vector<Sequence> sequences(ctx.lists());
   for (Live* job : jobs) job->add_sequences(sequences);
   Tensor hidden = model.forward(ctx, rows_of(ctx, model, jobs), sequences);
@@ -153,11 +156,12 @@ void pass(Context& ctx, const LanguageModel& model, std::span<Live* const> jobs)
     hidden = last.size() == 1 ? hidden.slice(end - 1, end) : gather_rows(ctx, hidden, last);
   }
   const Tensor logits = model.logits(ctx, hidden);
+  const double seconds = seconds_since(start) / static_cast<double>(jobs.size());
   std::int64_t at = 0;
   for (Live* job : jobs) {
     const Tensor own = logits.slice(at, at + job->takes());
     at += job->takes();
-    job->take(own);
+    job->take(own, seconds);
   }
 }
 

@@ -38,8 +38,9 @@ struct Generated {
 };
 
 struct GenerateHooks {
-  /// The prompt has been through the model; the first token comes next.
-  std::function<void()> on_prefill;
+  /// The prompt has been through the model; the first token comes next. `seconds`: what that took,
+  /// of prompts in one pass an equal share.
+  std::function<void(double seconds)> on_prefill;
   /// Each new token with the text that became certain (may be empty); false stops. Text that was
   /// held back (half a character, the beginning of a stop string) and is part of the answer comes
   /// last, with id -1; so all pieces together are Generated::text. Of several returned sequences:

@@ -53,6 +53,22 @@ std::vector<float> log_probabilities(Context& ctx, const LanguageModel& model,
   return out;
 }
 
+Tensor logits_after(Context& ctx, const LanguageModel& model, std::span<const std::int32_t> ids,
+                    KvCache& cache) {
+  const std::int64_t count = std::ssize(ids), before = cache.length();
+  const Sequence sequence{&cache, count};
+  const Tensor hidden = model.forward(ctx, model.embed(ctx, ids), std::span(&sequence, 1));
+  cache.truncate(before);
+  return model.logits(ctx, hidden.slice(count - 1, count));
+}
+
+double probability_of(const Tensor& logits, std::int32_t token) {
+  if (token < 0 || token >= logits.numel()) return 0;
+  const std::span<const float> all(logits.data(), static_cast<std::size_t>(logits.numel()));
+  const double own = all[static_cast<std::size_t>(token)];
+  return std::exp(own - log_sum_exp(all));
+}
+
 double perplexity(std::span<const float> log_probabilities) {
   double sum = 0;
   for (const float p : log_probabilities) sum += static_cast<double>(p);

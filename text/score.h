@@ -15,6 +15,13 @@ namespace tessera::text {
 std::vector<float> log_probabilities(Context& ctx, const LanguageModel& model,
                                      std::span<const std::int32_t> ids, std::int64_t context = 0);
 
+/// Logits [1, V] of the token after `ids`, which follow what the cache holds; leaves the cache as
+/// it was.
+Tensor logits_after(Context& ctx, const LanguageModel& model, std::span<const std::int32_t> ids,
+                    KvCache& cache);
+/// softmax of a row of logits [1, V] at `token`; 0 outside of them.
+double probability_of(const Tensor& logits, std::int32_t token);
+
 /// e^-mean: what perplexity is called.
 double perplexity(std::span<const float> log_probabilities);
 

@@ -1,5 +1,7 @@
 // Our own checkpoints: any image tower and any sound tower project into the token space of a text
 // decoder. The format is described in docs/tessera-format.md.
+#include <algorithm>
+
 #include "core/error.h"
 #include "fusion/adapter.h"
 #include "fusion/model.h"
@@ -25,6 +27,35 @@ void check_decoder(const Config& config, const text::LanguageModel& decoder) {
     throw FormatError(
         concat(config.where(), ": consume is \"memory\", but the decoder has no cross-attention"));
   }
+}
+
+/// "attends_to" of a task: a list of "image", "audio"; absent: both.
+void read_attention(const Config& config, Task& task) {
+  if (!config.has("attends_to")) return;
+  const std::string where = concat(config.where(), ".attends_to: ");
+  const std::vector<std::string> media = config.strings("attends_to");
+  if (media.empty())
+    throw FormatError(concat(where, "the list is empty; expected \"image\", \"audio\" or both"));
+  for (const std::string& name : media) {
+    if (name != "image" && name != "audio")
+      throw FormatError(concat(where, "\"", name, "\" is not one of image, audio"));
+  }
+  task.attends_to_images = std::ranges::count(media, "image") > 0;
+  task.attends_to_sounds = std::ranges::count(media, "audio") > 0;
+}
+
+void read_threshold(const Config& config, Task& task, Consume consume) {
+  const Config generation = config.child("generation");
+  if (!generation.has("no_speech_threshold")) return;
+  const std::string where = concat(generation.where(), ".no_speech_threshold: ");
+  const double threshold = generation.number("no_speech_threshold");
+  if (!(threshold >= 0 && threshold <= 1))
+    throw FormatError(concat(where, "expected a probability from 0 to 1, found ", threshold));
+  if (consume != Consume::memory)
+    throw FormatError(concat(where, "needs a decoder that reads sound as its memory"));
+  if (task.start.empty())
+    throw FormatError(concat(where, "the task has no start token to be asked after"));
+  task.no_speech_threshold = threshold;
 }
 
 std::unique_ptr<text::LanguageModel> load_decoder(const Config& config, const Weights& weights) {
@@ -62,6 +93,8 @@ void load(const CheckpointFiles& files, Model& model) {
     const Config task = tasks.at(name);
     model.tasks[name] = {read_ids(task, "start"), read_ids(task, "end"), task.child("generation"),
                          task.string("adapter", "")};
+    read_attention(task, model.tasks[name]);
+    read_threshold(task, model.tasks[name], model.consume);
     const std::string& adapter = model.tasks[name].adapter;
     if (adapter.empty()) continue;
     const Weights own = w.at("adapters").at(adapter);

@@ -113,7 +113,8 @@ def config(vit, whisper):
         "tasks": {
             "caption": {"start": [START, CAPTION], "adapter": "caption",
                         "generation": {"max_new_tokens": CAPTION_TOKENS}},
-            "transcribe": {"start": [START, NO_TIMESTAMPS], "generation": {"num_beams": 2}},
+            "transcribe": {"start": [START, NO_TIMESTAMPS], "attends_to": ["audio"],
+                           "generation": {"num_beams": 2, "no_speech_threshold": 0.6}},
             "prompt": {"start": [START, CAPTION], "adapter": "caption"}}}
 
 

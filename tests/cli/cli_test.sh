@@ -31,6 +31,7 @@ cp "$photo" "$work/photos/a.JPG"
 cp "$photo" "$work/photos/below/b.jpg"
 echo no photo >"$work/note.txt"
 head -c 100 /dev/zero >"$work/samples"
+head -c 64000 /dev/zero >"$work/silence"
 sentence='[A-Z][^|]+\|'
 
 for numbers in f32 bf16 int8; do
@@ -53,6 +54,17 @@ check 'json errors' 1 '\{"file":"gone","error":"gone: [^"]*"\}\|' 'tessera: gone
 check 'speech on standard input' 0 "$sentence" '' from "$sound" "$program" transcribe -
 check 'speech as json' 0 '\{"file":.*"text":.*"ids":.*"language":.*"segments":\[\{"start":0.0,.*"stop_reason":"[a-z_]+".*\}\|' '' \
   "$program" transcribe --json "$sound"
+check 'json has the time of each stage' 0 \
+  '.*"no_speech_prob":0\.0[0-9]*.*"encode_s":0\.0*[1-9][^|]*"prefill_s":0\.0*[1-9][^|]*"decode_s":0\.0*[1-9][^|]*\|' '' "$program" transcribe --json "$sound"
+check 'silence' 0 '\|' '' from "$work/silence" "$program" transcribe --pcm s16le -
+check 'silence as json' 0 '\{"file":"-","text":"","ids":\[\],"language":"","segments":\[\],"duration":2.0,[^|]*\|' '' \
+  from "$work/silence" "$program" transcribe --json --pcm s16le -
+check 'silence, written down' 0 '[^|]*[A-Za-z][^|]*\|' '' \
+  from "$work/silence" "$program" transcribe --no-speech-threshold 1 --pcm s16le -
+words=$("$program" transcribe "$sound")
+check 'a photo beside speech' 0 " $words\|" '' "$program" prompt --task transcribe --image "$photo" --audio "$sound"
+check 'speech without a sound' 2 '' 'tessera: the task "transcribe" attends to sounds alone, but was given an image[^|]*\|' \
+  "$program" prompt --task transcribe --image "$photo"
 check 'folder as samples' 1 '' 'tessera: [^|]*/photos: is a directory[^|]*\|' "$program" transcribe --pcm s16le "$work/photos"
 check 'no samples' 1 '' 'tessera: /dev/null: PCM: no samples[^|]*\|' "$program" transcribe --pcm s16le /dev/null
 check 'disk full' 1 '' 'tessera: standard output: No space left on device\|' to_full "$program" caption "$photo"

@@ -2,7 +2,8 @@
 """What a tessera checkpoint answers by PyTorch, greedy, to be held beside `tessera caption --num-beams 1 --dtype f32`
 and `tessera transcribe --dtype f32`.
 
-    check_default.py MODEL_DIR FILE...     a line for each photo or recording; PHOTO+RECORDING captions with both in the prompt
+    check_default.py MODEL_DIR FILE...     a line for each photo or recording; PHOTO+RECORDING captions with both in the prompt,
+                                           with --task transcribe writes down
 """
 import argparse
 import json
@@ -22,6 +23,7 @@ from tokenizers import Tokenizer  # noqa: E402
 from transformers import WhisperFeatureExtractor  # noqa: E402
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil  # noqa: E402
 
+SOUNDS = (".mp3", ".wav", ".flac")
 LIMITS = {"caption": 24, "transcribe": 200}
 
 
@@ -37,22 +39,32 @@ class Reader:
         self.see = ViTImageProcessorPil(**preprocessing["image_processor"])
         self.hear = WhisperFeatureExtractor(**preprocessing["feature_extractor"])
 
+    def attended(self, path, task):
+        heard = self.config["tasks"][task].get("attends_to", ["image", "audio"])
+        return [part for part in path.split("+") if ("audio" if part.endswith(SOUNDS) else "image") in heard]
+
     def rows(self, model, path):
-        if "+" in path:
-            return torch.cat([self.rows(model, part) for part in path.split("+")])
-        if path.endswith((".mp3", ".wav", ".flac")):
+        if path.endswith(SOUNDS):
             sound = librosa.load(path, sr=16000)[0]
             return model.hear(self.hear(sound, sampling_rate=16000, return_tensors="pt").input_features[0])[1]
         pixels = self.see(Image.open(path).convert("RGB"), return_tensors="pt").pixel_values[0]
         return model.see(pixels)[1]
 
-    def answer(self, path):
-        task = "transcribe" if path.endswith((".mp3", ".wav", ".flac")) and "+" not in path else "caption"
+    def silent(self, model, ids, rows, threshold):
+        token = self.words.token_to_id("<|nospeech|>") or self.words.token_to_id("<|nocaptions|>")
+        return model.logits(ids[:, :1], rows)[0, -1].softmax(-1)[token] > threshold
+
+    def answer(self, path, task):
+        task = task or ("transcribe" if path.endswith(SOUNDS) and "+" not in path else "caption")
         model = self.models[task]
         ids = torch.tensor([self.config["tasks"][task]["start"]])
-        inputs, _ = model.inputs(ids, self.rows(model, path)[None])
+        rows = torch.cat([self.rows(model, part) for part in self.attended(path, task)])[None]
+        generation = self.config["tasks"][task].get("generation", {})
+        if self.silent(model, ids, rows, generation.get("no_speech_threshold", 1)):
+            return ""
+        inputs, _ = model.inputs(ids, rows)
         end = self.config["eos_token_id"]
-        beams = self.config["tasks"][task].get("generation", {}).get("num_beams", 1)
+        beams = generation.get("num_beams", 1)
         out = model.generate(**inputs, max_new_tokens=LIMITS[task], do_sample=False, num_beams=beams, eos_token_id=end,
                              pad_token_id=end, suppress_tokens=self.generation["suppress_tokens"],
                              begin_suppress_tokens=None)
@@ -62,12 +74,13 @@ class Reader:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
+    parser.add_argument("--task", choices=sorted(LIMITS), help="default: by what the file is")
     parser.add_argument("files", nargs="+")
     arguments = parser.parse_args()
     reader = Reader(arguments.model)
     for path in arguments.files:
         with torch.inference_mode():
-            print(reader.answer(path))
+            print(reader.answer(path, arguments.task))
 
 
 if __name__ == "__main__":
