@@ -37,7 +37,8 @@ class Quantize : public ::testing::Test {
 TEST_F(Quantize, TowersComputeWhatTheyWouldWhenRoundedAtOpening) {
   for (const char* name : {"vit-classify", "tessera-memory"}) {
     fs::remove_all(out_);
-    const QuantizeReport report = quantize_checkpoint(family(name), out_, Precision::int8);
+    const QuantizeReport report =
+        quantize_checkpoint(family(name), out_, {.precision = Precision::int8});
     EXPECT_GT(report.eight_bits, 0) << name;
     EXPECT_LT(report.bytes_after, report.bytes_before) << name;
     const auto saved = Model::open(out_);
@@ -52,7 +53,7 @@ TEST_F(Quantize, TowersComputeWhatTheyWouldWhenRoundedAtOpening) {
 
 TEST_F(Quantize, OtherNumbersMayBeHalved) {
   const fs::path from = family("tessera-memory");
-  quantize_checkpoint(from, out_, Precision::int8, true);
+  quantize_checkpoint(from, out_, {.precision = Precision::int8, .half = true});
   const Weights saved = Weights::open(out_), original = Weights::open(from);
   for (const std::string& name : saved.names()) {
     if (name.ends_with("_scale")) continue;
@@ -68,7 +69,7 @@ TEST_F(Quantize, OtherNumbersMayBeHalved) {
 
 TEST_F(Quantize, FourBitsWhereTheyFit) {
   const QuantizeReport report =
-      quantize_checkpoint(family("tessera-memory"), out_, Precision::int4);
+      quantize_checkpoint(family("tessera-memory"), out_, {.precision = Precision::int4});
   EXPECT_GT(report.eight_bits, 0);  // the towers
   const auto saved = Model::open(out_);
   EXPECT_TRUE(saved->unread.empty());
@@ -85,7 +86,7 @@ TEST(QuantizedTensors, FourBitsReadBackAsTheyWereRounded) {
   for (std::int64_t i = 0; i < columns; ++i) x.data()[i] = static_cast<float>(i % 7) - 3;
   const fs::path file = fs::temp_directory_path() /
                         ("tessera-nibbles-" + std::to_string(::getpid()) + ".safetensors");
-  save_safetensors(file, quantized("fc.weight", weight, 4));
+  save_safetensors(file, stored_form("fc.weight", rounded("fc.weight", weight, 4)));
   const Weights w = Weights::open(file);
   Context ctx({.threads = 1});
   for (const Precision precision : {Precision::as_stored, Precision::int4}) {
@@ -98,12 +99,17 @@ TEST(QuantizedTensors, FourBitsReadBackAsTheyWereRounded) {
 
 TEST_F(Quantize, RefusesWhatItCannotDo) {
   fs::create_directories(out_ / "something");
-  EXPECT_THROW(quantize_checkpoint(family("vit-classify"), out_, Precision::int8), ArgumentError);
-  fs::remove_all(out_);
-  EXPECT_THROW(quantize_checkpoint(family("vit-classify"), out_, Precision::f32), ArgumentError);
-  EXPECT_THROW(quantize_checkpoint(family("tessera-memory-int8"), out_, Precision::int8),
+  EXPECT_THROW(quantize_checkpoint(family("vit-classify"), out_, {.precision = Precision::int8}),
                ArgumentError);
-  EXPECT_THROW(quantize_checkpoint(family("no-such-checkpoint"), out_, Precision::int8), IoError);
+  fs::remove_all(out_);
+  EXPECT_THROW(quantize_checkpoint(family("vit-classify"), out_, {.precision = Precision::f32}),
+               ArgumentError);
+  EXPECT_THROW(
+      quantize_checkpoint(family("tessera-memory-int8"), out_, {.precision = Precision::int8}),
+      ArgumentError);
+  EXPECT_THROW(
+      quantize_checkpoint(family("no-such-checkpoint"), out_, {.precision = Precision::int8}),
+      IoError);
   EXPECT_FALSE(fs::exists(out_)) << "made for nothing";
 }
 
