@@ -35,10 +35,10 @@ std::vector<std::vector<std::int32_t>> pieces_of_text(const Model& model,
                                                       const CalibrationOptions& o) {
   const std::string name = o.data.string();
   if (!model.decoder || !model.tokenizer || model.decoder->has_cross_attention()) {
-    throw UnsupportedError(
-        concat(name, ": a text shows nothing to ", model.path.string(), ", which ",
-               model.decoder ? "writes about images or sounds" : "has no text decoder",
-               "; give a folder of those, or JSON Lines of examples (list.jsonl)"));
+    throw UnsupportedError(concat(
+        name, ": is taken for a text, but ", model.path.string(),
+        model.decoder ? " writes about images or sounds" : " has no text decoder",
+        "; give a folder of those, or JSON Lines of examples (a file named .jsonl, .csv or .tsv)"));
   }
   const std::string text = read_text_file(o.data);
   if (text.find('\0') != text.npos)
@@ -112,6 +112,8 @@ Calibration::Calibration(std::shared_ptr<const Model> model, const CalibrationOp
     throw ArgumentError(concat("calibration with ", o.examples, " examples of ", o.tokens,
                                " tokens; expected at least 1 and 2"));
   std::error_code ignored;
+  if (!fs::exists(o.data, ignored))
+    throw IoError(concat(o.data.string(), ": there is no such file"));
   if (fs::is_directory(o.data, ignored)) {
     const auto files = some_of(media_in(*model, o.data), o.examples);
     size_ = std::ssize(files);

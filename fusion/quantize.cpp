@@ -133,6 +133,11 @@ class Calibrator {
       for (InputMoments& layer : recorder.take())
         if (!round(layer)) return {};
     }
+    if (done_.empty()) {
+      throw ArgumentError(concat(options_.calibration->data.string(),
+                                 ": no matrix that is to be rounded takes part in what ",
+                                 model_->path.string(), " makes of it; give other data"));
+    }
     return std::move(done_);
   }
 
