@@ -105,6 +105,13 @@ Plan plan_of(const fs::path& from, const Weights& weights) {
   return plan;
 }
 
+Layers layers_of(const Plan& plan) {
+  Layers layers;
+  for (const auto& [name, bits] : plan)
+    (bits == 4 ? layers.four_bits : layers.eight_bits).push_back(name.substr(0, name.rfind('.')));
+  return layers;
+}
+
 /// Runs the model on the data, as often as there is room for sums of inputs, and rounds what
 /// was seen.
 class Calibrator {
@@ -228,9 +235,7 @@ QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to,
     report.calibrated = std::ssize(calibrated);
   }
   const std::vector<NamedTensor> tensors = tensors_of(weights, plan, calibrated, options.half);
-  Layers layers;
-  for (const auto& [name, bits] : plan)
-    (bits == 4 ? layers.four_bits : layers.eight_bits).push_back(name.substr(0, name.rfind('.')));
+  const Layers layers = layers_of(plan);
   report.eight_bits = std::ssize(layers.eight_bits);
   report.four_bits = std::ssize(layers.four_bits);
   report.bytes_before = weights.bytes();
