@@ -1,8 +1,14 @@
 #include "audio/sound.h"
 
 #include "audio/sound_stream.h"
+#include "core/text_file.h"
 
 namespace tessera::audio {
+
+bool is_sound_name(const std::filesystem::path& file) {
+  return has_ending(file, {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma",
+                           ".aiff", ".mp4", ".m4v", ".mov", ".mkv", ".webm"});
+}
 
 Sound load_sound(const std::filesystem::path& file, const SoundLimits& limits) {
   return read_all(*open_sound(file, limits));

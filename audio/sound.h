@@ -26,6 +26,10 @@ struct SoundLimits {
   double max_seconds = 24 * 3600;
 };
 
+/// Whether a file is called like a sound or a video that load_sound() may read (what it is shows in
+/// its bytes).
+bool is_sound_name(const std::filesystem::path& file);
+
 /// Decodes the sound track of whatever FFmpeg reads (sound files and videos; the first track marked
 /// as default, else the first), any rate and channel layout, to the samples that
 /// `ffmpeg -i FILE -ac 1 -ar 16000 -f f32le` gives (two channels that are equal come out sqrt(2)

@@ -1,7 +1,6 @@
 #include "cli/inputs.h"
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
 
 #include "cli/options.h"
@@ -12,22 +11,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_image_name(const fs::path& file) {
-  static constexpr const char* kSuffixes[] = {".jpg", ".jpeg", ".png", ".webp",
-                                              ".tif", ".tiff", ".bmp", ".gif"};
-  std::string suffix = file.extension().string();
-  std::ranges::transform(suffix, suffix.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return std::ranges::count(kSuffixes, suffix) > 0;
-}
-
 std::vector<std::string> images_in(const std::string& folder, std::error_code& error) {
   std::vector<std::string> found;
   for (fs::recursive_directory_iterator
            it(folder, fs::directory_options::skip_permission_denied, error),
        end;
        !error && it != end; it.increment(error)) {
-    if (it->is_regular_file(error) && is_image_name(it->path()))
+    if (it->is_regular_file(error) && vision::is_image_name(it->path()))
       found.push_back(it->path().string());
   }
   std::ranges::sort(found);

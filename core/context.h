@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <memory_resource>
+#include <span>
 #include <string>
 
 #include "core/task_ref.h"
@@ -65,6 +66,10 @@ class Context {
   void observe(const char* name, std::int64_t index, const Tensor& value) const {
     if (observer) observer(std::string(name) + "." + std::to_string(index), value);
   }
+
+  /// Shows what every linear layer is given, x [N, in] with rows that may be strided, beside the
+  /// names that its matrices have in the checkpoint. Null: nobody looks (see core/input_moments.h).
+  std::function<void(std::span<const std::string> matrices, const Tensor& x)> input_observer;
 
   /// Matrices that are multiplied in place (training) are rounded to bf16 for each product, where
   /// the machine multiplies these; sums and all else stay in f32.

@@ -119,7 +119,9 @@ int bits_of(const StackedMatrix& source, Precision precision) {
 }  // namespace
 
 struct Linear::Impl {
-  Impl(const StackedMatrix& source, Tensor bias_, Precision precision) : bias(std::move(bias_)) {
+  Impl(const StackedMatrix& source, Tensor bias_, Precision precision,
+       std::vector<std::string> names_ = {})
+      : bias(std::move(bias_)), names(std::move(names_)) {
     for (const StoredMatrix& part : source.parts) check_matrix(part.weight);
     if (const int bits = bits_of(source, precision)) {
       quantized.emplace(kernels::QuantizedMatrix::pack(source, bits));
@@ -146,6 +148,7 @@ struct Linear::Impl {
   std::optional<kernels::QuantizedMatrix> quantized;  // or instead of plain:
   std::optional<InPlaceMatrix> in_place;
   Tensor bias;
+  std::vector<std::string> names;  // of its matrices in the checkpoint; none: made of tensors
 };
 
 Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias) {
@@ -154,7 +157,8 @@ Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias) {
     return;
   }
   const StackedMatrix stored{{read_matrix(w, out, in)}};
-  impl_ = std::make_shared<Impl>(stored, read_bias(w, out, bias), w.precision());
+  impl_ = std::make_shared<Impl>(stored, read_bias(w, out, bias), w.precision(),
+                                 std::vector{w.full_name("weight")});
   impl_->release_if_large(w, stored.parts.front().weight.nbytes());
 }
 
@@ -205,7 +209,9 @@ Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
   bool any_bias = false;
   std::size_t bytes = 0;
   std::int64_t at = 0;
+  std::vector<std::string> names;
   for (const Part& part : parts) {
+    names.push_back(part.weights.full_name("weight"));
     stored.parts.push_back(read_matrix(part.weights, part.out, in));
     bytes += stored.parts.back().weight.nbytes();
     if (const Tensor own = read_bias(part.weights, part.out, part.bias)) {
@@ -214,7 +220,8 @@ Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
     }
     at += part.out;
   }
-  linear.impl_ = std::make_shared<Impl>(stored, any_bias ? bias : Tensor(), first.precision());
+  linear.impl_ = std::make_shared<Impl>(stored, any_bias ? bias : Tensor(), first.precision(),
+                                        std::move(names));
   linear.impl_->release_if_large(first, bytes);
   return linear;
 }
@@ -252,6 +259,7 @@ Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& op
     throw UnsupportedError(
         "gradients don't go through packed weights; open the checkpoint in place (Weights::of)");
   }
+  if (ctx.input_observer && !impl_->names.empty()) ctx.input_observer(impl_->names, x);
   Tensor y = ctx.empty({x.dim(0), out()});
   const bool fused = kernels::fuses(options.activation);
   kernels::MatmulArguments a;

@@ -1,5 +1,7 @@
 #include "core/text_file.h"
 
+#include <algorithm>
+#include <cctype>
 #include <fstream>
 #include <iterator>
 
@@ -15,6 +17,14 @@ std::string read_text_file(const std::filesystem::path& file) {
   std::string all{std::istreambuf_iterator<char>(in), {}};
   if (!in) throw IoError(concat(file.string(), ": can't be read"));
   return all;
+}
+
+bool has_ending(const std::filesystem::path& file,
+                std::initializer_list<std::string_view> endings) {
+  std::string ending = file.extension().string();
+  std::ranges::transform(ending, ending.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return std::ranges::count(endings, std::string_view(ending)) > 0;
 }
 
 }  // namespace tessera

@@ -96,6 +96,8 @@ class Weights {
   /// file on use).
   void release_pages() const;
 
+  /// Its name in the whole checkpoint.
+  std::string full_name(std::string_view name) const { return prefix_ + std::string(name); }
   /// "model.safetensors: layers.3" for messages.
   std::string where(std::string_view name = {}) const;
 

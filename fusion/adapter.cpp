@@ -292,7 +292,7 @@ Weights with_own_adapter(const Weights& decoder, const Weights& adapter) {
     const Tensor stored = all.at(a.target), sum = own_copy(decoder, a.target, stored);
     add_product(sum, false, a.low, a.high, 1);
     a.result = {{a.target, sum}};
-    if (stored.dtype() == DType::i8) a.result = quantized(a.target, sum, 8);
+    if (stored.dtype() == DType::i8) a.result = stored_form(a.target, rounded(a.target, sum, 8));
   });
   for (const Addition& a : additions)
     for (const NamedTensor& part : a.result) all[part.name] = part.tensor;

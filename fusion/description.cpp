@@ -30,11 +30,16 @@ bool is_log(const fs::path& file) {
 
 }  // namespace
 
-void make_new_folder(const fs::path& folder) {
+void demand_new_folder(const fs::path& folder) {
   std::error_code error;
   if (fs::exists(folder, error) &&
       (!fs::is_directory(folder, error) || !fs::is_empty(folder, error)))
     throw ArgumentError(concat(folder.string(), ": is there already; name a new folder"));
+}
+
+void make_new_folder(const fs::path& folder) {
+  demand_new_folder(folder);
+  std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw IoError(concat(folder.string(), ": can't be made: ", error.message()));
 }

@@ -3,6 +3,8 @@
 
 namespace tessera::fusion {
 
+/// Throws ArgumentError where something is there already.
+void demand_new_folder(const std::filesystem::path& folder);
 /// A folder for a checkpoint to be written to. Throws ArgumentError where something is there
 /// already, IoError.
 void make_new_folder(const std::filesystem::path& folder);

@@ -2,16 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "core/input_moments.h"
 #include "core/output_file.h"
 #include "core/quantize.h"
 #include "fusion/description.h"
 #include "fusion/model.h"
+#include "fusion/session.h"
 
 namespace tessera::fusion {
 namespace {
@@ -82,44 +86,166 @@ bool is_adapted(const Weights& weights, const std::string& layer) {
   });
 }
 
-}  // namespace
+/// A matrix that is to be rounded, and to how many bits.
+using Plan = std::map<std::string, int>;
 
-QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to, Precision precision,
-                                   bool half) {
-  if (precision != Precision::int8 && precision != Precision::int4)
-    throw ArgumentError("a checkpoint is rounded to int8 or int4");
-  const auto model = Model::open(from, {.precision = precision});
-  if (model->config.has("quantization_config"))
-    throw ArgumentError(concat(from.string(), ": is quantised already"));
-  if (model->decoder) model->decoder.operator->();  // it may not have said yet what it multiplies
-  const Weights& weights = *model->weights;
-  std::vector<NamedTensor> tensors;
+Plan plan_of(const fs::path& from, const Weights& weights) {
+  Plan plan;
+  for (const std::string& name : weights.names()) {
+    const Precision wanted = weights.matrix_precision(name);
+    if (wanted != Precision::int8 && wanted != Precision::int4) continue;
+    const Tensor tensor = weights.get(name);
+    if (tensor.rank() != 2) continue;
+    const bool four = wanted == Precision::int4 && fits_four_bits(tensor) &&
+                      !is_adapted(weights, name.substr(0, name.rfind('.')));
+    plan[name] = four ? 4 : 8;
+  }
+  if (plan.empty())
+    throw ArgumentError(concat(from.string(), ": has no matrices that can be rounded"));
+  return plan;
+}
+
+Layers layers_of(const Plan& plan) {
   Layers layers;
+  for (const auto& [name, bits] : plan)
+    (bits == 4 ? layers.four_bits : layers.eight_bits).push_back(name.substr(0, name.rfind('.')));
+  return layers;
+}
+
+/// Runs the model on the data, as often as there is room for sums of inputs, and rounds what
+/// was seen.
+class Calibrator {
+ public:
+  Calibrator(const fs::path& from, const QuantizeOptions& options, const Weights& weights,
+             const Plan& plan)
+      : options_(options),
+        weights_(weights),
+        plan_(plan),
+        model_(Model::open(from, {.precision = Precision::f32})),
+        session_(model_, options.context),
+        data_(model_, *options.calibration) {}
+
+  std::int64_t examples() const { return data_.size(); }
+
+  /// By name; empty where it was cancelled.
+  std::optional<std::map<std::string, RoundedMatrix>> run() {
+    for (bool again = true; again;) {
+      InputRecorder recorder(
+          session_.context(), [&](const auto& matrices) { return is_left(matrices); }, kMostSums);
+      for (std::int64_t i = 0; i < data_.size(); ++i) {
+        if (!go_on("calibrate", i, data_.size())) return {};
+        data_.run(session_, i);
+      }
+      again = recorder.lacked_room();
+      for (InputMoments& layer : recorder.take())
+        if (!round(layer)) return {};
+    }
+    if (done_.empty()) {
+      throw ArgumentError(concat(options_.calibration->data.string(),
+                                 ": no matrix that is to be rounded takes part in what ",
+                                 model_->path.string(), " makes of it; give other data"));
+    }
+    return std::move(done_);
+  }
+
+ private:
+  /// Bytes of sums of inputs that are held at a time.
+  static constexpr std::size_t kMostSums = std::size_t{1} << 30;
+
+  bool go_on(const char* what, std::int64_t done, std::int64_t total) const {
+    return !options_.on_progress || options_.on_progress(what, done, total);
+  }
+  bool is_left(const std::vector<std::string>& matrices) const {
+    return std::ranges::any_of(
+        matrices, [&](const std::string& m) { return plan_.contains(m) && !done_.contains(m); });
+  }
+
+  /// False where it was cancelled.
+  bool round(InputMoments& layer) {
+    std::map<int, Gptq> by_bits;
+    for (const std::string& name : layer.matrices) {
+      const auto planned = plan_.find(name);
+      if (planned == plan_.end()) continue;
+      const Tensor weight = weights_.get(name);
+      if (weight.dim(1) != layer.sum.dim(0)) continue;  // another matrix, of an adapter
+      if (!go_on("round", std::ssize(done_), std::ssize(plan_))) return false;
+      const int bits = planned->second;
+      const auto gptq = by_bits.try_emplace(bits, layer.sum, columns_per_scale(bits)).first;
+      done_[name] = rounded(session_.context(), name, weight, bits, gptq->second);
+    }
+    layer.sum = {};
+    return true;
+  }
+
+  const QuantizeOptions& options_;
+  const Weights& weights_;
+  const Plan& plan_;
+  std::shared_ptr<const Model> model_;
+  Session session_;
+  Calibration data_;
+  std::map<std::string, RoundedMatrix> done_;
+};
+
+/// All tensors of a checkpoint, those of the plan as compressed-tensors has them.
+std::vector<NamedTensor> tensors_of(const Weights& weights, const Plan& plan,
+                                    const std::map<std::string, RoundedMatrix>& calibrated,
+                                    bool half) {
+  std::vector<NamedTensor> tensors;
   for (const std::string& name : weights.names()) {
     const Tensor tensor = weights.get(name);
-    const Precision wanted = weights.matrix_precision(name);
-    if ((wanted != Precision::int8 && wanted != Precision::int4) || tensor.rank() != 2) {
+    const auto planned = plan.find(name);
+    if (planned == plan.end()) {
       tensors.push_back({name, half ? as_half(tensor) : tensor});
       continue;
     }
-    const std::string layer = name.substr(0, name.rfind('.'));
-    const bool four =
-        wanted == Precision::int4 && fits_four_bits(tensor) && !is_adapted(weights, layer);
-    const int bits = four ? 4 : 8;
-    (bits == 4 ? layers.four_bits : layers.eight_bits).push_back(layer);
-    for (NamedTensor& part : quantized(name, tensor, bits)) tensors.push_back(std::move(part));
+    const auto known = calibrated.find(name);
+    for (NamedTensor& part :
+         stored_form(name, known != calibrated.end() ? known->second
+                                                     : rounded(name, tensor, planned->second)))
+      tensors.push_back(std::move(part));
   }
-  if (layers.eight_bits.empty() && layers.four_bits.empty())
-    throw ArgumentError(concat(from.string(), ": has no matrices that can be rounded"));
-  QuantizeReport report{static_cast<std::int64_t>(layers.eight_bits.size()),
-                        static_cast<std::int64_t>(layers.four_bits.size()), weights.bytes(), 0};
+  return tensors;
+}
+
+}  // namespace
+
+QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to,
+                                   const QuantizeOptions& options) {
+  if (options.precision != Precision::int8 && options.precision != Precision::int4)
+    throw ArgumentError("a checkpoint is rounded to int8 or int4");
+  auto model = Model::open(from, {.precision = options.precision});
+  const Config config = model->config;
+  const Weights weights = *model->weights;
+  if (config.has("quantization_config"))
+    throw ArgumentError(concat(from.string(), ": is quantised already"));
+  if (model->decoder) model->decoder.operator->();  // it may not have said yet what it multiplies
+  model.reset();
+  const Plan plan = plan_of(from, weights);
+  demand_new_folder(to);  // before what may take long
+
+  QuantizeReport report;
+  std::map<std::string, RoundedMatrix> calibrated;
+  if (options.calibration) {
+    Calibrator calibrator(from, options, weights, plan);
+    auto matrices = calibrator.run();
+    report.examples = calibrator.examples();
+    report.cancelled = !matrices;
+    if (!matrices) return report;
+    calibrated = std::move(*matrices);
+    report.calibrated = std::ssize(calibrated);
+  }
+  const std::vector<NamedTensor> tensors = tensors_of(weights, plan, calibrated, options.half);
+  const Layers layers = layers_of(plan);
+  report.eight_bits = std::ssize(layers.eight_bits);
+  report.four_bits = std::ssize(layers.four_bits);
+  report.bytes_before = weights.bytes();
   for (const NamedTensor& t : tensors)
     report.bytes_after += static_cast<std::int64_t>(t.tensor.nbytes());
 
   make_new_folder(to);
   copy_description(from, to);
   save_safetensors(to / "model.safetensors", tensors);
-  write_file(to / "config.json", with_quantization(model->config, layers));
+  write_file(to / "config.json", with_quantization(config, layers));
   return report;
 }
 

@@ -34,7 +34,7 @@ missing() {
 foreign_system() {
   say "there is no apt-get here to install what Tessera needs. Install these by your system's package manager:"
   say "  a compiler (GCC 12 or Clang 14, or newer), CMake 3.22, Ninja, pkg-config; the development packages of oneDNN,"
-  say "  libjpeg-turbo, OpenCV 4, FFmpeg (4.4 or newer), Oniguruma, utf8proc, zlib, stb, nlohmann-json, CLI11 and GoogleTest"
+  say "  libjpeg-turbo, OpenCV 4, FFmpeg (4.4 or newer), Oniguruma, utf8proc, zlib, stb, nlohmann-json, Eigen, CLI11 and GoogleTest"
   say "On Debian and Ubuntu they are called: $(wanted | paste -sd ' ')"
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "core/text_file.h"
 #include "vision/codecs.h"
 
 namespace tessera::vision {
@@ -59,6 +60,10 @@ std::vector<std::uint8_t> read_file(const std::filesystem::path& path, const Ima
 }
 
 }  // namespace
+
+bool is_image_name(const std::filesystem::path& file) {
+  return has_ending(file, {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"});
+}
 
 Image load_image(const std::filesystem::path& file, const ImageLimits& limits) {
   return decode_image(read_file(file, limits), file.string(), limits);

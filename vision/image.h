@@ -19,6 +19,9 @@ struct ImageLimits {
   std::int64_t max_file_bytes = 512ll << 20;
 };
 
+/// Whether a file is called like an image that load_image() reads (what it is shows in its bytes).
+bool is_image_name(const std::filesystem::path& file);
+
 /// Decodes JPEG, PNG, WebP, TIFF, BMP, GIF (first frame) as Pillow's Image.open(f).convert("RGB")
 /// does, with the EXIF orientation applied. Throws IoError (can't read), FormatError (not an image,
 /// truncated), UnsupportedError.

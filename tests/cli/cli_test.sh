@@ -83,6 +83,20 @@ check 'quantize over something' 2 '' 'tessera: [^|]*/photos: is there already[^|
   "$program" quantize "$2/tests/data/families/vit-classify" "$work/photos"
 check 'quantize twice' 2 '' 'tessera: [^|]*/small: is quantised already\|' "$program" quantize "$work/small" "$work/smaller"
 
+# Calibration: photos for a ViT.
+check 'calibrate' 0 '[^|]*/told: [0-9]+ matrices with 8 bits[^|]*\|13 of them calibrated with 2 examples\|' '' \
+  "$program" quantize "$2/tests/data/families/vit-classify" "$work/told" --calibration "$2/docs/media" --calibration-examples 2
+check 'what was calibrated' 0 '.*int-quantized.*unused +nothing\|' '' "$program" info "$work/told"
+check 'calibrate as json' 0 '\{"file":.*"calibrated":13,"examples":2\}\|' '' \
+  "$program" quantize --json "$2/tests/data/families/vit-classify" "$work/told2" --calibration "$work/photos"
+check 'calibrate with text' 1 '' 'tessera: [^|]*/note.txt: is taken for a text, but [^|]*\|' \
+  "$program" quantize "$2/tests/data/families/vit-classify" "$work/never" --calibration "$work/note.txt"
+check 'calibrate with nothing' 1 '' 'tessera: gone: there is no such file\|' \
+  "$program" quantize "$2/tests/data/families/vit-classify" "$work/never" --calibration gone
+check 'calibrate with no examples' 2 '' 'tessera: .*--calibration-examples.*' \
+  "$program" quantize a b --calibration c --calibration-examples 0
+[[ ! -e $work/never ]] || { echo 'FAILED calibrate: something was written'; failed=1; }
+
 # Scores of answers.
 lines() { printf '%s\n' "$@" > "$work/list.jsonl"; }
 lines "{\"audio\": \"$sound\", \"text\": \"the weather is FINE today and we're going to the peach\"}"

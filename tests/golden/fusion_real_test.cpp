@@ -252,7 +252,7 @@ TEST(RealFirstLight, RoundingToInt8ChangesFewAnswers) {
   SKIP_WITHOUT(expected);
   const fs::path checkpoint = assemble_unrounded(), rounded = checkpoint.string() + "-int8";
   fs::remove_all(rounded);
-  quantize_checkpoint(checkpoint, rounded, Precision::int8, true);
+  quantize_checkpoint(checkpoint, rounded, {.precision = Precision::int8, .half = true});
   Session session(Model::open(rounded));
   fs::remove_all(checkpoint), fs::remove_all(rounded);  // stay mapped
   const Config list = Config::read(expected);

@@ -4,9 +4,13 @@
 
 #include <unistd.h>
 
+#include <cmath>
+#include <fstream>
+
 #include "core/error.h"
 #include "core/layers.h"
 #include "core/quantize.h"
+#include "core/text_file.h"
 #include "fusion/session.h"
 
 namespace tessera::fusion {
@@ -37,7 +41,8 @@ class Quantize : public ::testing::Test {
 TEST_F(Quantize, TowersComputeWhatTheyWouldWhenRoundedAtOpening) {
   for (const char* name : {"vit-classify", "tessera-memory"}) {
     fs::remove_all(out_);
-    const QuantizeReport report = quantize_checkpoint(family(name), out_, Precision::int8);
+    const QuantizeReport report =
+        quantize_checkpoint(family(name), out_, {.precision = Precision::int8});
     EXPECT_GT(report.eight_bits, 0) << name;
     EXPECT_LT(report.bytes_after, report.bytes_before) << name;
     const auto saved = Model::open(out_);
@@ -52,7 +57,7 @@ TEST_F(Quantize, TowersComputeWhatTheyWouldWhenRoundedAtOpening) {
 
 TEST_F(Quantize, OtherNumbersMayBeHalved) {
   const fs::path from = family("tessera-memory");
-  quantize_checkpoint(from, out_, Precision::int8, true);
+  quantize_checkpoint(from, out_, {.precision = Precision::int8, .half = true});
   const Weights saved = Weights::open(out_), original = Weights::open(from);
   for (const std::string& name : saved.names()) {
     if (name.ends_with("_scale")) continue;
@@ -68,13 +73,178 @@ TEST_F(Quantize, OtherNumbersMayBeHalved) {
 
 TEST_F(Quantize, FourBitsWhereTheyFit) {
   const QuantizeReport report =
-      quantize_checkpoint(family("tessera-memory"), out_, Precision::int4);
+      quantize_checkpoint(family("tessera-memory"), out_, {.precision = Precision::int4});
   EXPECT_GT(report.eight_bits, 0);  // the towers
   const auto saved = Model::open(out_);
   EXPECT_TRUE(saved->unread.empty());
   EXPECT_EQ(saved->weights->parameters(),
             Model::open(family("tessera-memory"))->weights->parameters());
   EXPECT_EQ(seen(saved).size(), seen(Model::open(family("tessera-memory"))).size());
+}
+
+/// A Llama with two layers that have 4 bits, and numbers of chance.
+class Calibrated : public Quantize {
+ protected:
+  Calibrated() {
+    fs::create_directories(llama_);
+    fs::copy_file(family("tessera-splice") / "tokenizer.json", llama_ / "tokenizer.json");
+    write("llama/config.json",
+          R"({"model_type": "llama", "vocab_size": 600, "hidden_size": 64, "intermediate_size": 96,
+              "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64,
+              "tie_word_embeddings": true})");
+    std::vector<NamedTensor> tensors = {{"model.embed_tokens.weight", numbers({600, 64})},
+                                        {"model.norm.weight", ones()}};
+    for (const char* layer : {"model.layers.0.", "model.layers.1."}) {
+      const auto add = [&](const char* name, const Tensor& t) {
+        tensors.push_back({concat(layer, name, ".weight"), t});
+      };
+      for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"})
+        add(concat("self_attn.", name).c_str(), numbers({64, 64}));
+      add("mlp.gate_proj", numbers({96, 64}));
+      add("mlp.up_proj", numbers({96, 64}));
+      add("mlp.down_proj", numbers({64, 96}));
+      add("input_layernorm", ones());
+      add("post_attention_layernorm", ones());
+    }
+    save_safetensors(llama_ / "model.safetensors", tensors);
+    std::string text;
+    for (int i = 0; i < 60; ++i) text += concat("line ", i * i, " says that ", i, " is a number\n");
+    write("text.txt", text);
+  }
+  ~Calibrated() override { fs::remove_all(work_); }
+
+  Tensor numbers(const Shape& shape) {
+    Tensor t = Tensor::empty(shape);
+    for (std::int64_t i = 0; i < t.numel(); ++i) {
+      seed_ = seed_ * 1664525u + 1013904223u;
+      t.data()[i] = (static_cast<float>(seed_ >> 8) / 8388608.0f - 1) * 0.3f;
+    }
+    return t;
+  }
+  static Tensor ones() { return Tensor::from(std::vector<float>(64, 1.0f), {64}); }
+  fs::path write(const std::string& name, const std::string& text) const {
+    std::ofstream(work_ / name) << text;
+    return work_ / name;
+  }
+  QuantizeOptions with(const fs::path& data, Precision precision = Precision::int4) const {
+    QuantizeOptions options{.precision = precision};
+    options.calibration = {.data = data};
+    options.context.threads = 1;
+    return options;
+  }
+  /// Squares of what rounding changes in the hidden states of a text.
+  double change(const fs::path& rounded) const {
+    std::vector<std::vector<float>> states;
+    for (const fs::path& path : {llama_, rounded}) {
+      const auto model = Model::open(path, {.precision = Precision::f32});
+      Context ctx({.threads = 1});
+      const auto ids = model->tokenizer->encode("line 7 says: a number is that");
+      KvCache cache = model->decoder->new_cache();
+      const text::Sequence sequence{&cache, static_cast<std::int64_t>(ids.size())};
+      states.push_back(
+          model->decoder->forward(ctx, model->decoder->embed(ctx, ids), std::span(&sequence, 1))
+              .to_vector());
+    }
+    double sum = 0;
+    for (std::size_t i = 0; i < states[0].size(); ++i)
+      sum += std::pow(static_cast<double>(states[0][i] - states[1][i]), 2);
+    return sum;
+  }
+  static std::string bytes(const fs::path& checkpoint) {
+    return read_text_file(checkpoint / "model.safetensors");
+  }
+
+  std::uint32_t seed_ = 1;
+  const fs::path work_ =
+      fs::temp_directory_path() / ("tessera-calibrated-" + std::to_string(::getpid()));
+  const fs::path llama_ = work_ / "llama";
+};
+
+TEST_F(Calibrated, RoundsSoThatOutputsChangeLess) {
+  quantize_checkpoint(llama_, work_ / "nearest", {.precision = Precision::int4});
+  const QuantizeReport report = quantize_checkpoint(llama_, out_, with(work_ / "text.txt"));
+  EXPECT_EQ(report.four_bits, 14);
+  EXPECT_EQ(report.eight_bits, 1);  // the tokens, which no layer is given
+  EXPECT_EQ(report.calibrated, 14);
+  EXPECT_GT(report.examples, 5);
+  EXPECT_LT(change(out_), 0.7 * change(work_ / "nearest"));
+  EXPECT_TRUE(Model::open(out_)->unread.empty());
+  for (const char* file : {"config.json", "tokenizer.json"})
+    EXPECT_EQ(read_text_file(out_ / file), read_text_file(work_ / "nearest" / file)) << file;
+}
+
+TEST_F(Calibrated, TheSameForAnyNumberOfThreads) {
+  QuantizeOptions options = with(work_ / "text.txt");
+  quantize_checkpoint(llama_, out_, options);
+  options.context.threads = 3;
+  quantize_checkpoint(llama_, work_ / "again", options);
+  EXPECT_EQ(bytes(out_), bytes(work_ / "again"));
+}
+
+TEST_F(Calibrated, TakesSoManyExamples) {
+  QuantizeOptions options = with(work_ / "text.txt");
+  options.calibration->examples = 3;
+  EXPECT_EQ(quantize_checkpoint(llama_, out_, options).examples, 3);
+}
+
+TEST_F(Calibrated, TowersByAFolderOrByExamples) {
+  const fs::path media = fs::path(TESSERA_SOURCE_DIR) / "docs/media";
+  const QuantizeReport seen =
+      quantize_checkpoint(family("vit-classify"), out_, with(media, Precision::int8));
+  EXPECT_EQ(seen.calibrated, seen.eight_bits);
+  EXPECT_TRUE(Model::open(out_)->unread.empty());
+  fs::remove_all(out_);
+  // A sound and images, which it answers itself; a start of each task is all that it needs.
+  const QuantizeReport mixed =
+      quantize_checkpoint(family("tessera-memory"), out_, with(media, Precision::int8));
+  EXPECT_GT(mixed.calibrated, 25);
+  fs::remove_all(out_);
+  const fs::path list = write(
+      "list.jsonl",
+      concat(R"({"image": ")", (media / "astronaut.jpg").string(), R"(", "text": "who"})", "\n"));
+  const QuantizeReport listed =
+      quantize_checkpoint(family("tessera-memory"), out_, with(list, Precision::int8));
+  EXPECT_EQ(listed.examples, 1);
+  EXPECT_GT(listed.calibrated, 15);
+  EXPECT_LT(listed.calibrated, mixed.calibrated) << "nothing was heard";
+}
+
+TEST_F(Calibrated, ACancelledOneWritesNothing) {
+  QuantizeOptions options = with(work_ / "text.txt");
+  for (const std::string stop_at : {"calibrate", "round"}) {
+    options.on_progress = [&](const char* what, std::int64_t, std::int64_t) {
+      return what != stop_at;
+    };
+    EXPECT_TRUE(quantize_checkpoint(llama_, out_, options).cancelled) << stop_at;
+    EXPECT_FALSE(fs::exists(out_)) << stop_at;
+  }
+}
+
+TEST_F(Calibrated, RefusesDataThatShowsNothing) {
+  const fs::path vit = family("vit-classify");
+  const auto refuses = [&](const fs::path& from, const fs::path& data, const char* because) {
+    try {
+      quantize_checkpoint(from, out_, with(data, Precision::int8));
+      ADD_FAILURE() << data << " was taken";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(because), std::string::npos) << error.what();
+    }
+    EXPECT_FALSE(fs::exists(out_));
+  };
+  refuses(llama_, work_ / "gone", "no such file");
+  refuses(llama_, write("empty.txt", ""), "has no text");
+  refuses(llama_, llama_ / "model.safetensors", "is not a text");
+  refuses(llama_, write("bad.jsonl", "{\"text\""), "bad.jsonl:1");
+  refuses(llama_, write("empty.jsonl", ""), "empty.jsonl");
+  refuses(llama_, llama_, "no images and no sounds");
+  refuses(llama_, fs::path(TESSERA_SOURCE_DIR) / "docs/media", "has no tower");
+  refuses(vit, work_ / "text.txt", "has no text decoder");
+  refuses(family("tessera-memory"), work_ / "text.txt", "writes about images or sounds");
+  // Its decoder is a GPT-2, whose matrices are not rounded.
+  refuses(family("tessera-splice"), work_ / "text.txt", "no matrix that is to be rounded");
+  QuantizeOptions none = with(work_ / "text.txt");
+  none.calibration->examples = 0;
+  EXPECT_THROW(quantize_checkpoint(llama_, out_, none), ArgumentError);
 }
 
 TEST(QuantizedTensors, FourBitsReadBackAsTheyWereRounded) {
@@ -85,7 +255,7 @@ TEST(QuantizedTensors, FourBitsReadBackAsTheyWereRounded) {
   for (std::int64_t i = 0; i < columns; ++i) x.data()[i] = static_cast<float>(i % 7) - 3;
   const fs::path file = fs::temp_directory_path() /
                         ("tessera-nibbles-" + std::to_string(::getpid()) + ".safetensors");
-  save_safetensors(file, quantized("fc.weight", weight, 4));
+  save_safetensors(file, stored_form("fc.weight", rounded("fc.weight", weight, 4)));
   const Weights w = Weights::open(file);
   Context ctx({.threads = 1});
   for (const Precision precision : {Precision::as_stored, Precision::int4}) {
@@ -98,12 +268,17 @@ TEST(QuantizedTensors, FourBitsReadBackAsTheyWereRounded) {
 
 TEST_F(Quantize, RefusesWhatItCannotDo) {
   fs::create_directories(out_ / "something");
-  EXPECT_THROW(quantize_checkpoint(family("vit-classify"), out_, Precision::int8), ArgumentError);
-  fs::remove_all(out_);
-  EXPECT_THROW(quantize_checkpoint(family("vit-classify"), out_, Precision::f32), ArgumentError);
-  EXPECT_THROW(quantize_checkpoint(family("tessera-memory-int8"), out_, Precision::int8),
+  EXPECT_THROW(quantize_checkpoint(family("vit-classify"), out_, {.precision = Precision::int8}),
                ArgumentError);
-  EXPECT_THROW(quantize_checkpoint(family("no-such-checkpoint"), out_, Precision::int8), IoError);
+  fs::remove_all(out_);
+  EXPECT_THROW(quantize_checkpoint(family("vit-classify"), out_, {.precision = Precision::f32}),
+               ArgumentError);
+  EXPECT_THROW(
+      quantize_checkpoint(family("tessera-memory-int8"), out_, {.precision = Precision::int8}),
+      ArgumentError);
+  EXPECT_THROW(
+      quantize_checkpoint(family("no-such-checkpoint"), out_, {.precision = Precision::int8}),
+      IoError);
   EXPECT_FALSE(fs::exists(out_)) << "made for nothing";
 }
 

@@ -1,0 +1,144 @@
+#include "fusion/calibration.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "core/error.h"
+#include "core/text_file.h"
+#include "fusion/dual_encoder.h"
+#include "fusion/example_loss.h"
+#include "fusion/examples.h"
+#include "fusion/transcribe.h"
+#include "text/score.h"
+#include "vision/image.h"
+
+namespace tessera::fusion {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// At most `most` of a list, evenly from its begin to its end.
+template <class T>
+std::vector<T> some_of(std::vector<T> all, std::int64_t most) {
+  const auto count = static_cast<std::int64_t>(all.size());
+  if (count <= most) return all;
+  std::vector<T> some;
+  for (std::int64_t i = 0; i < most; ++i)
+    some.push_back(std::move(all[static_cast<std::size_t>(i * count / most)]));
+  return some;
+}
+
+// --- text ---
+
+std::vector<std::vector<std::int32_t>> pieces_of_text(const Model& model,
+                                                      const CalibrationOptions& o) {
+  const std::string name = o.data.string();
+  if (!model.decoder || !model.tokenizer || model.decoder->has_cross_attention()) {
+    throw UnsupportedError(concat(
+        name, ": is taken for a text, but ", model.path.string(),
+        model.decoder ? " writes about images or sounds" : " has no text decoder",
+        "; give a folder of those, or JSON Lines of examples (a file named .jsonl, .csv or .tsv)"));
+  }
+  const std::string text = read_text_file(o.data);
+  if (text.find('\0') != text.npos)
+    throw FormatError(concat(name, ": is not a text, byte ", text.find('\0'), " is zero"));
+  const auto ids = model.tokenizer->encode(text, {.add_special_tokens = true});
+  const auto all = static_cast<std::int64_t>(ids.size());
+  const std::int64_t length =
+      std::min({o.tokens, model.decoder->max_positions(), std::max<std::int64_t>(all, 2)});
+  std::vector<std::vector<std::int32_t>> pieces;
+  for (std::int64_t at = 0; at + 2 <= all; at += length)
+    pieces.emplace_back(ids.begin() + at, ids.begin() + std::min(all, at + length));
+  if (pieces.empty()) throw FormatError(concat(name, ": has no text to run the model on"));
+  return some_of(std::move(pieces), o.examples);
+}
+
+// --- a folder ---
+
+std::vector<fs::path> media_in(const Model& model, const fs::path& folder) {
+  std::vector<fs::path> images, sounds;
+  std::error_code error;
+  for (fs::recursive_directory_iterator
+           it(folder, fs::directory_options::skip_permission_denied, error),
+       end;
+       !error && it != end; it.increment(error)) {
+    if (!it->is_regular_file(error)) continue;
+    if (vision::is_image_name(it->path())) images.push_back(it->path());
+    if (audio::is_sound_name(it->path())) sounds.push_back(it->path());
+  }
+  if (error) throw IoError(concat(folder.string(), ": ", error.message()));
+  std::vector<fs::path> taken;
+  if (model.vision && model.image_processor) taken = images;
+  if (model.audio && model.log_mel) taken.insert(taken.end(), sounds.begin(), sounds.end());
+  if (!taken.empty()) {
+    std::ranges::sort(taken);
+    return taken;
+  }
+  if (images.empty() && sounds.empty())
+    throw ArgumentError(concat(folder.string(), ": this folder has no images and no sounds"));
+  throw UnsupportedError(concat(model.path.string(), ": has no tower for the ",
+                                images.empty() ? "sounds" : "images", " in ", folder.string()));
+}
+
+/// What the model is for, with an image.
+void see(Session& session, const std::shared_ptr<const Model>& model, const fs::path& file) {
+  const vision::Image image = vision::load_image(file);
+  Context& ctx = session.context();
+  if (model->dual) {
+    DualEncoder(model).encode_images(ctx, std::span(&image, 1));
+  } else if (model->decoder) {
+    session.generate({image}, {"caption", session.defaults("caption")});
+  } else if (!model->labels().empty()) {
+    session.classify(image, 1);
+  } else {
+    model->encode(ctx, image);
+  }
+}
+
+void hear(Session& session, const Model& model, const fs::path& file) {
+  if (model.decoder) {
+    const auto sound = audio::open_sound(file);
+    transcribe(session, *sound);
+  } else {
+    model.encode(session.context(), audio::load_sound(file));
+  }
+}
+
+}  // namespace
+
+Calibration::Calibration(std::shared_ptr<const Model> model, const CalibrationOptions& o) {
+  if (o.examples < 1 || o.tokens < 2)
+    throw ArgumentError(concat("calibration with ", o.examples, " examples of ", o.tokens,
+                               " tokens; expected at least 1 and 2"));
+  std::error_code ignored;
+  if (!fs::exists(o.data, ignored))
+    throw IoError(concat(o.data.string(), ": there is no such file"));
+  if (fs::is_directory(o.data, ignored)) {
+    const auto files = some_of(media_in(*model, o.data), o.examples);
+    size_ = std::ssize(files);
+    run_ = [model, files](Session& session, std::int64_t i) {
+      const fs::path& file = files[static_cast<std::size_t>(i)];
+      if (model->vision && vision::is_image_name(file)) return see(session, model, file);
+      hear(session, *model, file);
+    };
+  } else if (has_ending(o.data, {".jsonl", ".json", ".ndjson", ".csv", ".tsv"})) {
+    Examples examples = read_examples(o.data);
+    examples.list = some_of(std::move(examples.list), o.examples);
+    size_ = std::ssize(examples.list);
+    const auto loss = std::make_shared<ExampleLoss>(std::move(model), std::move(examples),
+                                                    ExampleLossOptions{.language = o.language});
+    run_ = [loss](Session& session, std::int64_t i) {
+      (*loss)(session.context(), std::span(&i, 1), 0);
+    };
+  } else {
+    const auto pieces = pieces_of_text(*model, o);
+    size_ = std::ssize(pieces);
+    run_ = [model, pieces](Session& session, std::int64_t i) {
+      text::log_probabilities(session.context(), *model->decoder,
+                              pieces[static_cast<std::size_t>(i)]);
+    };
+  }
+}
+
+}  // namespace tessera::fusion
