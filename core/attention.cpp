@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -148,7 +149,10 @@ void few_queries(Context& ctx, const Sizes& s, std::span<SameKeys> groups) {
   std::pmr::vector<std::pair<const SameKeys*, std::int64_t>> tasks(ctx.lists());
   std::int64_t size = 0;
   for (const SameKeys& g : groups) size += g.floats(s.width);
-  Tensor memory = ctx.empty({size});
+  // It grows with the sequences: by doubling, so that steps share the same memory.
+  constexpr std::uint64_t kLeast = 1 << 14;
+  const std::uint64_t room = std::max(kLeast, std::bit_ceil(static_cast<std::uint64_t>(size)));
+  Tensor memory = ctx.empty({static_cast<std::int64_t>(room)});
   float* at = memory.data();
   for (SameKeys& g : groups) {
     g.memory = at;
