@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -26,8 +27,8 @@ KeyValues rows_given(const Tensor& k, const Tensor& v) {
   return {k, v, {}, rows ? k.dim(0) : 0, rows ? k.dim(1) : 0};
 }
 
-/// Below this many keys 8 bits save a few hundredths of an encoder's time, not worth what rounding
-/// does to an image's rows.
+/// Below this many keys 8 bits save a few hundredths of an encoder's or a prompt's time, not worth
+/// what rounding does to an image's rows.
 constexpr std::int64_t kManyKeys = 512;
 
 /// Keys and values from row `row` and column `column` on.
@@ -79,9 +80,10 @@ Sizes check(const Tensor& q, const KeyValues& seen, const AttentionOptions& opti
   const float scale =
       options.scale != 0 ? options.scale : 1.0f / std::sqrt(static_cast<float>(width));
   const bool rounded = options.rounded && kernels::vector_kernels().half.native;
-  const bool bytes = options.in_bytes && kernels::vector_kernels().integer.depth == 4 &&
-                     !options.causal && !seen.bytes && seen.length >= kManyKeys &&
-                     seen.k.dtype() == DType::f32 && width <= kernels::kWidestByteHead;
+  // A decoder keeps keys in f32 where attention is to be as exact as can be.
+  const bool wanted = options.in_bytes && (!options.causal || seen.k.dtype() == DType::bf16);
+  const bool bytes = wanted && kernels::vector_kernels().integer.depth == 4 && !seen.bytes &&
+                     seen.length >= kManyKeys && width <= kernels::kWidestByteHead;
   return {q.dim(0), seen.length,    options.heads, kv_heads, width,
           scale,    options.causal, rounded,       bytes};
 }
@@ -148,7 +150,10 @@ void few_queries(Context& ctx, const Sizes& s, std::span<SameKeys> groups) {
   std::pmr::vector<std::pair<const SameKeys*, std::int64_t>> tasks(ctx.lists());
   std::int64_t size = 0;
   for (const SameKeys& g : groups) size += g.floats(s.width);
-  Tensor memory = ctx.empty({size});
+  // It grows with the sequences: by doubling, so that steps share the same memory.
+  constexpr std::uint64_t kLeast = 1 << 14;
+  const std::uint64_t room = std::max(kLeast, std::bit_ceil(static_cast<std::uint64_t>(size)));
+  Tensor memory = ctx.empty({static_cast<std::int64_t>(room)});
   float* at = memory.data();
   for (SameKeys& g : groups) {
     g.memory = at;

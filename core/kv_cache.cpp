@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <utility>
 
 #include "core/kernels/vector.h"
 
@@ -170,6 +171,35 @@ KvCache KvCache::clone() const {
     }
   }
   return copy;
+}
+
+void KvCache::Layer::become(const Layer& other, std::int64_t same) {
+  assert(same <= length_ && same <= other.length_);
+  types_ = other.types_;
+  memory_ = other.memory_;
+  if (other.bytes_) {
+    const std::int64_t first = same / kByteKeys, end = blocks_for(other.length_);
+    if (!bytes_ || end > bytes_.dim(0)) {
+      bytes_ = copy_blocks(other.bytes_, end, other.bytes_.dim(0));
+    } else {
+      const std::int64_t block = bytes_.stride(0);
+      std::memcpy(bytes_.data<std::uint8_t>() + first * block,
+                  other.bytes_.data<std::uint8_t>() + first * block,
+                  static_cast<std::size_t>((end - first) * block));
+    }
+  } else if (other.k_) {
+    const std::int64_t width = other.k_.dim(1);
+    for (const auto& [to, from] : {std::pair(&k_, &other.k_), std::pair(&v_, &other.v_)}) {
+      reserve(*to, same, other.length_, width, from->dtype());
+      write_rows(*to, same, from->slice(same, other.length_));
+    }
+  }
+  length_ = other.length_;
+}
+
+void KvCache::become(const KvCache& other, std::int64_t same) {
+  layers_.resize(other.layers_.size());
+  for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i].become(other.layers_[i], same);
 }
 
 }  // namespace tessera

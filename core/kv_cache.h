@@ -51,6 +51,7 @@ class KvCache {
    private:
     friend class KvCache;
     void append_bytes(const Tensor& k, const Tensor& v);
+    void become(const Layer& other, std::int64_t same);
     Types types_;
     KeyValues memory_;
     Tensor k_, v_, bytes_;  // [capacity, width], or blocks
@@ -68,6 +69,9 @@ class KvCache {
   /// Forgets all but the first `length` tokens; keeps the memory.
   void truncate(std::int64_t length);
   KvCache clone() const;
+  /// Holds what `other` does, as a clone of it would. The first `same` tokens of both are alike,
+  /// and are not copied; memory is taken only where there is too little of it.
+  void become(const KvCache& other, std::int64_t same);
 
  private:
   std::vector<Layer> layers_;

@@ -169,8 +169,8 @@ struct AttentionOptions {
   /// Queries, keys, values and weights may be rounded to bf16 where that is faster (see
   /// Linear::rounds); sums are f32.
   bool rounded = false;
-  /// They may be rounded to 8 bits, where that is faster and many queries see many keys, all of
-  /// them (see Linear::in_bytes); else `rounded` counts.
+  /// They may be rounded to 8 bits, where that is faster and many queries see many keys (causal:
+  /// that are bf16; see Linear::in_bytes); else `rounded` counts.
   bool in_bytes = false;
   /// While a tape is live: share of the weights (after softmax) that are dropped, the others being
   /// made larger to make up for them.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <utility>
 
 #include "core/error.h"
 #include "core/kernels/vector.h"
@@ -121,7 +122,8 @@ float largest_of(std::span<const float> x) {
 /// Numbers in stretches, whose largest are known: few of them have to be looked through.
 class Stretches {
  public:
-  explicit Stretches(std::span<const float> x) : x_(x) {
+  Stretches(std::span<const float> x, std::vector<float>& tops) : x_(x), tops_(tops) {
+    tops_.clear();
     for (std::size_t at = 0; at < x.size(); at += kLength) tops_.push_back(largest_of(from(at)));
   }
   /// Calls visit(i) in order for each number that `reaches` says yes to, which it then must to all
@@ -135,16 +137,17 @@ class Stretches {
         if (reaches(x_[i])) visit(i);
     }
   }
-  /// The k-th largest number: of the stretches' largest, it is not above that.
-  float kth_largest(std::size_t k) const {
+  /// The k-th largest number: of the stretches' largest, it is not above that. `some` is scratch.
+  float kth_largest(std::size_t k, std::vector<float>& some) const {
     const auto kth = [k](std::vector<float>& all) {
       if (k > all.size()) return kForbidden;
       std::nth_element(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(k) - 1, all.end(),
                        std::greater<>());
       return all[k - 1];
     };
-    std::vector<float> tops = tops_, some;
-    const float bound = kth(tops);
+    some = tops_;
+    const float bound = kth(some);
+    some.clear();
     for_each([&](float x) { return x >= bound; }, [&](std::size_t i) { some.push_back(x_[i]); });
     return kth(some);
   }
@@ -155,7 +158,7 @@ class Stretches {
     return x_.subspan(at, std::min(kLength, x_.size() - at));
   }
   std::span<const float> x_;
-  std::vector<float> tops_;
+  std::vector<float>& tops_;
 };
 
 float largest_logit(std::span<const Candidate> candidates) {
@@ -232,20 +235,29 @@ void process_logits(const SamplingOptions& options, Ids prompt, Ids generated,
 
 std::vector<Candidate> warp_logits(const SamplingOptions& options, std::span<const float> logits,
                                    std::int64_t min_tokens_to_keep) {
+  Warped warped;
+  warp_logits(options, logits, min_tokens_to_keep, warped);
+  return std::move(warped.candidates);
+}
+
+void warp_logits(const SamplingOptions& options, std::span<const float> logits,
+                 std::int64_t min_tokens_to_keep, Warped& warped) {
   const auto temperature = static_cast<float>(options.temperature);
   const auto at_least = static_cast<std::size_t>(min_tokens_to_keep);
   const std::size_t top_k = std::max(static_cast<std::size_t>(options.top_k), at_least);
-  const Stretches all(logits);
+  const Stretches all(logits, warped.tops);
   float least = kForbidden;  // equals of the k-th stay, as in HF
-  if (options.top_k > 0 && top_k < logits.size()) least = all.kth_largest(top_k) / temperature;
-  std::vector<Candidate> candidates;
+  if (options.top_k > 0 && top_k < logits.size()) {
+    least = all.kth_largest(top_k, warped.some) / temperature;
+  }
+  std::vector<Candidate>& candidates = warped.candidates;
+  candidates.clear();
   all.for_each([&](float x) { return x / temperature >= least && x / temperature > kForbidden; },
                [&](std::size_t i) {
                  candidates.push_back({static_cast<std::int32_t>(i), logits[i] / temperature});
                });
   if (options.top_p < 1.0) keep_top_p(candidates, options.top_p, at_least);
   if (options.min_p > 0.0) keep_min_p(candidates, options.min_p, at_least);
-  return candidates;
 }
 
 std::int32_t argmax(std::span<const float> logits) {

@@ -78,6 +78,14 @@ struct Candidate {
 /// top_p, the lowest ids stay.
 std::vector<Candidate> warp_logits(const SamplingOptions& options, std::span<const float> logits,
                                    std::int64_t min_tokens_to_keep = 1);
+/// The same into `candidates`; what it needs besides is kept, so that the next call takes no
+/// memory.
+struct Warped {
+  std::vector<Candidate> candidates;
+  std::vector<float> tops, some;
+};
+void warp_logits(const SamplingOptions& options, std::span<const float> logits,
+                 std::int64_t min_tokens_to_keep, Warped& warped);
 
 /// Index of the largest number, the lowest one among equals. Throws ArgumentError where there is
 /// none above -infinity: everything was forbidden.

@@ -53,15 +53,21 @@ TESSERA_INLINE Vec weight_of(Vec x) {
 #endif
 }
 
-TESSERA_INLINE Vec load_most(const float* p, std::int64_t n) {
-  return n >= kLanes ? load(p) : load_some(p, n);
+/// A vector of numbers, of which n are there.
+template <class Number>
+TESSERA_INLINE Vec load_most(const Number* p, std::int64_t n) {
+  if (n >= kLanes) return numbers_at(p);
+  Vec v{};
+  for (std::int64_t i = 0; i < n; ++i) v[i] = number_at(p + i);
+  return v;
 }
 
 /// Of `count` rows and the columns of one vector, the first n.
 struct ColumnRange {
   Vec mean, reach;  // reach: the largest distance from the mean
 };
-TESSERA_INLINE ColumnRange range_of(const float* x, std::int64_t ld, std::int64_t count,
+template <class Number>
+TESSERA_INLINE ColumnRange range_of(const Number* x, std::int64_t ld, std::int64_t count,
                                     std::int64_t n) {
   Vec sum{}, high = load_most(x, n), low = high;
   for (std::int64_t i = 0; i < count; ++i) {
@@ -74,8 +80,10 @@ TESSERA_INLINE ColumnRange range_of(const float* x, std::int64_t ld, std::int64_
   return {mean, larger(high - mean, mean - low)};
 }
 
-void measure_head(const KeyValueRows& rows, std::int64_t keys, std::int64_t width, float* units) {
-  const auto *k = static_cast<const float*>(rows.k), *v = static_cast<const float*>(rows.v);
+template <class Number>
+TESSERA_INLINE void measure_rows(const KeyValueRows& rows, std::int64_t keys, std::int64_t width,
+                                 float* units) {
+  const auto *k = static_cast<const Number*>(rows.k), *v = static_cast<const Number*>(rows.v);
   const std::int64_t padded = whole_panels(width);
   for (std::int64_t c = 0; c < padded; c += kLanes) {
     if (c >= width) {
@@ -89,8 +97,14 @@ void measure_head(const KeyValueRows& rows, std::int64_t keys, std::int64_t widt
   }
 }
 
+void measure_head(const KeyValueRows& rows, std::int64_t keys, std::int64_t width, float* units) {
+  if (rows.half) return measure_rows<std::uint16_t>(rows, keys, width, units);
+  measure_rows<float>(rows, keys, width, units);
+}
+
 /// A panel of keys, `count` of which are there.
-void pack_byte_keys(const float* k, std::int64_t ldk, std::int64_t count, std::int64_t width,
+template <class Number>
+void pack_byte_keys(const Number* k, std::int64_t ldk, std::int64_t count, std::int64_t width,
                     const float* means, std::uint8_t* panel, float* units) {
   const std::int64_t wide = (width + kFour - 1) / kFour * kFour;
   alignas(64) float row[kWidestByteHead];
@@ -99,7 +113,7 @@ void pack_byte_keys(const float* k, std::int64_t ldk, std::int64_t count, std::i
     units[j] = 0;
     units[kPanel + j] = j < count ? 0.0f : kMissing;
     if (j < count) {
-      for (std::int64_t c = 0; c < width; ++c) row[c] = k[j * ldk + c] - means[c];
+      for (std::int64_t c = 0; c < width; ++c) row[c] = number_at(k + j * ldk + c) - means[c];
       units[j] = quantize_numbers(
           row, width, wide, 127.0f,
           [&](std::int64_t i, IntVec v) { put_bytes(bytes + i, v + 128); },
@@ -111,7 +125,8 @@ void pack_byte_keys(const float* k, std::int64_t ldk, std::int64_t count, std::i
 }
 
 /// Four rows of values, `count` of which are there.
-TESSERA_INLINE void pack_byte_values(const float* v, std::int64_t ldv, std::int64_t count,
+template <class Number>
+TESSERA_INLINE void pack_byte_values(const Number* v, std::int64_t ldv, std::int64_t count,
                                      std::int64_t width, const float* means, const float* units,
                                      std::uint8_t* to) {
   const std::int64_t padded = whole_panels(width);
@@ -128,9 +143,10 @@ TESSERA_INLINE void pack_byte_values(const float* v, std::int64_t ldv, std::int6
   }
 }
 
-void pack_bytes(const KeyValueRows& rows, std::int64_t begin, std::int64_t end, std::int64_t width,
-                void* keys, void* values, float* units) {
-  const auto *k = static_cast<const float*>(rows.k), *v = static_cast<const float*>(rows.v);
+template <class Number>
+TESSERA_INLINE void pack_byte_rows(const KeyValueRows& rows, std::int64_t begin, std::int64_t end,
+                                   std::int64_t width, void* keys, void* values, float* units) {
+  const auto *k = static_cast<const Number*>(rows.k), *v = static_cast<const Number*>(rows.v);
   const std::int64_t padded = whole_panels(width), wide = (width + kFour - 1) / kFour * kFour;
   auto *to_keys = static_cast<std::uint8_t*>(keys), *to_values = static_cast<std::uint8_t*>(values);
   for (std::int64_t i = begin; i < end; i += kPanel) {
@@ -141,6 +157,12 @@ void pack_bytes(const KeyValueRows& rows, std::int64_t begin, std::int64_t end, 
     pack_byte_values(v + i * rows.ldv, rows.ldv, end - i < kFour ? end - i : kFour, width,
                      units + padded, units + 2 * padded, to_values + i * padded);
   }
+}
+
+void pack_bytes(const KeyValueRows& rows, std::int64_t begin, std::int64_t end, std::int64_t width,
+                void* keys, void* values, float* units) {
+  if (rows.half) return pack_byte_rows<std::uint16_t>(rows, begin, end, width, keys, values, units);
+  pack_byte_rows<float>(rows, begin, end, width, keys, values, units);
 }
 
 /// sums += rows (row_step bytes apart) times a panel, [steps][panel][4] (ldb bytes from one step to
@@ -191,9 +213,21 @@ void start_rows(const AttentionBlock& b, std::int64_t first, ByteRows& rows) {
   }
 }
 
+/// Scores of keys from number `from` on, of which the first `seen` count; the others very negative.
+TESSERA_INLINE Vec masked(Vec scores, std::int64_t from, std::int64_t seen) {
+  alignas(64) static constexpr std::int32_t kLaneNumbers[] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                              8, 9, 10, 11, 12, 13, 14, 15};
+  const IntVec there =
+      load_as<IntVec>(kLaneNumbers) < static_cast<std::int32_t>(seen - from) - IntVec{};
+  return there ? scores : splat(kMissing);
+}
+
 /// Scores of a group of queries and a panel of keys; the largest so far of each row's lanes.
+/// kMasks: row r sees `seen` + r of these keys.
+template <bool kMasks>
 TESSERA_INLINE void score_tile(const ByteRows& rows, std::int64_t wide, const std::uint8_t* keys,
-                               const float* units, float* scores, Vec (&high)[kRows]) {
+                               const float* units, std::int64_t seen, float* scores,
+                               Vec (&high)[kRows]) {
   IntVec sums[kRows][2];
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = rows.start[r] - IntVec{};
@@ -202,7 +236,8 @@ TESSERA_INLINE void score_tile(const ByteRows& rows, std::int64_t wide, const st
   const Vec more0 = load(units + kPanel), more1 = load(units + kPanel + kLanes);
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kRows; ++r) {
-    const Vec s0 = to_float(sums[r][0]) * unit0 + more0, s1 = to_float(sums[r][1]) * unit1 + more1;
+    Vec s0 = to_float(sums[r][0]) * unit0 + more0, s1 = to_float(sums[r][1]) * unit1 + more1;
+    if (kMasks) s0 = masked(s0, 0, seen + r), s1 = masked(s1, kLanes, seen + r);
     store(scores + r * kKeyBlock, s0);
     store(scores + r * kKeyBlock + kLanes, s1);
     high[r] = larger(larger(s0, s1), high[r]);
@@ -215,8 +250,9 @@ struct ByteFactors {
   float largest[kRowRoom], before[kRowRoom], own[kRowRoom];
 };
 TESSERA_INLINE void find_factors(const Vec (&high)[kRows], ByteRows& rows, ByteFactors& f) {
+  const Vec least = splat(0.1f * kMissing);  // where a row sees none: more than its scores
   for (std::int64_t r = 0; r < kRowRoom; ++r)
-    f.largest[r] = r < kRows ? max_of(high[r]) * rows.unit[r] : 0.0f;
+    f.largest[r] = r < kRows ? max_of(larger(high[r], least)) * rows.unit[r] : 0.0f;
   for (std::int64_t r = 0; r < kRowRoom; r += kLanes) {
     const Vec own = load(f.largest + r), before = load(rows.best + r), best = larger(own, before);
     store(f.before + r, weight_of(before - best) * (1.0f / kMostWeight));
@@ -270,35 +306,53 @@ TESSERA_INLINE void prefetch_rows(const float* p, std::int64_t ld, std::int64_t 
   for (std::int64_t r = 0; r < rows; ++r) prefetch_row(p + r * ld, width);
 }
 
-void attention_block_of_bytes(const AttentionBlock& b) {
-  prefetch_rows(b.q, b.ldq, b.rows, b.width);
+/// A group of rows and the keys [begin, begin + count), which the last of them sees.
+TESSERA_INLINE void add_byte_block(const AttentionBlock& b, std::int64_t group, std::int64_t begin,
+                                   std::int64_t count, ByteRows& rows, float* out) {
   const std::int64_t padded = whole_panels(b.width), wide = (b.width + kFour - 1) / kFour * kFour;
-  const auto *keys = static_cast<const std::uint8_t*>(b.head.keys),
-             *values = static_cast<const std::uint8_t*>(b.head.values);
-  const float *value_means = b.head.units + padded, *value_units = value_means + padded,
-              *key_units = value_units + padded;
-  const std::int64_t groups = (b.rows + kRows - 1) / kRows;
-  alignas(64) ByteRows rows[kQueryBlock / kRows];
+  const auto* keys = static_cast<const std::uint8_t*>(b.head.keys) + begin * wide;
+  const float* units = b.head.units + 3 * padded + 2 * begin;
   alignas(64) float scores[kRows * kKeyBlock];
   alignas(64) std::uint8_t weights[kRows * kKeyBlock];
+  Vec high[kRows];
+  for (Vec& v : high) v = splat(kMissing);
+  const std::int64_t seen = b.causal ? b.first + group * kRows - begin : count;  // by its first row
+  for (std::int64_t j = 0; j < count; j += kPanel) {
+    const std::uint8_t* panel = keys + j * wide;
+    if (b.causal && j + kPanel > seen) {
+      score_tile<true>(rows, wide, panel, units + 2 * j, seen - j, scores + j, high);
+    } else {
+      score_tile<false>(rows, wide, panel, units + 2 * j, 0, scores + j, high);
+    }
+  }
+  ByteFactors factors;
+  find_factors(high, rows, factors);
+  weigh(scores, whole_panels(count), factors, rows, weights);
+  add_values(weights, static_cast<const std::uint8_t*>(b.head.values) + begin * padded, count,
+             padded, factors, out);
+}
+
+void attention_block_of_bytes(const AttentionBlock& b) {
+  prefetch_rows(b.q, b.ldq, b.rows, b.width);
+  const std::int64_t padded = whole_panels(b.width);
+  const float *value_means = b.head.units + padded, *value_units = value_means + padded;
+  const std::int64_t groups = (b.rows + kRows - 1) / kRows;
+  alignas(64) ByteRows rows[kQueryBlock / kRows];
   float* out = b.scratch;
   for (std::int64_t g = 0; g < groups; ++g) start_rows(b, g * kRows, rows[g]);
   for (std::int64_t i = 0; i < groups * kRows * padded; ++i) out[i] = 0.0f;
-  for (std::int64_t begin = 0; begin < b.keys; begin += kKeyBlock) {
-    const std::int64_t count = b.keys - begin < kKeyBlock ? b.keys - begin : kKeyBlock;
-    if (begin + kKeyBlock >= b.keys) prefetch_rows(b.out, b.ldo, b.rows, b.width);
+  const auto seen_by = [&](std::int64_t group) {
+    const std::int64_t last = b.first + (group + 1) * kRows - 1;
+    return b.causal && last < b.keys ? last : b.keys;
+  };
+  const std::int64_t all = seen_by(groups - 1);
+  for (std::int64_t begin = 0; begin < all; begin += kKeyBlock) {
+    if (begin + kKeyBlock >= all) prefetch_rows(b.out, b.ldo, b.rows, b.width);
     for (std::int64_t g = 0; g < groups; ++g) {
-      Vec high[kRows];
-      for (Vec& v : high) v = splat(kMissing);
-      for (std::int64_t j = 0; j < count; j += kPanel) {
-        score_tile(rows[g], wide, keys + (begin + j) * wide, key_units + 2 * (begin + j),
-                   scores + j, high);
-      }
-      ByteFactors factors;
-      find_factors(high, rows[g], factors);
-      weigh(scores, whole_panels(count), factors, rows[g], weights);
-      add_values(weights, values + begin * padded, count, padded, factors,
-                 out + g * kRows * padded);
+      const std::int64_t left = seen_by(g) - begin;
+      if (left <= 0) continue;
+      add_byte_block(b, g, begin, left < kKeyBlock ? left : kKeyBlock, rows[g],
+                     out + g * kRows * padded);
     }
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {

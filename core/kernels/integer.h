@@ -46,6 +46,11 @@ struct IntegerTile {
   const float* scales;  // [k/group][columns]
   float* sums;          // [m, columns], row stride lds
   std::int64_t lds;
+  // What memory is asked for meanwhile: where results go in the end [m, columns], and the bytes
+  // that the next panel's weights are made of (at least k * columns), or null.
+  const float* results;
+  std::int64_t ld_results;
+  const std::uint8_t* next;
 };
 
 /// 4-bit panels: (nibble - zero) * scale.

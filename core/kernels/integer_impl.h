@@ -213,11 +213,23 @@ TESSERA_INLINE std::int32_t start_of(const IntegerRows& rows, std::int64_t r, st
   return kWeightOffset ? -kWeightOffset * rows.group_sums[r * groups + g] : 0;
 }
 
+/// Asks memory for where the results of kCount rows go: lines that lie far apart, each a wait by
+/// itself.
+template <std::int64_t kCount>
+TESSERA_INLINE void prefetch_results(const IntegerTile& t, std::int64_t first) {
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < kCount; ++r) {
+    const float* row = t.results + (first + r) * t.ld_results;
+    for (std::int64_t v = 0; v < 2; ++v) __builtin_prefetch(row + v * kLanes, 1);
+  }
+}
+
 template <std::int64_t kCount>
 TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first) {
   const RowNumber* a = row_of(t.rows, first);
   const auto* weight = static_cast<const WideNumber*>(t.weight);
   const std::int64_t groups = t.k / t.group;
+  prefetch_results<kCount>(t, first);
   for (std::int64_t g = 0; g < groups; ++g) {
     IntVec acc[kCount][2];
 #pragma GCC unroll 16
@@ -226,6 +238,10 @@ TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first)
     for (std::int64_t i = g * t.group; i < (g + 1) * t.group; i += kDepth) {
       const WideNumber* w = weight + i * kPanel;
       const WeightVec w0 = load_as<WeightVec>(w), w1 = load_as<WeightVec>(w + kVector);
+      if (first == 0 && t.next) {
+        for (std::int64_t b = 0; b < kPanelRows; b += 64)
+          __builtin_prefetch(t.next + i * kPanel + b);
+      }
 #pragma GCC unroll 16
       for (std::int64_t r = 0; r < kCount; ++r) {
         const IntVec x = splat_row(a + r * t.rows.lda + i);

@@ -340,13 +340,14 @@ class PanelProduct {
 
   /// A task computes kColumnsPerTask columns of a tile of rows, as many rows at a time as keep
   /// their sums in the first-level cache, where finish() finds them again. A panel that has to be
-  /// widened first is multiplied by all rows at once. Sums that are results go to their place.
+  /// widened first is multiplied by all rows at once. Sums that are results go to their place, of
+  /// few rows at a time, so that they are written in stretches as long as can be.
   void many_rows() {
     constexpr std::int64_t kColumnsPerTask = 128;
     const bool finished = !a_.bias && a_.activation == Activation::none && !a_.residual;
     const bool widens = w_.bits_ == 4 || (w_.bits_ == 8 && kernels().widen8);
     const std::int64_t height = rows_per_tile(), tiles = (a_.m + height - 1) / height;
-    const std::int64_t block = widens ? height : 4 * kernels().tile_rows;
+    const std::int64_t block = widens ? height : (finished ? 1 : 4) * kernels().tile_rows;
     const std::int64_t pieces = (w_.n_ + kColumnsPerTask - 1) / kColumnsPerTask;
     ctx_.parallel_for(tiles * pieces, [&](std::int64_t task) {
       const std::int64_t end = std::min(a_.m, (task / pieces + 1) * height);
@@ -360,10 +361,11 @@ class PanelProduct {
         const std::int64_t done = finished ? n / columns_ * columns_ : 0;
         for (std::int64_t c = 0; c < n; c += columns_) {
           const std::int64_t panel = (j + c) / columns_;
+          const bool has_next = c + columns_ < n;
           if (c < done) {
-            tile(r, m, panel, wide, a_.y + r * a_.ldy + j + c, a_.ldy);
+            tile(r, m, panel, has_next, wide, a_.y + r * a_.ldy + j + c, a_.ldy);
           } else {
-            tile(r, m, panel, wide, sums.data() + c, kColumnsPerTask);
+            tile(r, m, panel, has_next, wide, sums.data() + c, kColumnsPerTask);
           }
         }
         if (done < n) finish(a_, r, m, j + done, n - done, sums.data() + done, kColumnsPerTask);
@@ -380,8 +382,8 @@ class PanelProduct {
     Tensor weight, scales;
   };
 
-  void tile(std::int64_t r, std::int64_t m, std::int64_t panel, Widened& wide, float* sums,
-            std::int64_t lds) {
+  void tile(std::int64_t r, std::int64_t m, std::int64_t panel, bool has_next, Widened& wide,
+            float* sums, std::int64_t lds) {
     if (w_.bits_ == 16) return vector_kernels().half.tile(half_tile(r, m, panel, sums, lds));
     IntegerTile tile{.m = m,
                      .rows = rows_from(r),
@@ -390,7 +392,10 @@ class PanelProduct {
                      .group = w_.padded_k_,
                      .scales = w_.bits_ == 8 ? w_.scales_.data() + panel * columns_ : nullptr,
                      .sums = sums,
-                     .lds = lds};
+                     .lds = lds,
+                     .results = a_.y + r * a_.ldy + panel * columns_,
+                     .ld_results = a_.ldy,
+                     .next = w_.bits_ == 8 && has_next ? bytes(panel + 1) : nullptr};
     if (w_.bits_ == 4) {
       kernels().widen4(nibbles(panel), w_.padded_k_, wide.weight.raw(), wide.scales.data());
       tile.group = kGroup;

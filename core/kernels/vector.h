@@ -137,8 +137,8 @@ struct VectorKernels {
   void (*few_rows_dot)(const float* x, std::int64_t ldx, std::int64_t m, const WeightRows& weight,
                        std::int64_t n, std::int64_t k, float* sums);
   AttentionKernels exact, rounded;  // f32; keys, values and weights in bf16
-  /// All in 8 bits (weights without a sign): f32 rows, heads up to kWidestByteHead wide, not
-  /// causal. Slow unless integer.depth is 4.
+  /// All in 8 bits (weights without a sign), heads up to kWidestByteHead wide. Slow unless
+  /// integer.depth is 4.
   AttentionKernels bytes;
   /// Few queries over a part of the keys. With keys and values in bf16 where bf16 pairs are
   /// multiplied natively, queries and weights are rounded to it as well; beside 8 bits they are

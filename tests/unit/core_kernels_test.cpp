@@ -385,6 +385,31 @@ TEST_P(VectorKernelsTest, AttentionInBytes) {
   }
 }
 
+TEST_P(VectorKernelsTest, CausalAttentionInBytes) {
+  for (const std::int64_t width : {3, 64, 80}) {
+    for (const auto& [queries, keys] :
+         {std::pair{1, 1}, {31, 31}, {97, 300}, {300, 300}, {513, 513}, {17, 1030}}) {
+      const float scale = 2.0f / std::sqrt(static_cast<float>(width));
+      const Floats q = random_numbers(queries * width, 1), v = random_numbers(keys * width, 3);
+      Floats k = random_numbers(keys * width, 2), expected(q.size());
+      for (float& x : k) x += 2.0f;
+      const auto of = [&](const KeyValueRows& rows) {
+        return blocked_attention(*kernels_, kernels_->bytes, q, rows, queries, keys, width, scale,
+                                 true);
+      };
+      reference::attention(q.data(), k.data(), v.data(), queries, keys, 1, 1, width, scale, true,
+                           expected.data());
+      EXPECT_TRUE(close(of({k.data(), v.data(), width, width, false}), expected, 0.025))
+          << queries << " queries, " << keys << " keys of " << width;
+      // Rows that lie as bf16 are the same numbers.
+      const Floats near_k = nearest_bf16(k), near_v = nearest_bf16(v);
+      const Halves half_k = halves(k), half_v = halves(v);
+      EXPECT_EQ(of({half_k.data(), half_v.data(), width, width, true}),
+                of({near_k.data(), near_v.data(), width, width, false}));
+    }
+  }
+}
+
 TEST_P(VectorKernelsTest, AttentionInBytesOfUnusualNumbers) {
   const std::int64_t keys = 300, width = 8;
   const Floats zeros(static_cast<std::size_t>(keys * width), 0.0f),

@@ -453,6 +453,33 @@ TEST_F(Layers, AttentionInBytes) {
   }
 }
 
+/// A decoder's, whose keys and values are kept as bf16.
+TEST_F(Layers, CausalAttentionInBytes) {
+  const bool there = kernels::vector_kernels().integer.depth == 4;
+  for (const Heads& h : {Heads{6, 2, 64}, Heads{2, 2, 31}, Heads{3, 1, 128}}) {
+    for (const auto& [queries, keys] : {std::pair{97, 513}, {600, 600}, {511, 511}}) {
+      KvCache cache(1, {DType::bf16, DType::bf16, h.kv_heads});
+      const Tensor q = random_tensor({queries, h.heads * h.width}, 1);
+      const KeyValues seen = cache.layer(0).append(random_tensor({keys, h.kv_heads * h.width}, 2),
+                                                   random_tensor({keys, h.kv_heads * h.width}, 3));
+      AttentionOptions options{.heads = h.heads, .kv_heads = h.kv_heads, .causal = true};
+      const auto found = [&](Context& ctx) {
+        Tensor out = ctx.empty(q.shape());
+        AttentionItem item{q, seen, out};
+        attention(ctx, std::span(&item, 1), options);
+        return out.to_vector();
+      };
+      const Floats exact = found(ctx_);
+      options.in_bytes = true;
+      const Floats rounded = found(ctx_);
+      EXPECT_TRUE(close(rounded, exact, 0.02)) << h.heads << " heads, " << queries << " queries";
+      EXPECT_EQ(rounded != exact, there && keys >= 512) << h.heads << " heads of " << h.width;
+      Context alone({.threads = 1});
+      EXPECT_EQ(found(alone), rounded);
+    }
+  }
+}
+
 /// Items one after the other are measured one by one.
 TEST_F(Layers, AttentionInBytesOfSeveralItems) {
   const Tensor x = random_tensor({1200, 3 * 32}, 1);

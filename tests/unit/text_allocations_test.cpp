@@ -43,40 +43,56 @@ void* take(std::size_t bytes, std::size_t alignment) {
 namespace tessera::text {
 namespace {
 
-/// Allocations of each step of greedy decoding, from the 8th token on.
-std::vector<std::int64_t> count_steps(const char* family, std::int64_t tokens) {
+/// Allocations of each step, from the 8th token on.
+std::vector<std::int64_t> count_steps(const char* family, const SamplingOptions& options) {
   const std::filesystem::path dir = golden::Case::folder() / family;
   const Config config = Config::read(dir / "config.json");
   const Weights weights = Weights::open(dir);
   const auto model = load_language_model(config, weights);
   Context ctx({.threads = 2});
   const std::vector<std::int32_t> prompt = {1, 2, 3};
-  SamplingOptions options;
-  options.max_new_tokens = tokens;
   std::vector<std::int64_t> counts;
+  counts.reserve(1000);
   GenerateHooks hooks;
   int step = 0;
-  hooks.on_token = [&](std::int32_t, const std::string&) {
+  hooks.cancelled = [&] {  // asked once a step
     counting = false;
     if (step++ > 8) counts.push_back(taken);
     taken = 0;
     counting = true;
-    return true;
+    return false;
   };
-  counts.reserve(1000);
   generate(ctx, *model, nullptr, {model->new_cache(), model->embed(ctx, prompt), prompt}, options,
            hooks);
   counting = false;
   return counts;
 }
 
-TEST(Allocations, AStepMakesNone) {
+/// Numbers go to pooled memory, lists of what is to be done to that of Context::lists().
+void expect_none(const SamplingOptions& options) {
   for (const char* family : {"gpt2-base", "llama-published", "llama-tied-grouped"}) {
-    const auto counts = count_steps(family, 24);
+    const auto counts = count_steps(family, options);
     ASSERT_GE(counts.size(), 10u);
-    // Numbers go to pooled memory, lists of what is to be done to that of Context::lists().
     for (const std::int64_t step : counts) EXPECT_EQ(step, 0) << family;
   }
+}
+
+TEST(Allocations, AStepMakesNone) {
+  SamplingOptions options;
+  options.max_new_tokens = 24;
+  expect_none(options);
+}
+
+TEST(Allocations, AStepOfBeamsMakesNone) {
+  SamplingOptions options;
+  options.max_new_tokens = 40;
+  options.num_beams = 4;
+  expect_none(options);
+  // Beams that end, and better ones after them.
+  options.stop_tokens = {5, 7, 11, 13};
+  options.early_stopping = SamplingOptions::EarlyStopping::never;
+  options.length_penalty = 2;
+  expect_none(options);
 }
 
 }  // namespace

@@ -65,6 +65,7 @@ struct Block {
         fc(Linear::conv1d(w.at("mlp.c_fc"), width, c.inner)),
         out(Linear::conv1d(w.at("mlp.c_proj"), c.inner, width)) {
     options.rounded = qkv.rounds();
+    options.in_bytes = qkv.in_bytes();
     if (c.cross) {
       ln_cross = LayerNorm(w.at("ln_cross_attn"), width, c.eps);
       cross_q = Linear::conv1d(w.at("crossattention.q_attn"), width, width);

@@ -79,6 +79,7 @@ struct Block {
         up(mlp_part(c, w.at("mlp.up_proj"), c.width, c.inner)),
         down(mlp_part(c, w.at("mlp.down_proj"), c.inner, c.width)) {
     options.rounded = qkv.rounds();
+    options.in_bytes = qkv.in_bytes();
     w.ignore("self_attn.rotary_emb.inv_freq");  // a buffer that old checkpoints carry
   }
 
