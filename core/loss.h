@@ -22,7 +22,7 @@ Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::in
                      float smoothing = 0, std::span<const float> weights = {});
 
 /// Logits that are in memory at once where they need not all be.
-constexpr std::int64_t kLogitsAtATime = std::int64_t{1} << 25;
+constexpr std::int64_t kLogitsAtATime = std::int64_t{1} << 26;
 
 /// The sum of losses [1], and how many targets that count are the likeliest of all.
 struct TokenLoss {

@@ -12,9 +12,6 @@ constexpr std::int64_t kPanelWords = 6144;
 /// Most and least rows of a that one task takes; packed for one run they fit the second cache.
 /// Multiples of every tile_rows.
 constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
-/// Words of a that one task packs at a time, and columns of the result that it takes through the
-/// runs of these: together they fit the second cache.
-constexpr std::int64_t kRowWords = std::int64_t{1} << 16, kResultColumns = 1024;
 /// Columns and words of b that are packed at a time; they fit the third cache.
 constexpr std::int64_t kColumns = 4096, kPackedWords = std::int64_t{1} << 21;
 constexpr std::int64_t kPanelsPerTask = 8;
@@ -22,12 +19,6 @@ constexpr std::int64_t kPanelsPerTask = 8;
 const float* corner(const MatrixView& matrix, std::int64_t row, std::int64_t column) {
   return matrix.data +
          (matrix.turned ? column * matrix.stride + row : row * matrix.stride + column);
-}
-
-/// Rows of a that lie packed for so many.
-std::int64_t padded_count(std::int64_t rows) {
-  const std::int64_t tile = vector_kernels().training.tile_rows;
-  return (rows + tile - 1) / tile * tile;
 }
 
 /// The same for all tasks, and follows from the shape alone.
@@ -77,39 +68,30 @@ void pack(Context& ctx, const Part& part, float* packed) {
   });
 }
 
-/// Rows of a, packed run by run.
-struct PackedRows {
-  std::int64_t first, count;
-  std::int64_t begin, end;  // of the sums
-  float* words;
-};
-
-/// One run of the sums, from `begin` on, for columns [from, to) of the part.
-void add_run(const Part& part, const PackedRows& rows, std::int64_t begin, std::int64_t from,
-             std::int64_t to) {
+/// One run of the sums, [begin, begin + depth), for rows [first, first + count).
+void add_run(const Part& part, std::int64_t begin, std::int64_t depth, const float* rows,
+             std::int64_t first, std::int64_t count) {
   const VectorKernels& kernels = vector_kernels();
   const ProductArguments& p = part.p;
   const std::int64_t tile = kernels.training.tile_rows, panel = kernels.panel;
-  const std::int64_t words = part.words(std::min(part.depth, part.end - begin));
+  const std::int64_t words = part.words(depth);
   const float* packed = part.packed + part.words(begin - part.begin) * part.padded(panel);
-  const float* a = rows.words + part.words(begin - rows.begin) * padded_count(rows.count);
   const bool starts = begin == 0;  // later runs go on from what is there
   const float* initial = starts ? p.initial : p.c;
   const std::int64_t ld_initial = starts ? p.ld_initial : p.ldc;
-  for (std::int64_t j = from; j < to; j += panel) {
+  for (std::int64_t j = 0; j < part.columns; j += panel) {
     const std::int64_t column = part.column + j;
-    for (std::int64_t i = 0; i < rows.count; i += tile) {
-      part.kernels.tile(
-          {.a = a + i * words,
-           .b = packed + j * words,
-           .k = words,
-           .bias = starts && p.bias ? p.bias + column : nullptr,
-           .initial = initial ? initial + (rows.first + i) * ld_initial + column : nullptr,
-           .ld_initial = ld_initial,
-           .c = p.c + (rows.first + i) * p.ldc + column,
-           .ldc = p.ldc,
-           .rows = std::min(tile, rows.count - i),
-           .columns = std::min(panel, part.columns - j)});
+    for (std::int64_t i = 0; i < count; i += tile) {
+      part.kernels.tile({.a = rows + i * words,
+                         .b = packed + j * words,
+                         .k = words,
+                         .bias = starts && p.bias ? p.bias + column : nullptr,
+                         .initial = initial ? initial + (first + i) * ld_initial + column : nullptr,
+                         .ld_initial = ld_initial,
+                         .c = p.c + (first + i) * p.ldc + column,
+                         .ldc = p.ldc,
+                         .rows = std::min(tile, count - i),
+                         .columns = std::min(panel, part.columns - j)});
     }
   }
 }
@@ -132,38 +114,19 @@ void finish(const Part& part, std::int64_t first, std::int64_t count) {
        .ldy = p.ldc});
 }
 
-/// Its sums over the words of a that are packed at a time.
-void add_rows(const Part& part, const PackedRows& rows) {
-  std::int64_t begin = rows.begin;
-  do {
-    part.kernels.pack_rows(corner(part.p.a, rows.first, begin), part.p.a.stride, part.p.a.turned,
-                           rows.count, std::min(part.depth, part.end - begin),
-                           rows.words + part.words(begin - rows.begin) * padded_count(rows.count));
-    begin += part.depth;
-  } while (begin < rows.end);
-  for (std::int64_t from = 0; from < part.columns; from += kResultColumns) {
-    const std::int64_t to = std::min(part.columns, from + kResultColumns);
-    begin = rows.begin;
-    do {
-      add_run(part, rows, begin, from, to);
-      begin += part.depth;
-    } while (begin < rows.end);
-  }
-}
-
 void add_part(Context& ctx, const Part& part) {
   const ProductArguments& p = part.p;
+  const std::int64_t tile = vector_kernels().training.tile_rows;
   in_pieces(ctx, p.m, rows_per_task(p.m), [&](std::int64_t first, std::int64_t last) {
-    const std::int64_t count = last - first, height = padded_count(count);
-    // whole runs
-    const std::int64_t runs =
-        std::max<std::int64_t>(1, kRowWords / (height * part.words(part.depth)));
-    const std::int64_t step = std::min(runs * part.depth, part.end - part.begin);
-    Tensor words = ctx.empty({height * part.words(std::max<std::int64_t>(step, 1))});
+    const std::int64_t count = last - first;
+    Tensor rows = ctx.empty({(count + tile - 1) / tile * tile * part.words(part.depth)});
     std::int64_t begin = part.begin;
     do {
-      add_rows(part, {first, count, begin, std::min(part.end, begin + step), words.data()});
-      begin += step;
+      const std::int64_t depth = std::min(part.depth, part.end - begin);
+      part.kernels.pack_rows(corner(p.a, first, begin), p.a.stride, p.a.turned, count, depth,
+                             rows.data());
+      add_run(part, begin, depth, rows.data(), first, count);
+      begin += part.depth;
     } while (begin < part.end);
     if (part.end == p.k) finish(part, first, count);
   });

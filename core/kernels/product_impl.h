@@ -310,9 +310,7 @@ void product_tile(const ProductTile& t) {
   const float *a = t.a, *b = t.b;
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kRows; ++r) {  // what will be needed when the sums are there
-    if (r >= t.rows) break;
-    if (t.initial) prefetch_row(t.initial + r * t.ld_initial, kPanel);
-    if (t.initial != t.c) prefetch_row(t.c + r * t.ldc, kPanel);
+    if (r < t.rows && t.initial) __builtin_prefetch(t.initial + r * t.ld_initial);
   }
   for (std::int64_t i = 0; i < t.k; ++i, a += kRows, b += kPanel) {
     const Vec b0 = load(b), b1 = load(b + kLanes);
