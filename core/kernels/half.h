@@ -15,6 +15,7 @@ struct HalfTile {
   std::int64_t k;               // even
   float* sums;                  // [m, columns], row stride lds
   std::int64_t lds;
+  bool adds = false;  // to what is in sums
 };
 
 struct HalfKernels {

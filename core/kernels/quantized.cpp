@@ -206,6 +206,9 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
 /// One product: rounds the rows, then computes tiles of rows and columns.
 class PanelProduct {
  public:
+  /// Numbers of 16 bits that a tile sums at a time: rows and panels of a task fit the second-level
+  /// cache.
+  static constexpr std::int64_t kRun = 2048;
   /// Products of so many read each weight once, and round activations less.
   static constexpr std::int64_t kMostFewRows = 8;
 
@@ -230,9 +233,19 @@ class PanelProduct {
   /// Bytes of a rounded number of a row.
   std::int64_t row_bytes() const { return w_.bits_ != 16 && kernels().depth == 4 ? 1 : 2; }
 
+  /// Numbers from a rounded row to the next: an odd number of cache lines, for rows that lie a
+  /// power of two apart would drive each other out of the first-level cache. The two parts of a row
+  /// follow each other at once.
+  std::int64_t row_step() const {
+    constexpr std::int64_t kLine = 64;
+    if (parts_ == 2) return w_.padded_k_;
+    const std::int64_t lines = (w_.padded_k_ * row_bytes() + kLine - 1) / kLine;
+    return (lines | 1) * kLine / row_bytes();
+  }
+
   void round_rows() {
     constexpr std::int64_t kRowsPerTask = 32;
-    rows_ = ctx_.empty({a_.m * parts_, w_.padded_k_ * row_bytes()}, DType::u8);
+    rows_ = ctx_.empty({a_.m * parts_, row_step() * row_bytes()}, DType::u8);
     if (w_.bits_ != 16) units_ = ctx_.empty({a_.m * parts_});
     if (groups_) sums_ = ctx_.empty({a_.m * parts_, groups_}, DType::i32);
     const float limit = activation_limit(w_.padded_k_);
@@ -266,23 +279,21 @@ class PanelProduct {
   }
 
   std::uint8_t* row(std::int64_t r) {
-    return rows_.data<std::uint8_t>() + r * w_.padded_k_ * row_bytes();
+    return rows_.data<std::uint8_t>() + r * row_step() * row_bytes();
   }
   std::uint16_t* half_row(std::int64_t r) { return reinterpret_cast<std::uint16_t*>(row(r)); }
   IntegerRows rows_from(std::int64_t r) {
     if (w_.bits_ == 16) return {};
-    return {row(r), w_.padded_k_, units_.data() + r,
+    return {row(r), row_step(), units_.data() + r,
             groups_ ? sums_.data<std::int32_t>() + r * groups_ : nullptr};
   }
+  /// Sums over [begin, end) of k.
   HalfTile half_tile(std::int64_t r, std::int64_t m, std::int64_t panel, float* sums,
-                     std::int64_t lds) {
-    return {m,
-            half_row(r),
-            w_.padded_k_,
-            w_.data_.data<std::uint16_t>() + panel * columns_ * w_.padded_k_,
-            w_.padded_k_,
-            sums,
-            lds};
+                     std::int64_t lds, std::int64_t begin, std::int64_t end) {
+    return {m,           half_row(r) + begin,
+            row_step(),  w_.data_.data<std::uint16_t>() + (panel * w_.padded_k_ + begin) * columns_,
+            end - begin, sums,
+            lds,         begin > 0};
   }
   const std::uint8_t* bytes(std::int64_t panel) const {
     return w_.data_.data<std::uint8_t>() + panel * columns_ * w_.padded_k_;
@@ -313,7 +324,8 @@ class PanelProduct {
 
   void multiply_few(std::int64_t r, std::int64_t m, std::int64_t panel, float* sums) {
     const IntegerRows rows = rows_from(r * parts_);
-    if (w_.bits_ == 16) return vector_kernels().half.tile(half_tile(r, m, panel, sums, columns_));
+    if (w_.bits_ == 16)
+      return vector_kernels().half.tile(half_tile(r, m, panel, sums, columns_, 0, w_.padded_k_));
     if (w_.bits_ == 4) {
       kernels().few_rows4(rows, m * parts_, nibbles(panel), w_.padded_k_, sums);
     } else {
@@ -332,22 +344,25 @@ class PanelProduct {
   std::int64_t rows_per_tile() const {
     constexpr std::int64_t kBytes = 1 << 18, kMost = 192;
     const std::int64_t step = kernels().tile_rows;
+    const std::int64_t depth = w_.bits_ == 16 ? std::min(kRun, w_.padded_k_) : w_.padded_k_;
     const std::int64_t most =
-        std::max(step, std::min(kMost, kBytes / (row_bytes() * w_.padded_k_)) / step * step);
+        std::max(step, std::min(kMost, kBytes / (row_bytes() * depth)) / step * step);
     const std::int64_t tiles = (a_.m + most - 1) / most;
     return ((a_.m + tiles - 1) / tiles + step - 1) / step * step;
   }
 
   /// A task computes kColumnsPerTask columns of a tile of rows, as many rows at a time as keep
   /// their sums in the first-level cache, where finish() finds them again. A panel that has to be
-  /// widened first is multiplied by all rows at once. Sums that are results go to their place, of
-  /// few rows at a time, so that they are written in stretches as long as can be.
+  /// widened first, or of which a run is in the cache at a time, is multiplied by all rows at once.
+  /// Sums that are results go to their place, of few rows at a time, so that they are written in
+  /// stretches as long as can be.
   void many_rows() {
     constexpr std::int64_t kColumnsPerTask = 128;
     const bool finished = !a_.bias && a_.activation == Activation::none && !a_.residual;
     const bool widens = w_.bits_ == 4 || (w_.bits_ == 8 && kernels().widen8);
     const std::int64_t height = rows_per_tile(), tiles = (a_.m + height - 1) / height;
-    const std::int64_t block = widens ? height : (finished ? 1 : 4) * kernels().tile_rows;
+    const bool at_once = widens || (w_.bits_ == 16 && w_.padded_k_ > kRun);
+    const std::int64_t block = at_once ? height : (finished ? 1 : 4) * kernels().tile_rows;
     const std::int64_t pieces = (w_.n_ + kColumnsPerTask - 1) / kColumnsPerTask;
     ctx_.parallel_for(tiles * pieces, [&](std::int64_t task) {
       const std::int64_t end = std::min(a_.m, (task / pieces + 1) * height);
@@ -384,7 +399,13 @@ class PanelProduct {
 
   void tile(std::int64_t r, std::int64_t m, std::int64_t panel, bool has_next, Widened& wide,
             float* sums, std::int64_t lds) {
-    if (w_.bits_ == 16) return vector_kernels().half.tile(half_tile(r, m, panel, sums, lds));
+    if (w_.bits_ == 16) {
+      for (std::int64_t k = 0; k < w_.padded_k_; k += kRun) {
+        vector_kernels().half.tile(
+            half_tile(r, m, panel, sums, lds, k, std::min(w_.padded_k_, k + kRun)));
+      }
+      return;
+    }
     IntegerTile tile{.m = m,
                      .rows = rows_from(r),
                      .weight = bytes(panel),

@@ -191,6 +191,22 @@ TEST(Quantized, ProductsAreThoseOfTheRoundedNumbers) {
   }
 }
 
+// More numbers a row than are summed at a time.
+TEST(Half, ProductsOfLongRows) {
+  Context ctx({.threads = 2, .log = {}});
+  constexpr std::int64_t kRows = 67, kColumns = 35, kLength = 4100;
+  const Tensor x = random_tensor({kRows, kLength}, 1),
+               weight = random_tensor({kColumns, kLength}, 2), bias = random_tensor({kColumns}, 3);
+  const Floats zeros(kRows * kColumns);
+  Floats expected(kRows * kColumns);
+  for (const Tensor& b : {bias, Tensor()}) {
+    reference::linear(nearest_bf16(x.to_vector()).data(), nearest_bf16(weight.to_vector()).data(),
+                      b ? b.data() : zeros.data(), zeros.data(), Activation::none, kRows, kColumns,
+                      kLength, expected.data());
+    EXPECT_TRUE(close(Linear(weight, b, Precision::bf16)(ctx, x).to_vector(), expected, 4e-5));
+  }
+}
+
 TEST(Half, ProductsAreThoseOfTheRoundedNumbers) {
   Context ctx({.threads = 2, .log = {}});
   for (const Case& c : kCases) {
