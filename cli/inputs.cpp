@@ -1,27 +1,18 @@
 #include "cli/inputs.h"
 
-#include <algorithm>
 #include <filesystem>
 
 #include "cli/options.h"
 #include "core/error.h"
+#include "core/text_file.h"
 
 namespace tessera::cli {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<std::string> images_in(const std::string& folder, std::error_code& error) {
-  std::vector<std::string> found;
-  for (fs::recursive_directory_iterator
-           it(folder, fs::directory_options::skip_permission_denied, error),
-       end;
-       !error && it != end; it.increment(error)) {
-    if (it->is_regular_file(error) && vision::is_image_name(it->path()))
-      found.push_back(it->path().string());
-  }
-  std::ranges::sort(found);
-  return found;
+std::vector<fs::path> images_in(const std::string& folder, std::error_code& error) {
+  return files_below(folder, vision::is_image_name, error);
 }
 
 }  // namespace
@@ -49,10 +40,10 @@ std::vector<std::string> expand_folders(const std::vector<std::string>& given) {
   std::vector<std::string> files;
   for (const std::string& name : given) {
     std::error_code error;
-    std::vector<std::string> found;
+    std::vector<fs::path> found;
     if (fs::is_directory(name, error)) found = images_in(name, error);
     if (found.empty() || error) found = {name};
-    files.insert(files.end(), found.begin(), found.end());
+    for (const fs::path& file : found) files.push_back(file.string());
   }
   return files;
 }

@@ -75,17 +75,11 @@ void InputRecorder::see(std::span<const std::string> matrices, const Tensor& x) 
 
 void InputRecorder::add_waiting(Layer& layer) {
   const std::int64_t width = layer.rows.dim(1);
-  float* sum = layer.moments.sum.data();
   for (std::int64_t at = 0; at < width; at += kBand) {
-    kernels::ProductArguments p;
-    p.m = std::min(kBand, width - at);
-    p.n = width - at;
-    p.k = layer.waiting;
-    p.a = {layer.rows.data() + at, width, true};
-    p.b = {layer.rows.data() + at, width};
-    p.initial = p.c = sum + at * width + at;
-    p.ld_initial = p.ldc = width;
-    kernels::product(ctx_, p);
+    const float* rows = layer.rows.data() + at;
+    const Tensor band = layer.moments.sum.slice(at, std::min(width, at + kBand));
+    kernels::product(ctx_, {rows, width, true}, {rows, width}, layer.waiting, true,
+                     band.columns(at, width));
   }
   layer.moments.rows += std::exchange(layer.waiting, 0);
 }

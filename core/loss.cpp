@@ -41,13 +41,17 @@ void check(const Wanted& wanted, std::int64_t rows, std::int64_t vocab) {
   }
 }
 
-/// -log softmax(logits)[target], smoothed; `total` becomes the logarithm of the exponentials' sum.
-float loss_of_row(const float* logits, std::int64_t vocab, std::int32_t target, float smoothing,
-                  float& total) {
-  float sum = 0;
-  kernels::vector_kernels().training.log_sum_exp(logits, vocab, &total, &sum);
-  if (target == kIgnored) return 0;
-  return total - (1 - smoothing) * logits[target] - smoothing * sum / static_cast<float>(vocab);
+struct RowLoss {
+  float loss;     // -log softmax(logits)[target], smoothed; 0 where it does not count
+  float total;    // the logarithm of the sum of the exponentials
+  float largest;  // logit
+};
+RowLoss loss_of_row(const float* logits, std::int64_t vocab, std::int32_t target, float smoothing) {
+  float total = 0, sum = 0;
+  const float largest = kernels::vector_kernels().training.log_sum_exp(logits, vocab, &total, &sum);
+  if (target == kIgnored) return {0, total, largest};
+  return {total - (1 - smoothing) * logits[target] - smoothing * sum / static_cast<float>(vocab),
+          total, largest};
 }
 
 Tensor sum_of(Context& ctx, const Tensor& losses, const Wanted& wanted) {
@@ -65,6 +69,16 @@ std::int64_t counted(std::span<const std::int32_t> targets) {
   return std::ranges::count_if(targets, [](std::int32_t t) { return t != kIgnored; });
 }
 
+void logits_gradient(const LogitsRow& r, const float* initial, float* d) {
+  if (r.target == kIgnored) {
+    if (!initial) std::fill_n(d, r.vocab, 0.0f);
+    return;
+  }
+  kernels::vector_kernels().training.softmax_gradient(
+      r.logits, r.vocab, r.total, r.factor, r.smoothing / static_cast<float>(r.vocab), initial, d);
+  d[r.target] -= r.factor * (1 - r.smoothing);
+}
+
 Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
                      float smoothing, std::span<const float> weights) {
   const std::int64_t rows = logits.dim(0), vocab = logits.dim(1);
@@ -75,8 +89,10 @@ Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::in
   Tensor losses = ctx.empty({rows});
   in_pieces(ctx, rows, kRows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      losses.data()[i] = loss_of_row(logits.data() + i * logits.stride(0), vocab, wanted.target(i),
-                                     smoothing, totals.data()[i]);
+      const RowLoss found =
+          loss_of_row(logits.data() + i * logits.stride(0), vocab, wanted.target(i), smoothing);
+      losses.data()[i] = found.loss;
+      totals.data()[i] = found.total;
     }
   });
   const Tensor loss = sum_of(ctx, losses, wanted);
@@ -97,21 +113,6 @@ Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::in
 
 namespace {
 
-/// c (= or +=) a b, a [M, K] or turned, b [K, N]
-void multiply_into(Context& ctx, const Tensor& a, bool turned, const Tensor& b, bool adds,
-                   Tensor c) {
-  kernels::product(ctx, {.m = c.dim(0),
-                         .n = c.dim(1),
-                         .k = b.dim(0),
-                         .a = {a.data(), a.stride(0), turned},
-                         .b = {b.data(), b.stride(0), false},
-                         .initial = adds ? c.data() : nullptr,
-                         .ld_initial = c.stride(0),
-                         .c = c.data(),
-                         .ldc = c.stride(0),
-                         .rounded = ctx.rounded_products});
-}
-
 /// The gradients of a loss with respect to rows and the matrix that makes logits of them; empty:
 /// not wanted.
 struct HeadGradients {
@@ -121,8 +122,15 @@ struct HeadGradients {
   /// Of rows [begin, end) of x.
   void add(Context& ctx, const Tensor& x, const Tensor& dlogits, std::int64_t begin,
            std::int64_t end) const {
-    if (dx) multiply_into(ctx, dlogits, false, weight, false, dx.slice(begin, end));
-    if (dweight) multiply_into(ctx, dlogits, true, x.slice(begin, end), begin > 0, dweight);
+    const auto view = [](const Tensor& t, bool turned = false) {
+      return kernels::MatrixView{t.data(), t.stride(0), turned};
+    };
+    if (dx)
+      kernels::product(ctx, view(dlogits), view(weight), weight.dim(0), false,
+                       dx.slice(begin, end));
+    if (dweight)
+      kernels::product(ctx, view(dlogits, true), view(x.slice(begin, end)), end - begin, begin > 0,
+                       dweight);
   }
 };
 
@@ -150,16 +158,17 @@ std::int64_t take_rows(Context& ctx, const Wanted& wanted, std::int64_t begin, b
   std::atomic<std::int64_t> right = 0;
   in_pieces(ctx, logits.dim(0), kRows, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t i = first; i < last; ++i) {
-      float *row = logits.data() + i * logits.stride(0), total = 0;
+      float* row = logits.data() + i * logits.stride(0);
       const std::int32_t target = wanted.target(begin + i);
-      losses.data()[begin + i] = loss_of_row(row, vocab, target, wanted.smoothing, total);
-      if (target != kIgnored && kernels::vector_kernels().largest(row, vocab) <= row[target])
+      const RowLoss found = loss_of_row(row, vocab, target, wanted.smoothing);
+      losses.data()[begin + i] = found.loss;
+      if (target != kIgnored && found.largest <= row[target])
         right.fetch_add(1, std::memory_order_relaxed);
-      if (!learns) continue;
-      const float factor = target == kIgnored ? 0 : wanted.weight(begin + i);
-      kernels::vector_kernels().training.softmax_gradient(
-          row, vocab, total, factor, wanted.smoothing / static_cast<float>(vocab), nullptr, row);
-      if (target != kIgnored) row[target] -= factor * (1 - wanted.smoothing);
+      if (learns) {
+        logits_gradient(
+            {row, vocab, target, wanted.smoothing, found.total, wanted.weight(begin + i)}, nullptr,
+            row);
+      }
     }
   });
   return right;

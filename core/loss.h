@@ -21,6 +21,19 @@ std::int64_t counted(std::span<const std::int32_t> targets);
 Tensor cross_entropy(Context& ctx, const Tensor& logits, std::span<const std::int32_t> targets,
                      float smoothing = 0, std::span<const float> weights = {});
 
+/// A row of logits [V] on the way back from its loss.
+struct LogitsRow {
+  const float* logits;
+  std::int64_t vocab;
+  std::int32_t target;
+  float smoothing;
+  float total;   ///< the logarithm of the sum of the logits' exponentials
+  float factor;  ///< of the loss
+};
+/// d [V] = initial + factor * d loss / d logits; initial may be null (zeros) or d, d may be the
+/// logits.
+void logits_gradient(const LogitsRow& row, const float* initial, float* d);
+
 /// Logits that are in memory at once where they need not all be.
 constexpr std::int64_t kLogitsAtATime = std::int64_t{1} << 26;
 

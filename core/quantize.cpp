@@ -69,15 +69,9 @@ class ColumnByColumn {
             weight_.data()[row * columns_ + order[static_cast<std::size_t>(i)]];
     }
     if (begin == 0) return;
-    kernels::ProductArguments p;
-    p.m = rows_;
-    p.n = count;
-    p.k = begin;
-    p.a = {lost_.data(), columns_};
-    p.b = {gptq_.feedback().data() + begin * columns_, columns_, true};
-    p.initial = p.c = wanted_.data();
-    p.ld_initial = p.ldc = kBlock;
-    kernels::product(ctx_, p);
+    kernels::product(ctx_, {lost_.data(), columns_},
+                     {gptq_.feedback().data() + begin * columns_, columns_, true}, begin, true,
+                     wanted_.columns(0, count));
   }
 
   void round(std::int64_t row, std::int64_t begin, std::int64_t count) {

@@ -27,4 +27,18 @@ bool has_ending(const std::filesystem::path& file,
   return std::ranges::count(endings, std::string_view(ending)) > 0;
 }
 
+std::vector<std::filesystem::path> files_below(
+    const std::filesystem::path& folder,
+    const std::function<bool(const std::filesystem::path&)>& wanted, std::error_code& error) {
+  std::vector<std::filesystem::path> found;
+  for (std::filesystem::recursive_directory_iterator
+           it(folder, std::filesystem::directory_options::skip_permission_denied, error),
+       end;
+       !error && it != end; it.increment(error)) {
+    if (it->is_regular_file(error) && wanted(it->path())) found.push_back(it->path());
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
 }  // namespace tessera

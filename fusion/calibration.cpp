@@ -1,7 +1,7 @@
 #include "fusion/calibration.h"
 
 #include <algorithm>
-#include <array>
+#include <iterator>
 #include <vector>
 
 #include "core/error.h"
@@ -57,28 +57,24 @@ std::vector<std::vector<std::int32_t>> pieces_of_text(const Model& model,
 // --- a folder ---
 
 std::vector<fs::path> media_in(const Model& model, const fs::path& folder) {
-  std::vector<fs::path> images, sounds;
+  const auto is_image = vision::is_image_name;
+  const auto is_sound = audio::is_sound_name;
   std::error_code error;
-  for (fs::recursive_directory_iterator
-           it(folder, fs::directory_options::skip_permission_denied, error),
-       end;
-       !error && it != end; it.increment(error)) {
-    if (!it->is_regular_file(error)) continue;
-    if (vision::is_image_name(it->path())) images.push_back(it->path());
-    if (audio::is_sound_name(it->path())) sounds.push_back(it->path());
-  }
+  const std::vector<fs::path> all = files_below(
+      folder, [&](const fs::path& file) { return is_image(file) || is_sound(file); }, error);
   if (error) throw IoError(concat(folder.string(), ": ", error.message()));
-  std::vector<fs::path> taken;
-  if (model.vision && model.image_processor) taken = images;
-  if (model.audio && model.log_mel) taken.insert(taken.end(), sounds.begin(), sounds.end());
-  if (!taken.empty()) {
-    std::ranges::sort(taken);
-    return taken;
-  }
-  if (images.empty() && sounds.empty())
+  if (all.empty())
     throw ArgumentError(concat(folder.string(), ": this folder has no images and no sounds"));
-  throw UnsupportedError(concat(model.path.string(), ": has no tower for the ",
-                                images.empty() ? "sounds" : "images", " in ", folder.string()));
+  const bool sees = model.vision && model.image_processor, hears = model.audio && model.log_mel;
+  std::vector<fs::path> taken;
+  std::ranges::copy_if(all, std::back_inserter(taken),
+                       [&](const fs::path& file) { return is_image(file) ? sees : hears; });
+  if (taken.empty()) {
+    throw UnsupportedError(concat(model.path.string(), ": has no tower for the ",
+                                  std::ranges::any_of(all, is_image) ? "images" : "sounds", " in ",
+                                  folder.string()));
+  }
+  return taken;
 }
 
 /// What the model is for, with an image.

@@ -20,17 +20,7 @@ const kernels::TrainingKernels& kernels_of_training() { return kernels::vector_k
 /// c (= or +=) a b
 void product_into(Context& ctx, const Gradients::Target& to, const kernels::MatrixView& a,
                   const kernels::MatrixView& b, std::int64_t k) {
-  Tensor c = to.gradient;
-  kernels::product(ctx, {.m = c.dim(0),
-                         .n = c.dim(1),
-                         .k = k,
-                         .a = a,
-                         .b = b,
-                         .initial = to.fresh ? nullptr : c.data(),
-                         .ld_initial = c.stride(0),
-                         .c = c.data(),
-                         .ldc = c.stride(0),
-                         .rounded = ctx.rounded_products});
+  kernels::product(ctx, a, b, k, !to.fresh, to.gradient);
 }
 
 /// input(i)'s gradient += dy, as it is given or a part of it
@@ -307,18 +297,16 @@ void dropout_gradient(const Backward& b) {
 }
 
 void cross_entropy_gradient(const Backward& b) {
-  const Tensor &logits = b.input(0), &totals = b.input(1);
-  const std::int64_t vocab = logits.dim(1);
-  const float smoothing = b.r.number;
+  const Tensor &logits = b.input(0), &totals = b.input(1), &weights = b.input(2);
   const Gradients::Target to = b.target(0);
-  for_rows(b.ctx, to.gradient, [&](std::int64_t row, std::int64_t, float* dx) {
-    const std::int32_t target = b.r.ids[static_cast<std::size_t>(row)];
-    const float scale =
-        target == kIgnored ? 0 : b.dy.data()[0] * (b.input(2) ? b.input(2).data()[row] : 1);
-    kernels_of_training().softmax_gradient(row_of(logits, row), vocab, totals.data()[row], scale,
-                                           smoothing / static_cast<float>(vocab),
-                                           to.fresh ? nullptr : dx, dx);
-    if (target != kIgnored) dx[target] -= scale * (1 - smoothing);
+  for_rows(b.ctx, to.gradient, [&](std::int64_t row, std::int64_t vocab, float* dx) {
+    logits_gradient({.logits = row_of(logits, row),
+                     .vocab = vocab,
+                     .target = b.r.ids[static_cast<std::size_t>(row)],
+                     .smoothing = b.r.number,
+                     .total = totals.data()[row],
+                     .factor = b.dy.data()[0] * (weights ? weights.data()[row] : 1)},
+                    to.fresh ? nullptr : dx, dx);
   });
 }
 

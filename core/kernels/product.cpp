@@ -165,4 +165,18 @@ void product(Context& ctx, const ProductArguments& p) {
   }
 }
 
+void product(Context& ctx, const MatrixView& a, const MatrixView& b, std::int64_t k, bool adds,
+             Tensor c) {
+  product(ctx, {.m = c.dim(0),
+                .n = c.dim(1),
+                .k = k,
+                .a = a,
+                .b = b,
+                .initial = adds ? c.data() : nullptr,
+                .ld_initial = c.stride(0),
+                .c = c.data(),
+                .ldc = c.stride(0),
+                .rounded = ctx.rounded_products});
+}
+
 }  // namespace tessera::kernels

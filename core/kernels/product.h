@@ -33,5 +33,8 @@ struct ProductArguments {
 /// c = act(a b + bias + initial) + residual, for matrices that change from call to call: nothing is
 /// packed beforehand. The sums are formed in an order that follows from the shape alone.
 void product(Context& ctx, const ProductArguments& arguments);
+/// c [m, n] = a b, or += with `adds`, rounded as the context says. a [m, k], b [k, n].
+void product(Context& ctx, const MatrixView& a, const MatrixView& b, std::int64_t k, bool adds,
+             Tensor c);
 
 }  // namespace tessera::kernels

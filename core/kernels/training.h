@@ -86,8 +86,8 @@ struct TrainingKernels {
   /// is rounded to bf16.
   void (*attention_gradient)(const AttentionGradient& arguments);
   void (*rounded_attention_gradient)(const AttentionGradient& arguments);
-  /// log(sum e^x), and the sum of x.
-  void (*log_sum_exp)(const float* x, std::int64_t n, float* lse, float* sum);
+  /// log(sum e^x), and the sum of x; returns the largest x.
+  float (*log_sum_exp)(const float* x, std::int64_t n, float* lse, float* sum);
   /// y = initial + factor * (e^(x - lse) - base); initial may be null or y, y may be x
   void (*softmax_gradient)(const float* x, std::int64_t n, float lse, float factor, float base,
                            const float* initial, float* y);

@@ -180,7 +180,7 @@ void rms_norm_gradient(const float* x, const float* weight, const float* dy, flo
       });
 }
 
-void row_log_sum_exp(const float* x, std::int64_t n, float* lse, float* sum) {
+float row_log_sum_exp(const float* x, std::int64_t n, float* lse, float* sum) {
   float best = x[0];
   Vec high = splat(best);
   for_all(
@@ -193,6 +193,7 @@ void row_log_sum_exp(const float* x, std::int64_t n, float* lse, float* sum) {
   *sum = sum_over(
       n, [&](auto i) { return load(x + i); }, [&](auto i) { return x[i]; });
   *lse = top + __builtin_logf(total);
+  return top;
 }
 
 void softmax_gradient(const float* x, std::int64_t n, float lse, float factor, float base,

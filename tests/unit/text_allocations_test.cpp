@@ -45,10 +45,8 @@ namespace {
 
 /// Allocations of each step, from the 8th token on.
 std::vector<std::int64_t> count_steps(const char* family, const SamplingOptions& options) {
-  const std::filesystem::path dir = golden::Case::folder() / family;
-  const Config config = Config::read(dir / "config.json");
-  const Weights weights = Weights::open(dir);
-  const auto model = load_language_model(config, weights);
+  const golden::Case checkpoint(family);
+  const auto model = load_language_model(checkpoint.config(), checkpoint.weights());
   Context ctx({.threads = 2});
   const std::vector<std::int32_t> prompt = {1, 2, 3};
   std::vector<std::int64_t> counts;

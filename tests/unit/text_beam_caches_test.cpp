@@ -10,10 +10,8 @@ namespace {
 
 TEST(BeamCaches, HoldTheTokensOfTheirBeams) {
   for (const char* family : {"gpt2-base", "llama-published", "llama-tied-grouped"}) {
-    const std::filesystem::path dir = golden::Case::folder() / family;
-    const Config config = Config::read(dir / "config.json");
-    const Weights weights = Weights::open(dir);
-    const auto model = load_language_model(config, weights);
+    const golden::Case checkpoint(family);
+    const auto model = load_language_model(checkpoint.config(), checkpoint.weights());
     Context ctx({.threads = 2});
     const std::vector<std::int32_t> prompt = {1, 2, 3};
     for (const std::int64_t count : {2, 5}) {
