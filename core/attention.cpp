@@ -195,15 +195,16 @@ void few_queries(Context& ctx, const Sizes& s, std::span<SameKeys> groups) {
   }
 }
 
-/// Blocks of queries over packed keys and values: encoders and prefill.
-void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
+/// Blocks of queries over packed keys and values: encoders, prefill and training, which wants
+/// lse [queries, heads] as well.
+void many_queries(Context& ctx, const Sizes& s, AttentionItem& item, Tensor lse) {
   const Tensor& q = item.q;
   Tensor& out = item.out;
   const KeyValues rows = item.seen.as_rows(ctx);
   const auto& kernels = kernels::vector_kernels();
-  const auto& own = s.bytes && s.dropout == 0 ? kernels.bytes
-                    : s.rounded               ? kernels.rounded
-                                              : kernels.exact;
+  const auto& own = s.bytes && s.dropout == 0 && !lse ? kernels.bytes
+                    : s.rounded                       ? kernels.rounded
+                                                      : kernels.exact;
   const auto padded = [](std::int64_t n, std::int64_t step) {
     return (n + step - 1) / step * step;
   };
@@ -248,7 +249,9 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item) {
            .ldo = out.dim(1),
            .scratch = scratch.data(),
            .dropped =
-               kernels::dropout_of(s.stream, s.dropout, s.place + (h * s.queries + i) * s.keys)});
+               kernels::dropout_of(s.stream, s.dropout, s.place + (h * s.queries + i) * s.keys),
+           .lse = lse ? lse.data() + i * lse.stride(0) + h : nullptr,
+           .ld_lse = lse ? lse.stride(0) : 0});
   });
 }
 
@@ -283,7 +286,9 @@ std::pmr::vector<Sizes> sizes_of(Context& ctx, std::span<AttentionItem> items,
   return all;
 }
 
-void attend(Context& ctx, std::span<AttentionItem> items, std::span<const Sizes> sizes) {
+/// lse [queries of all items, heads], or empty.
+void attend(Context& ctx, std::span<AttentionItem> items, std::span<const Sizes> sizes,
+            const Tensor& lse = {}) {
   StageWork work;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const StageWork own = work_of(sizes[i], items[i].seen.bytes_per_row());
@@ -292,24 +297,34 @@ void attend(Context& ctx, std::span<AttentionItem> items, std::span<const Sizes>
   }
   const StageScope scope(ctx, "attention", work);
   std::pmr::vector<SameKeys> few(ctx.lists());
+  std::int64_t first = 0;
   for (std::size_t i = 0; i < items.size(); ++i) {
     const Sizes& s = sizes[i];
     AttentionItem& item = items[i];
-    if (s.queries >= (s.causal ? kFewCausalQueries : kFewQueries) || s.dropout > 0) {
-      many_queries(ctx, s, item);
+    if (s.queries >= (s.causal ? kFewCausalQueries : kFewQueries) || s.dropout > 0 || lse) {
+      many_queries(ctx, s, item, lse ? lse.slice(first, first + s.queries) : lse);
     } else if (s.causal) {
       for (std::int64_t row = 0; row < s.queries; ++row) few.emplace_back(s, item, row, 1);
     } else if (s.queries > 0) {
       few.emplace_back(s, item, 0, s.queries);
     }
+    first += s.queries;
   }
   if (!few.empty()) few_queries(ctx, sizes.front(), few);
 }
 
+/// Empty where no gradient is wanted.
+Tensor room_for_lse(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
+                    const AttentionOptions& options) {
+  const Tape* tape = ctx.tape;
+  const bool wanted = tape && (tape->wants(q) || tape->wants(k) || tape->wants(v));
+  return wanted ? ctx.empty({q.dim(0), options.heads}) : Tensor();
+}
+
 void record(Context& ctx, const Sizes& s, const Tensor& q, const Tensor& k, const Tensor& v,
-            const Tensor& out, std::span<const std::int64_t> begin) {
+            const Tensor& lse, const Tensor& out, std::span<const std::int64_t> begin) {
   ctx.tape->record({.op = Op::attention,
-                    .inputs = {q, k, v},
+                    .inputs = {q, k, v, lse},
                     .output = out,
                     .attention = {.heads = s.heads,
                                   .kv_heads = s.kv_heads,
@@ -335,8 +350,9 @@ void attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
                const AttentionOptions& options, Tensor& out) {
   AttentionItem item{q, rows_given(k, v), out};
   const auto sizes = sizes_of(ctx, std::span(&item, 1), options);
-  attend(ctx, std::span(&item, 1), sizes);
-  if (ctx.tape) record(ctx, sizes.front(), q, k, v, out, {});
+  const Tensor lse = room_for_lse(ctx, q, k, v, options);
+  attend(ctx, std::span(&item, 1), sizes, lse);
+  if (lse) record(ctx, sizes.front(), q, k, v, lse, out, {});
 }
 
 Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -355,8 +371,9 @@ Tensor attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v
     items.push_back({rows(q), rows_given(rows(k), rows(v)), rows(out)});
   }
   const auto sizes = sizes_of(ctx, items, options);
-  attend(ctx, items, sizes);
-  if (ctx.tape && !items.empty()) record(ctx, sizes.front(), q, k, v, out, begin);
+  const Tensor lse = room_for_lse(ctx, q, k, v, options);
+  attend(ctx, items, sizes, lse);
+  if (lse && !items.empty()) record(ctx, sizes.front(), q, k, v, lse, out, begin);
   return out;
 }
 

@@ -21,7 +21,7 @@ enum class Op : std::uint8_t {
   add,            ///< a, b
   multiply,       ///< a, b
   rope,           ///< x, angles
-  attention,      ///< q, k, v; attention, its defaults and stream filled in; begin
+  attention,      ///< q, k, v, log-sum-exp of scores [Tq, heads]; attention, filled in; begin
   windows,        ///< x; window
   patches,        ///< x; window.kernel
   join_rows,      ///< a, b, ...

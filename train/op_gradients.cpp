@@ -182,7 +182,7 @@ namespace {
 
 /// Attention of one of several items, whose rows lie one after the other.
 struct AttentionPart {
-  Tensor q, k, v, out, dout, dq, dk, dv;
+  Tensor q, k, v, lse, out, dout, dq, dk, dv;
   std::int64_t place;  // of its first weight among those of all
 };
 
@@ -193,13 +193,15 @@ std::vector<AttentionPart> parts_of_attention(const Backward& b) {
   };
   const Tensor dq = place(0), dk = place(1), dv = place(2);
   const std::vector<std::int64_t>& begin = b.r.begin;
-  if (begin.empty()) return {{b.input(0), b.input(1), b.input(2), b.r.output, b.dy, dq, dk, dv, 0}};
+  if (begin.empty()) {
+    return {{b.input(0), b.input(1), b.input(2), b.input(3), b.r.output, b.dy, dq, dk, dv, 0}};
+  }
   std::vector<AttentionPart> parts;
   std::int64_t weights = 0;
   for (std::size_t i = 0; i + 1 < begin.size(); ++i) {
     const auto rows = [&](const Tensor& t) { return t.slice(begin[i], begin[i + 1]); };
-    parts.push_back({rows(b.input(0)), rows(b.input(1)), rows(b.input(2)), rows(b.r.output),
-                     rows(b.dy), rows(dq), rows(dk), rows(dv), weights});
+    parts.push_back({rows(b.input(0)), rows(b.input(1)), rows(b.input(2)), rows(b.input(3)),
+                     rows(b.r.output), rows(b.dy), rows(dq), rows(dk), rows(dv), weights});
     weights += b.r.attention.heads * parts.back().q.dim(0) * parts.back().k.dim(0);
   }
   return parts;
@@ -229,6 +231,8 @@ void attention_gradient(const Backward& b) {
                 .ldv = p.v.stride(0),
                 .ldo = p.out.stride(0),
                 .lddo = p.dout.stride(0),
+                .lse = p.lse.data() + h,
+                .ld_lse = p.lse.stride(0),
                 .dq = p.dq.data() + h * width,
                 .dk = p.dk.data() + g * width,
                 .dv = p.dv.data() + g * width,

@@ -242,6 +242,7 @@ void attention_block(const AttentionBlock& b) {
     }
   }
   for (std::int64_t r = 0; r < b.rows; ++r) {
+    if (b.lse) b.lse[r * b.ld_lse] = s.best[r] + __builtin_logf(s.total[r]);
     const float inverse = (kDrops ? b.dropped.scale : 1.0f) / s.total[r];
     for (std::int64_t c = 0; c < b.width; ++c)
       b.out[r * b.ldo + c] = s.out[r * padded + c] * inverse;

@@ -7,8 +7,9 @@
 namespace tessera::kernels {
 namespace {
 
-/// Words of a panel of b in one run of a tile: with a group of rows they fit the first cache.
-constexpr std::int64_t kPanelWords = 6144;
+/// Most words of the sums in one run of a tile. A panel of b comes from the second cache in time;
+/// what costs is each run's way through the result.
+constexpr std::int64_t kRunWords = 768;
 /// Most and least rows of a that one task takes; packed for one run they fit the second cache.
 /// Multiples of every tile_rows.
 constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
@@ -141,7 +142,7 @@ void product(Context& ctx, const ProductArguments& p) {
   const ProductKernels& kernels = rounded ? all.training.rounded : all.training.exact;
   const std::int64_t per_word = kernels.depth;
   const std::int64_t words = std::max<std::int64_t>(1, (p.k + per_word - 1) / per_word);
-  const std::int64_t most = kPanelWords / all.panel, runs = (words + most - 1) / most;
+  const std::int64_t runs = (words + kRunWords - 1) / kRunWords;
   const std::int64_t depth = (words + runs - 1) / runs;  // of a run
   const std::int64_t columns = std::min(p.n, kColumns);
   const std::int64_t step =

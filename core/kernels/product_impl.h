@@ -271,12 +271,15 @@ void pack_row_pairs(const float* a, std::int64_t stride, bool turned, std::int64
 /// pack_columns of pairs.
 void pack_column_pairs(const float* b, std::int64_t stride, bool turned, std::int64_t n,
                        std::int64_t k, float* to) {
-  const std::int64_t words = (k + 1) / 2;
   if (turned) {
-    alignas(64) std::uint16_t near[kPanel * kMostPairedNumbers];
-    for (std::int64_t j = 0; j < n; ++j)
-      round_row(b + j * stride, k, 2 * words, near + j * 2 * words);
-    turn_columns(reinterpret_cast<const float*>(near), words, n, words, to);
+    constexpr std::int64_t kNear = 512;
+    alignas(64) std::uint16_t near[kPanel * kNear];
+    for (std::int64_t c = 0; c < k; c += kNear) {
+      const std::int64_t depth = k - c < kNear ? k - c : kNear, words = (depth + 1) / 2;
+      for (std::int64_t j = 0; j < n; ++j)
+        round_row(b + j * stride + c, depth, 2 * words, near + j * 2 * words);
+      turn_columns(reinterpret_cast<const float*>(near), words, n, words, to + c / 2 * kPanel);
+    }
     return;
   }
   for (std::int64_t c = 0; c < k; c += 2) {

@@ -20,13 +20,16 @@ struct ProductTile {
   std::int64_t rows, columns;  // that are there
 };
 
-/// Queries whose gradients are found at a time: whole tiles and panels of every instruction set.
-constexpr std::int64_t kGradientQueries = 96;
+/// Queries whose gradients are found at a time, and keys that are looked at meanwhile: whole tiles
+/// and panels of every instruction set, whose weights stay in the second cache.
+constexpr std::int64_t kGradientQueries = 192, kGradientKeys = 192;
 
 /// Keys, values and what is known of them, of one head; all rows are `width` wide.
 struct AttentionGradient {
   const float *q, *k, *v, *out, *dout;
   std::int64_t ldq, ldk, ldv, ldo, lddo;
+  const float* lse;  // log-sum-exp of each query's scores, ld_lse apart
+  std::int64_t ld_lse;
   float *dq, *dk, *dv;  // added to
   std::int64_t lddq, lddk, lddv;
   std::int64_t queries, keys, width;
@@ -60,9 +63,6 @@ struct ProductKernels {
                        std::int64_t k, float* to);
   void (*tile)(const ProductTile& tile);
 };
-
-/// Most numbers of a column that pack_columns of bf16 takes.
-constexpr std::int64_t kMostPairedNumbers = 512;
 
 /// What only training needs; compiled for each instruction set as the rest of VectorKernels.
 struct TrainingKernels {

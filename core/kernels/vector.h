@@ -56,6 +56,9 @@ struct AttentionBlock {
   std::int64_t ldo;
   float* scratch;        // attention_scratch(width) floats
   Dropout dropped = {};  // dropping_block only
+  float* lse =
+      nullptr;  // where not null: log-sum-exp of each row's scores, ld_lse apart; not of bytes
+  std::int64_t ld_lse = 0;
 };
 
 /// Attention of blocks of queries, in one number format.

@@ -77,9 +77,10 @@ std::int64_t attention_gradient_scratch(std::int64_t keys, std::int64_t width) {
   const auto padded = [](std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; };
   const std::int64_t wide = padded(width, kWidestPanel), key_rows = padded(keys, kMostRows);
   // keys and values in rows, keys in columns, gradients of both; a block of queries: queries and
-  // gradients in three forms, two columns of scores and one of words
-  return key_rows * (2 * width + 3 * wide) +
-         kGradientQueries * (3 * width + 3 * wide + 2 * key_rows + key_rows / 2);
+  // gradients in three forms; weights and their gradients in rows, the latter in columns too; a
+  // tile of both
+  return key_rows * (2 * width + 3 * wide) + kGradientQueries * (3 * width + 3 * wide) +
+         3 * kGradientQueries * kGradientKeys + 2 * kMostRows * kWidestPanel;
 }
 
 }  // namespace tessera::kernels
