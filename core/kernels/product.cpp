@@ -53,18 +53,15 @@ void pack(Context& ctx, const Part& part, float* packed) {
     const std::int64_t begin = part.begin + task / pieces * part.depth;
     const std::int64_t depth = std::min(part.depth, part.end - begin);
     const std::int64_t first = task % pieces * kPanelsPerTask * panel;
-    const std::int64_t last = std::min(padded, first + kPanelsPerTask * panel);
+    const std::int64_t last = std::min(part.columns, first + kPanelsPerTask * panel);
     const MatrixView& b = part.p.b;
-    for (std::int64_t j = first; j < last; j += panel) {
-      float* to = packed + part.words(begin - part.begin) * padded + j * part.words(depth);
-      const std::int64_t columns = std::min(panel, part.columns - j);
-      if (b.half) {
-        kernels.training.pack_half_columns(b.half + (part.column + j) * b.stride + begin, b.stride,
-                                           columns, depth, to);
-      } else {
-        part.kernels.pack_columns(corner(b, begin, part.column + j), b.stride, b.turned, columns,
-                                  depth, to);
-      }
+    float* to = packed + part.words(begin - part.begin) * padded + first * part.words(depth);
+    if (b.half) {
+      kernels.training.pack_half_columns(b.half + (part.column + first) * b.stride + begin,
+                                         b.stride, last - first, depth, to);
+    } else {
+      part.kernels.pack_columns(corner(b, begin, part.column + first), b.stride, b.turned,
+                                last - first, depth, to);
     }
   });
 }

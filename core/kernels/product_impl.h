@@ -165,7 +165,7 @@ void turn_panel(const From* b, std::int64_t stride, std::int64_t k, float* to) {
   }
 }
 
-/// Columns that lie as rows, at most a panel of them; zeros for those that are missing.
+/// A panel of columns that lie as rows; zeros for those that are missing.
 template <class From>
 TESSERA_INLINE void turn_columns(const From* b, std::int64_t stride, std::int64_t n, std::int64_t k,
                                  float* to) {
@@ -182,21 +182,25 @@ TESSERA_INLINE void turn_columns(const From* b, std::int64_t stride, std::int64_
 
 void pack_half_columns(const std::uint16_t* b, std::int64_t stride, std::int64_t n, std::int64_t k,
                        float* to) {
-  turn_columns(b, stride, n, k, to);
+  for (std::int64_t j = 0; j < n; j += kPanel, to += k * kPanel)
+    turn_columns(b + j * stride, stride, n - j < kPanel ? n - j : kPanel, k, to);
 }
 
 void pack_columns(const float* b, std::int64_t stride, bool turned, std::int64_t n, std::int64_t k,
                   float* to) {
-  if (turned) return turn_columns(b, stride, n, k, to);
-  if (n == kPanel) {
-    for (std::int64_t c = 0; c < k; ++c) {
-      store(to + c * kPanel, load(b + c * stride));
-      store(to + c * kPanel + kLanes, load(b + c * stride + kLanes));
-    }
+  if (turned) {
+    for (std::int64_t j = 0; j < n; j += kPanel, to += k * kPanel)
+      turn_columns(b + j * stride, stride, n - j < kPanel ? n - j : kPanel, k, to);
     return;
   }
-  for (std::int64_t c = 0; c < k; ++c) {
-    for (std::int64_t j = 0; j < kPanel; ++j) to[c * kPanel + j] = j < n ? b[c * stride + j] : 0.0f;
+  for (std::int64_t c = 0; c < k; ++c, b += stride) {
+    float* word = to + c * kPanel;
+    std::int64_t j = 0;
+    for (; j + kPanel <= n; j += kPanel, word += k * kPanel) {
+      store(word, load(b + j));
+      store(word + kLanes, load(b + j + kLanes));
+    }
+    for (std::int64_t i = 0; j < n && i < kPanel; ++i) word[i] = j + i < n ? b[j + i] : 0.0f;
   }
 }
 
@@ -268,30 +272,38 @@ void pack_row_pairs(const float* a, std::int64_t stride, bool turned, std::int64
   }
 }
 
+/// A panel of columns that lie as rows, as pairs.
+TESSERA_INLINE void turn_column_pairs(const float* b, std::int64_t stride, std::int64_t n,
+                                      std::int64_t k, float* to) {
+  constexpr std::int64_t kNear = 512;
+  alignas(64) std::uint16_t near[kPanel * kNear];
+  for (std::int64_t c = 0; c < k; c += kNear) {
+    const std::int64_t depth = k - c < kNear ? k - c : kNear, words = (depth + 1) / 2;
+    for (std::int64_t j = 0; j < n; ++j)
+      round_row(b + j * stride + c, depth, 2 * words, near + j * 2 * words);
+    turn_columns(reinterpret_cast<const float*>(near), words, n, words, to + c / 2 * kPanel);
+  }
+}
+
 /// pack_columns of pairs.
 void pack_column_pairs(const float* b, std::int64_t stride, bool turned, std::int64_t n,
                        std::int64_t k, float* to) {
+  const std::int64_t words = (k + 1) / 2;
   if (turned) {
-    constexpr std::int64_t kNear = 512;
-    alignas(64) std::uint16_t near[kPanel * kNear];
-    for (std::int64_t c = 0; c < k; c += kNear) {
-      const std::int64_t depth = k - c < kNear ? k - c : kNear, words = (depth + 1) / 2;
-      for (std::int64_t j = 0; j < n; ++j)
-        round_row(b + j * stride + c, depth, 2 * words, near + j * 2 * words);
-      turn_columns(reinterpret_cast<const float*>(near), words, n, words, to + c / 2 * kPanel);
-    }
+    for (std::int64_t j = 0; j < n; j += kPanel, to += words * kPanel)
+      turn_column_pairs(b + j * stride, stride, n - j < kPanel ? n - j : kPanel, k, to);
     return;
   }
   for (std::int64_t c = 0; c < k; c += 2) {
     const float *low = b + c * stride, *high = c + 1 < k ? low + stride : nullptr;
     float* word = to + c / 2 * kPanel;
-    if (n == kPanel) {
-      store_pairs(word, load(low), high ? load(high) : Vec{});
-      store_pairs(word + kLanes, load(low + kLanes), high ? load(high + kLanes) : Vec{});
-      continue;
+    std::int64_t j = 0;
+    for (; j + kPanel <= n; j += kPanel, word += words * kPanel) {
+      store_pairs(word, load(low + j), high ? load(high + j) : Vec{});
+      store_pairs(word + kLanes, load(low + j + kLanes), high ? load(high + j + kLanes) : Vec{});
     }
-    for (std::int64_t j = 0; j < kPanel; ++j)
-      word[j] = j < n ? word_of(low[j], high ? high[j] : 0.0f) : 0.0f;
+    for (std::int64_t i = 0; j < n && i < kPanel; ++i)
+      word[i] = j + i < n ? word_of(low[j + i], high ? high[j + i] : 0.0f) : 0.0f;
   }
 }
 

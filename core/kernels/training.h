@@ -57,8 +57,8 @@ struct ProductKernels {
   /// tile_rows, [ceil(m/tile_rows)][words][tile_rows], zeros where there are none.
   void (*pack_rows)(const float* a, std::int64_t stride, bool turned, std::int64_t m,
                     std::int64_t k, float* to);
-  /// Columns [0, n) of b [k, n] (or of the transpose of [n, k]), n at most a panel ->
-  /// [words][panel], zeros where there are none.
+  /// Columns [0, n) of b [k, n] (or of the transpose of [n, k]) -> panels of them,
+  /// [ceil(n/panel)][words][panel], zeros where there are none.
   void (*pack_columns)(const float* b, std::int64_t stride, bool turned, std::int64_t n,
                        std::int64_t k, float* to);
   void (*tile)(const ProductTile& tile);

@@ -93,32 +93,14 @@ TESSERA_INLINE void word_rows(const float* from, std::int64_t ld, std::int64_t c
   }
 }
 
-/// Columns of what lies as rows [count][width], a panel of them after the other.
+/// pack_columns of words.
 template <bool kPairs>
-TESSERA_INLINE void word_columns(const float* from, std::int64_t ld, std::int64_t count,
-                                 std::int64_t width, float* to) {
-  for (std::int64_t c = 0; c < width; c += kPanel, to += words_of<kPairs>(count) * kPanel) {
-    const std::int64_t columns = width - c < kPanel ? width - c : kPanel;
-    if (kPairs) {
-      pack_column_pairs(from + c, ld, false, columns, count, to);
-    } else {
-      pack_columns(from + c, ld, false, columns, count, to);
-    }
-  }
-}
-
-/// The transpose of that: rows as columns.
-template <bool kPairs>
-TESSERA_INLINE void word_panels(const float* from, std::int64_t ld, std::int64_t count,
-                                std::int64_t width, float* to) {
-  for (std::int64_t i = 0; i < count; i += kPanel) {
-    const std::int64_t columns = count - i < kPanel ? count - i : kPanel;
-    if (kPairs) {
-      pack_column_pairs(from + i * ld, ld, true, columns, width, to);
-    } else {
-      pack_columns(from + i * ld, ld, true, columns, width, to);
-    }
-    to += words_of<kPairs>(width) * kPanel;
+TESSERA_INLINE void word_columns(const float* from, std::int64_t ld, bool turned, std::int64_t n,
+                                 std::int64_t k, float* to) {
+  if (kPairs) {
+    pack_column_pairs(from, ld, turned, n, k, to);
+  } else {
+    pack_columns(from, ld, turned, n, k, to);
   }
 }
 
@@ -220,10 +202,10 @@ TESSERA_INLINE void pack_queries(const AttentionGradient& a, const GradientBlock
     for (; c < a.width; ++c) s.dot[i] += out[i * a.ldo + c] * dout[i * a.lddo + c];
     for (c = 0; c < a.width; ++c) s.rows[i * a.width + c] = q[i * a.ldq + c] * a.scale;
   }
-  word_panels<kPairs>(s.rows, a.width, b.count, a.width, s.q);
-  word_panels<kPairs>(dout, a.lddo, b.count, a.width, s.dout);
-  word_columns<kPairs>(s.rows, a.width, b.count, a.width, s.q_columns);
-  word_columns<kPairs>(dout, a.lddo, b.count, a.width, s.dout_columns);
+  word_columns<kPairs>(s.rows, a.width, true, b.count, a.width, s.q);
+  word_columns<kPairs>(dout, a.lddo, true, b.count, a.width, s.dout);
+  word_columns<kPairs>(s.rows, a.width, false, a.width, b.count, s.q_columns);
+  word_columns<kPairs>(dout, a.lddo, false, a.width, b.count, s.dout_columns);
   for (std::int64_t i = 0; i < kGradientQueries * s.padded; ++i) s.dq[i] = 0.0f;
 }
 
@@ -294,7 +276,7 @@ void attention_gradient(const AttentionGradient& a) {
   GradientScratch s = cut<kPairs>(a);
   word_rows<kPairs>(a.k, a.ldk, a.keys, s.key_rows, a.width, s.keys);
   word_rows<kPairs>(a.v, a.ldv, a.keys, s.key_rows, a.width, s.values);
-  word_columns<kPairs>(a.k, a.ldk, a.keys, a.width, s.key_columns);
+  word_columns<kPairs>(a.k, a.ldk, false, a.width, a.keys, s.key_columns);
   for (std::int64_t i = 0; i < s.key_rows * s.padded; ++i) s.dkeys[i] = s.dvalues[i] = 0.0f;
   for (std::int64_t first = 0; first < a.queries; first += kGradientQueries) {
     const std::int64_t left = a.queries - first;
