@@ -203,17 +203,21 @@ void attention_block(const AttentionBlock& b) {
       b.causal && b.first + b.rows - 1 < b.keys ? b.first + b.rows - 1 : b.keys;
   for (std::int64_t begin = 0; begin < seen; begin += kKeyBlock) {
     const std::int64_t count = seen - begin < kKeyBlock ? seen - begin : kKeyBlock;
-    const std::int64_t whole = whole_panels(count);
+    // Keys of this block that row r sees, at most.
+    const auto visible_to = [&](std::int64_t r) {
+      return b.causal && b.first + r - begin < count ? b.first + r - begin : count;
+    };
     for (std::int64_t r = 0; r < rows; r += kRows) {
-      for (std::int64_t j = 0; j < whole; j += kPanel) {
+      const std::int64_t visible = visible_to(r + kRows - 1);
+      for (std::int64_t j = 0; j < visible; j += kPanel) {
         Scheme::template product<false>(s.q + r * wide, wide, keys + (begin + j) * wide,
                                         kPanel * kDepth, wide / kDepth,
                                         s.scores + r * kKeyBlock + j, kKeyBlock);
       }
     }
     for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t visible =
-          b.causal && b.first + r - begin < count ? b.first + r - begin : count;
+      const std::int64_t visible = visible_to(r),
+                         whole = whole_panels(visible_to(r / kRows * kRows + kRows - 1));
       mask_row(s.scores + r * kKeyBlock, visible, whole);
       if (visible <=
           0) {  // nothing to see in this block; leaves maximum, sum and output as they are
@@ -233,10 +237,12 @@ void attention_block(const AttentionBlock& b) {
       }
     }
     for (std::int64_t r = 0; r < rows; r += kRows) {
+      const std::int64_t visible = visible_to(r + kRows - 1);
+      if (visible <= 0) continue;
       for (std::int64_t c = 0; c < padded; c += kPanel) {
         Scheme::template product<true>(reinterpret_cast<const Number*>(s.scores + r * kKeyBlock),
                                        kScoreStep, values + begin * padded + c * kDepth,
-                                       padded * kDepth, (count + kDepth - 1) / kDepth,
+                                       padded * kDepth, (visible + kDepth - 1) / kDepth,
                                        s.out + r * padded + c, padded);
       }
     }
