@@ -15,18 +15,20 @@ constexpr std::int64_t kRunWords = 768;
 constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
 /// Columns and words of b that are packed at a time; they fit the third cache.
 constexpr std::int64_t kColumns = 4096, kPackedWords = std::int64_t{1} << 21;
-constexpr std::int64_t kPanelsPerTask = 8;
+constexpr std::int64_t kPanelsPerTask = 6;
 
 const float* corner(const MatrixView& matrix, std::int64_t row, std::int64_t column) {
   return matrix.data +
          (matrix.turned ? column * matrix.stride + row : row * matrix.stride + column);
 }
 
-/// The same for all tasks, and follows from the shape alone.
-std::int64_t rows_per_task(std::int64_t m) {
-  constexpr std::int64_t kTasks = 8;
-  const std::int64_t rows = (m + kTasks * kLeastRows - 1) / (kTasks * kLeastRows) * kLeastRows;
-  return std::min(rows, kMostRows);
+/// Tasks of about as many tiles of rows; so many that the threads of most machines get equal
+/// shares.
+std::int64_t tasks_of(std::int64_t tiles, std::int64_t tile) {
+  constexpr std::int64_t kThreads = 8;
+  if (tiles * tile <= kThreads * kLeastRows) return (tiles * tile + kLeastRows - 1) / kLeastRows;
+  const std::int64_t tasks = (tiles * tile + kMostRows - 1) / kMostRows;
+  return (tasks + kThreads - 1) / kThreads * kThreads;
 }
 
 /// A part of b, packed run by run and panel by panel, and where it is in the product.
@@ -115,9 +117,11 @@ void finish(const Part& part, std::int64_t first, std::int64_t count) {
 void add_part(Context& ctx, const Part& part) {
   const ProductArguments& p = part.p;
   const std::int64_t tile = vector_kernels().training.tile_rows;
-  in_pieces(ctx, p.m, rows_per_task(p.m), [&](std::int64_t first, std::int64_t last) {
-    const std::int64_t count = last - first;
-    Tensor rows = ctx.empty({(count + tile - 1) / tile * tile * part.words(part.depth)});
+  const std::int64_t tiles = (p.m + tile - 1) / tile, tasks = tasks_of(tiles, tile);
+  ctx.parallel_for(tasks, [&](std::int64_t task) {
+    const std::int64_t first = tiles * task / tasks * tile;
+    const std::int64_t count = std::min(p.m, tiles * (task + 1) / tasks * tile) - first;
+    Tensor rows = ctx.empty({kMostRows * part.words(part.depth)});
     std::int64_t begin = part.begin;
     do {
       const std::int64_t depth = std::min(part.depth, part.end - begin);
