@@ -4,6 +4,7 @@
 
 #include "core/activation.h"
 #include "core/context.h"
+#include "core/kernels/nearness.h"
 #include "core/kernels/stored_matrix.h"
 #include "core/tensor.h"
 
@@ -57,7 +58,7 @@ struct MatmulArguments {
   std::int64_t ldr = 0;
   float* y = nullptr;  // [m, n], row stride ldy
   std::int64_t ldy = 0;
-  bool coarse = false;  // see Finish
+  Nearness nearness = Nearness::exact;
 };
 
 /// Whether matmul applies this activation itself.

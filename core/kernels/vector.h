@@ -6,6 +6,7 @@
 #include "core/kernels/dropout.h"
 #include "core/kernels/half.h"
 #include "core/kernels/integer.h"
+#include "core/kernels/nearness.h"
 #include "core/kernels/training.h"
 
 namespace tessera::kernels {
@@ -110,7 +111,7 @@ struct Finish {
   std::int64_t ldr;
   float* y;  // [m, n], row stride ldy
   std::int64_t ldy;
-  bool coarse = false;  // the activation to an absolute error of 1.2e-4 is enough
+  Nearness nearness = Nearness::exact;
 };
 
 /// The kernels that are written once and compiled for each instruction set (vector_impl.h). Which

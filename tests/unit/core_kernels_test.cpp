@@ -461,19 +461,22 @@ TEST_P(VectorKernelsTest, CoarseActivations) {
   for (const Activation activation : {Activation::gelu, Activation::gelu_tanh}) {
     for (std::size_t i = 0; i < x.size(); ++i) expected[i] = reference::activate(activation, x[i]);
     expected.front() = 0;
-    Guarded y(kCount);
-    kernels_->finish({.m = 1,
-                      .n = kCount,
-                      .sums = x.data(),
-                      .lds = kCount,
-                      .bias = nullptr,
-                      .activation = activation,
-                      .residual = nullptr,
-                      .ldr = 0,
-                      .y = y.data(),
-                      .ldy = kCount,
-                      .coarse = true});
-    EXPECT_TRUE(close(y.numbers(), expected, 1.2e-4));
+    for (const auto& [nearness, error] :
+         {std::pair{Nearness::of_bytes, 1.2e-4}, {Nearness::of_bf16, 2e-6}}) {
+      Guarded y(kCount);
+      kernels_->finish({.m = 1,
+                        .n = kCount,
+                        .sums = x.data(),
+                        .lds = kCount,
+                        .bias = nullptr,
+                        .activation = activation,
+                        .residual = nullptr,
+                        .ldr = 0,
+                        .y = y.data(),
+                        .ldy = kCount,
+                        .nearness = nearness});
+      EXPECT_TRUE(close(y.numbers(), expected, error));
+    }
   }
 }
 
