@@ -44,37 +44,13 @@ TESSERA_INLINE Vec gelu_coarse(Vec x) {
   Vec p = splat(terms[0]);
 #pragma GCC unroll 16
   for (int i = 1; i < kTerms; ++i) p = p * a + terms[i];
-  return (x < 0.0f ? Vec{} : x) - p;  // NaN stays NaN
+  return larger(x, Vec{}) - p;
 }
 
-/// The same to 2e-6, for what is rounded to bf16: a polynomial of 0.4 |x| - 1 up to 5.
-template <bool kTanh>
-TESSERA_INLINE Vec gelu_near(Vec x) {
-  constexpr int kTerms = 14;
-  constexpr float kErf[kTerms] = {-0.024476273f,  0.00677323528f, 0.128551647f,  -0.0911653787f,
-                                  -0.247765765f,  0.343794644f,   0.0751871169f, -0.490063071f,
-                                  0.41955781f,    -0.0175457802f, -0.257033765f, 0.232680619f,
-                                  -0.0940200537f, 0.0155252535f},
-                  kOfTanh[kTerms] = {-0.018581925f,  -0.000234929568f, 0.105063833f,
-                                     -0.0617091283f, -0.211504146f,    0.292860419f,
-                                     0.0495190211f,  -0.44400534f,     0.425741613f,
-                                     -0.0401105434f, -0.255356193f,    0.23811236f,
-                                     -0.0948820934f, 0.0150857549f};
-  const float* terms = kTanh ? kOfTanh : kErf;
-  const Vec size = positive(x), u = (size < 5.0f ? size : splat(5.0f)) * 0.4f - 1.0f;
-  Vec p = splat(terms[0]);
-#pragma GCC unroll 16
-  for (int i = 1; i < kTerms; ++i) p = p * u + terms[i];
-  return (x < 0.0f ? Vec{} : x) - p;  // NaN stays NaN
-}
-
-template <Activation kActivation, Nearness kNearness = Nearness::exact>
+template <Activation kActivation, bool kCoarse = false>
 TESSERA_INLINE Vec activated(Vec x) {
-  constexpr bool kTanh = kActivation == Activation::gelu_tanh;
-  if constexpr (kTanh || kActivation == Activation::gelu) {
-    if constexpr (kNearness == Nearness::of_bytes) return gelu_coarse<kTanh>(x);
-    if constexpr (kNearness == Nearness::of_bf16) return gelu_near<kTanh>(x);
-  }
+  if constexpr (kCoarse && kActivation == Activation::gelu) return gelu_coarse<false>(x);
+  if constexpr (kCoarse && kActivation == Activation::gelu_tanh) return gelu_coarse<true>(x);
   if constexpr (kActivation == Activation::relu) return x < 0.0f ? Vec{} : x;
   if constexpr (kActivation == Activation::gelu) return gelu_of(x);
   if constexpr (kActivation == Activation::gelu_tanh)
@@ -92,7 +68,7 @@ TESSERA_INLINE Vec load_some(const float* p, std::int64_t n) {
   return v;
 }
 
-template <Activation kActivation, Nearness kNearness = Nearness::exact>
+template <Activation kActivation, bool kCoarse = false>
 void finish_as(const Finish& f) {
   const std::int64_t whole = f.n / kLanes * kLanes, rest = f.n - whole;
   for (std::int64_t r = 0; r < f.m; ++r) {
@@ -102,23 +78,16 @@ void finish_as(const Finish& f) {
     for (std::int64_t c = 0; c < whole; c += kLanes) {
       Vec v = load(sums + c);
       if (f.bias) v += load(f.bias + c);
-      v = activated<kActivation, kNearness>(v);
+      v = activated<kActivation, kCoarse>(v);
       store(y + c, residual ? v + load(residual + c) : v);
     }
     if (rest == 0) continue;
     Vec v = load_some(sums + whole, rest);
     if (f.bias) v += load_some(f.bias + whole, rest);
-    v = activated<kActivation, kNearness>(v);
+    v = activated<kActivation, kCoarse>(v);
     if (residual) v += load_some(residual + whole, rest);
     for (std::int64_t i = 0; i < rest; ++i) y[whole + i] = v[i];
   }
-}
-
-template <Activation kActivation>
-void finish_gelu(const Finish& f) {
-  if (f.nearness == Nearness::of_bytes) return finish_as<kActivation, Nearness::of_bytes>(f);
-  if (f.nearness == Nearness::of_bf16) return finish_as<kActivation, Nearness::of_bf16>(f);
-  finish_as<kActivation>(f);
 }
 
 void finish(const Finish& f) {
@@ -126,9 +95,10 @@ void finish(const Finish& f) {
     case Activation::relu:
       return finish_as<Activation::relu>(f);
     case Activation::gelu:
-      return finish_gelu<Activation::gelu>(f);
+      return f.coarse ? finish_as<Activation::gelu, true>(f) : finish_as<Activation::gelu>(f);
     case Activation::gelu_tanh:
-      return finish_gelu<Activation::gelu_tanh>(f);
+      return f.coarse ? finish_as<Activation::gelu_tanh, true>(f)
+                      : finish_as<Activation::gelu_tanh>(f);
     case Activation::quick_gelu:
       return finish_as<Activation::quick_gelu>(f);
     case Activation::silu:

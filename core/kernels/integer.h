@@ -54,7 +54,7 @@ struct IntegerTile {
   std::int64_t ld_results;
   const std::uint8_t* next;
   // Where one scale serves all k, what sums become on their way out: act(sums + bias) + residual.
-  // gelu and gelu_tanh are those of Nearness::of_bytes, others are not known here.
+  // gelu and gelu_tanh are those of Finish::coarse, others are not known here.
   Activation activation = Activation::none;
   const float* bias = nullptr;      // [columns] or null
   const float* residual = nullptr;  // [m, columns], row stride ld_residual, or null

@@ -328,7 +328,7 @@ TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first)
     const float* residual = t.residual + (first + r) * t.ld_residual;
     for (std::int64_t v = 0; v < 2; ++v) {
       const Vec sum = to_float(acc[r][v]) * (scales[v] * t.rows.scales[first + r]) + bias[v],
-                value = activated<kActivation, Nearness::of_bytes>(sum);
+                value = activated<kActivation, true>(sum);
       store(y + v * kLanes, kAdds ? value + load(residual + v * kLanes) : value);
     }
   }

@@ -234,7 +234,7 @@ void finish(const MatmulArguments& a, std::int64_t i, std::int64_t m, std::int64
                            .ldr = a.ldr,
                            .y = a.y + i * a.ldy + j,
                            .ldy = a.ldy,
-                           .nearness = a.nearness});
+                           .coarse = a.coarse});
 }
 
 std::int64_t panels_per_task(std::int64_t panels, std::int64_t bytes) {

@@ -4,7 +4,6 @@
 
 #include "core/activation.h"
 #include "core/context.h"
-#include "core/kernels/nearness.h"
 #include "core/kernels/stored_matrix.h"
 #include "core/tensor.h"
 
@@ -58,7 +57,7 @@ struct MatmulArguments {
   std::int64_t ldr = 0;
   float* y = nullptr;  // [m, n], row stride ldy
   std::int64_t ldy = 0;
-  Nearness nearness = Nearness::exact;
+  bool coarse = false;  // see Finish
 };
 
 /// Whether matmul applies this activation itself.

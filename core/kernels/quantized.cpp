@@ -366,7 +366,7 @@ class PanelProduct {
         return w_.bits_ == 8 || (!a_.bias && !a_.residual);
       case Activation::gelu:
       case Activation::gelu_tanh:
-        return w_.bits_ == 8 && a_.nearness == Nearness::of_bytes && !a_.residual;
+        return w_.bits_ == 8 && a_.coarse && !a_.residual;
       default:
         return false;
     }
@@ -471,11 +471,8 @@ std::int64_t QuantizedMatrix::columns() const {
 void matmul(Context& ctx, const QuantizedMatrix& weight, const MatmulArguments& a) {
   if (a.m == 0 || weight.n() == 0) return;
   MatmulArguments arguments = a;
-  // Between activations that are rounded, if they are many.
-  if (a.m > PanelProduct::kMostFewRows) {
-    if (weight.bits() == 16 && vector_kernels().half.native) arguments.nearness = Nearness::of_bf16;
-    if (weight.bits() <= 8 && kernels().depth == 4) arguments.nearness = Nearness::of_bytes;
-  }
+  // Before activations of 7 bits, and after sums of them.
+  arguments.coarse = weight.bits() <= 8 && kernels().depth == 4 && a.m > PanelProduct::kMostFewRows;
   PanelProduct(ctx, weight, arguments).run();
 }
 

@@ -6,7 +6,6 @@
 #include "core/kernels/dropout.h"
 #include "core/kernels/half.h"
 #include "core/kernels/integer.h"
-#include "core/kernels/nearness.h"
 #include "core/kernels/training.h"
 
 namespace tessera::kernels {
@@ -111,7 +110,7 @@ struct Finish {
   std::int64_t ldr;
   float* y;  // [m, n], row stride ldy
   std::int64_t ldy;
-  Nearness nearness = Nearness::exact;
+  bool coarse = false;  // the activation to an absolute error of 1.2e-4 is enough
 };
 
 /// The kernels that are written once and compiled for each instruction set (vector_impl.h). Which

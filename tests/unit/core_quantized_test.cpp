@@ -265,7 +265,7 @@ TEST(Quantized, BiasActivationAndResidual) {
         expected[i] = alone[i] + residual.data()[i];
       }
       const Linear linear(weight, bias, Precision::int8), no_bias(weight, {}, Precision::int8);
-      // Many rows of 7 bits take GELU to 1.2e-4 (Nearness::of_bytes).
+      // Many rows of 7 bits take GELU to 1.2e-4 (Finish::coarse).
       const bool coarse = m > 8 && kernels::vector_kernels().integer.depth == 4 &&
                           (activation == Activation::gelu || activation == Activation::gelu_tanh);
       EXPECT_TRUE(close(
