@@ -211,22 +211,21 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item, Tensor lse)
   const std::int64_t keys_size =
       padded(s.keys, kernels.panel) * padded(s.width, own.depth) * own.bytes;
   const std::int64_t values_size =
-      padded(s.keys, own.depth) * padded(s.width, kernels.panel) * own.bytes;
+      padded(s.keys, kernels.panel) * padded(s.width, kernels.panel) * own.bytes;
   Tensor packed = ctx.empty({s.kv_heads, keys_size + values_size}, DType::u8);
   Tensor units =
       ctx.empty({s.kv_heads, own.measure_head ? kernels::attention_units(s.keys, s.width) : 0});
   const auto units_of = [&](std::int64_t h) { return units.data() + h * units.dim(1); };
-  if (own.measure_head) {
-    ctx.parallel_for(s.kv_heads, [&](std::int64_t h) {
-      own.measure_head(rows_of(rows, 0, h * s.width), s.keys, s.width, units_of(h));
-    });
-  }
-  const std::int64_t pieces = (s.keys + kKeyBlock - 1) / kKeyBlock;
+  // Rows that are measured first are still in the cache when they are packed.
+  const std::int64_t piece = own.measure_head ? s.keys : kKeyBlock,
+                     pieces = (s.keys + piece - 1) / piece;
   ctx.parallel_for(s.kv_heads * pieces, [&](std::int64_t task) {
-    const std::int64_t h = task / pieces, begin = task % pieces * kKeyBlock;
+    const std::int64_t h = task / pieces, begin = task % pieces * piece;
+    const auto head = rows_of(rows, 0, h * s.width);
+    if (own.measure_head) own.measure_head(head, s.keys, s.width, units_of(h));
     std::uint8_t* to = packed.data<std::uint8_t>() + h * packed.dim(1);
-    own.pack_head(rows_of(rows, 0, h * s.width), begin, std::min(s.keys, begin + kKeyBlock),
-                  s.width, to, to + keys_size, units_of(h));
+    own.pack_head(head, begin, std::min(s.keys, begin + piece), s.width, to, to + keys_size,
+                  units_of(h));
   });
 
   const std::int64_t blocks = (s.queries + kQueryBlock - 1) / kQueryBlock;

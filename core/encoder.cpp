@@ -23,8 +23,8 @@ EncoderMlp::EncoderMlp(const EncoderConfig& c, const Weights& w)
       fc1(w.at("fc1"), c.width, c.inner),
       fc2(w.at("fc2"), c.inner, c.width) {}
 
-Tensor EncoderMlp::operator()(Context& ctx, const Tensor& h, const Tensor& x) const {
-  return fc2(ctx, fc1(ctx, h, {.activation = activation}), {.residual = x});
+Tensor EncoderMlp::operator()(Context& ctx, const Tensor& x, const LayerNorm& norm) const {
+  return fc2(ctx, fc1(ctx, x, {.norm = &norm, .activation = activation}), {.residual = x});
 }
 
 EncoderBlock::EncoderBlock(const EncoderConfig& c, const Weights& w)
@@ -44,11 +44,11 @@ EncoderBlock::EncoderBlock(const EncoderConfig& c, const Weights& w)
 
 // x = x + Attn(LN(x));  x = x + MLP(LN(x))
 Tensor EncoderBlock::operator()(Context& ctx, Tensor x, std::span<const std::int64_t> begin) const {
-  const Tensor h = qkv(ctx, norm1(ctx, x));
+  const Tensor h = qkv(ctx, x, {.norm = &norm1});
   const Tensor a = attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
                              h.columns(2 * width, 3 * width), options, begin);
   x = attention_out(ctx, a, {.residual = x});
-  return mlp(ctx, norm2(ctx, x), x);
+  return mlp(ctx, x, norm2);
 }
 
 std::vector<EncoderBlock> encoder_blocks(const EncoderConfig& config, const Weights& w) {

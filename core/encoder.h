@@ -27,8 +27,8 @@ struct EncoderMlp {
 
   EncoderMlp() = default;
   EncoderMlp(const EncoderConfig& config, const Weights& w);
-  /// x + fc2(act(fc1(h)))
-  Tensor operator()(Context& ctx, const Tensor& h, const Tensor& x) const;
+  /// x + fc2(act(fc1(norm(x))))
+  Tensor operator()(Context& ctx, const Tensor& x, const LayerNorm& norm) const;
 };
 
 struct EncoderBlock {

@@ -108,8 +108,10 @@ LayerNorm::LayerNorm(const Weights& w, std::int64_t width, double epsilon)
       bias(w.get_f32("bias", {width})),
       eps(static_cast<float>(epsilon)) {}
 
+void LayerNorm::check(const Tensor& x) const { check_width(x, weight.dim(0), "LayerNorm"); }
+
 Tensor LayerNorm::operator()(Context& ctx, const Tensor& x) const {
-  check_width(x, weight.dim(0), "LayerNorm");
+  check(x);
   const StageScope scope(ctx, "norm");
   Tensor y = ctx.empty(x.shape());
   const auto& kernels = kernels::vector_kernels();
@@ -226,6 +228,28 @@ Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) 
     throw ShapeError(concat("Conv1d with a kernel of ", kernel, " was given ", frames, " frames"));
   }
   const StageScope scope(ctx, "convolution", conv_work(weight, count));
+  const Tensor all =
+      weight.rounds() && !ctx.tape ? overlapping(ctx, x, count) : separate(ctx, x, count);
+  return weight(ctx, all, {.activation = activation});
+}
+
+/// Windows as views of the frames with zeros around them, which are copied once.
+Tensor Conv1d::overlapping(Context& ctx, const Tensor& x, std::int64_t count) const {
+  const std::int64_t frames = x.dim(0), all = frames + 2 * padding;
+  Tensor padded = ctx.empty({all, channels_in});
+  in_pieces(ctx, all, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const std::int64_t at = t - padding;
+      copy_frame(at < 0 || at >= frames ? nullptr : x.data() + at * x.stride(0), channels_in, 1,
+                 padded.data() + t * channels_in);
+    }
+  });
+  return padded.windows(count, kernel * channels_in, stride * channels_in);
+}
+
+/// Windows one after the other.
+Tensor Conv1d::separate(Context& ctx, const Tensor& x, std::int64_t count) const {
+  const std::int64_t frames = x.dim(0);
   Tensor windows = ctx.empty({count, kernel * channels_in});
   const std::int64_t channel_step = channels_first ? kernel : 1;
   in_pieces(ctx, count, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
@@ -245,7 +269,7 @@ Tensor Conv1d::operator()(Context& ctx, const Tensor& x, Activation activation) 
                       .output = windows,
                       .window = {kernel, stride, padding, channels_first}});
   }
-  return weight(ctx, windows, {.activation = activation, .residual = {}});
+  return windows;
 }
 
 Conv2d::Conv2d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t patch_size,

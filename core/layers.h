@@ -15,8 +15,11 @@
 namespace tessera {
 
 struct InPlaceMatrix;
+struct LayerNorm;
 
 struct LinearOptions {
+  /// Applied to x before it is multiplied: rounded products do it while they round. Null: none.
+  const LayerNorm* norm = nullptr;
   Activation activation = Activation::none;
   /// Added after the activation; [N, out]. Empty: nothing is added.
   Tensor residual;
@@ -80,6 +83,8 @@ struct LayerNorm {
   float eps = 1e-5f;
   LayerNorm() = default;
   LayerNorm(const Weights& w, std::int64_t width, double eps);
+  /// Throws ShapeError unless x is [N, D] with numbers of a row side by side.
+  void check(const Tensor& x) const;
   Tensor operator()(Context& ctx, const Tensor& x /*[N, D]*/) const;
 };
 
@@ -118,6 +123,10 @@ struct Conv1d {
   Conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t kernel,
          std::int64_t stride, std::int64_t padding);
   Tensor operator()(Context& ctx, const Tensor& x, Activation activation = Activation::none) const;
+
+ private:
+  Tensor overlapping(Context& ctx, const Tensor& x, std::int64_t count) const;
+  Tensor separate(Context& ctx, const Tensor& x, std::int64_t count) const;
 };
 
 /// Non-overlapping 2-D convolution (patch embedding): x [C, H, W] -> [H/p * W/p, Cout], patches in

@@ -242,6 +242,11 @@ bool Linear::rounds() const { return impl_->quantized.has_value(); }
 bool Linear::in_bytes() const { return rounds() && impl_->quantized->bits() <= 8; }
 
 Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& options) const {
+  if (options.norm && (!impl_->quantized || ctx.tape || ctx.input_observer)) {
+    LinearOptions others = options;
+    others.norm = nullptr;
+    return (*this)(ctx, (*options.norm)(ctx, x), others);
+  }
   if (x.rank() != 2 || x.dim(1) != in() || x.stride(1) != 1) {
     throw ShapeError(
         tessera::concat("a linear layer of ", in(), " inputs was given ", x.shape().str()));
@@ -264,7 +269,7 @@ Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& op
   const bool fused = kernels::fuses(options.activation);
   kernels::MatmulArguments a;
   a.x = x.data();
-  a.ldx = std::max(x.stride(0), x.dim(1));
+  a.ldx = x.dim(0) > 1 ? x.stride(0) : x.dim(1);
   a.m = x.dim(0);
   a.bias = impl_->bias ? impl_->bias.data() : nullptr;
   a.activation = fused ? options.activation : Activation::none;
@@ -273,6 +278,12 @@ Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& op
   a.y = y.data();
   a.ldy = out();
   if (impl_->quantized) {
+    kernels::RowNorm norm{};
+    if (options.norm) {
+      options.norm->check(x);
+      norm = {options.norm->weight.data(), options.norm->bias.data(), options.norm->eps};
+      a.norm = &norm;
+    }
     kernels::matmul(ctx, *impl_->quantized, a);
   } else {
     kernels::matmul(ctx, impl_->plain, a);

@@ -207,6 +207,14 @@ Tensor Tensor::columns(std::int64_t begin, std::int64_t end) const {
   return t;
 }
 
+Tensor Tensor::windows(std::int64_t count, std::int64_t width, std::int64_t step) const {
+  assert(is_contiguous() && count > 0 && (count - 1) * step + width <= numel());
+  Tensor t = *this;
+  t.shape_ = {count, width};
+  t.strides_ = {step, 1};
+  return t;
+}
+
 Tensor Tensor::view_of(const Tensor& other) const {
   Tensor t = *this;
   const auto offset = static_cast<const char*>(data_) - static_cast<const char*>(memory());

@@ -103,6 +103,9 @@ class Tensor {
   Tensor reshape(const Shape& shape) const;
   /// Columns [begin, end) of the last dimension; not contiguous.
   Tensor columns(std::int64_t begin, std::int64_t end) const;
+  /// `count` rows of `width` numbers of a contiguous tensor, each beginning `step` numbers after
+  /// the one before; they may overlap.
+  Tensor windows(std::int64_t count, std::int64_t width, std::int64_t step) const;
 
   /// Deep copy, contiguous.
   Tensor clone() const;

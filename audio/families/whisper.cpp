@@ -55,11 +55,11 @@ struct Block {
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))
   Tensor operator()(Context& ctx, Tensor x /*[T, D]*/) const {
-    const Tensor h = qkv(ctx, attention_norm(ctx, x));
+    const Tensor h = qkv(ctx, x, {.norm = &attention_norm});
     const Tensor a = attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
                                h.columns(2 * width, 3 * width), options);
     x = attention_out(ctx, a, {.residual = x});
-    const Tensor m = fc1(ctx, final_norm(ctx, x), {.activation = activation});
+    const Tensor m = fc1(ctx, x, {.norm = &final_norm, .activation = activation});
     return fc2(ctx, m, {.residual = x});
   }
 };

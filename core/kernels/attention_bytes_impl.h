@@ -38,6 +38,20 @@ TESSERA_INLINE void put_bytes(std::uint8_t* to, IntVec v) {
   __builtin_memcpy(to, &bytes, sizeof bytes);
 }
 
+/// Whether weights are found as 16-bit numbers.
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+constexpr bool kWeighsShorts = true;
+#else
+constexpr bool kWeighsShorts = false;
+#endif
+/// Where the weights of four keys lie among all: two vectors of scores become one of shorts, four
+/// numbers of either in turn. The same order holds for values.
+TESSERA_INLINE std::int64_t place_of_four(std::int64_t four) {
+  constexpr std::int64_t kFours = kPanel / kFour, kHalf = kFours / 2;
+  const std::int64_t at = four % kFours;
+  return kWeighsShorts ? four - at + (at < kHalf ? 2 * at : 2 * (at - kHalf) + 1) : four;
+}
+
 /// 255 * 2^x for x <= 0 to a relative error of 1e-4.
 TESSERA_INLINE Vec weight_of(Vec x) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
@@ -90,7 +104,8 @@ TESSERA_INLINE void measure_rows(const KeyValueRows& rows, std::int64_t keys, st
       for (std::int64_t i = 0; i < 3; ++i) store(units + i * padded + c, Vec{});
       continue;
     }
-    store(units + c, range_of(k + c, rows.ldk, keys, width - c).mean);
+    const std::int64_t step = key_mean_step(keys), some = (keys + step - 1) / step;
+    store(units + c, range_of(k + c, step * rows.ldk, some, width - c).mean);
     const ColumnRange values = range_of(v + c, rows.ldv, keys, width - c);
     store(units + padded + c, values.mean);
     store(units + 2 * padded + c, values.reach * (1.0f / 127.0f));
@@ -155,7 +170,8 @@ TESSERA_INLINE void pack_byte_rows(const KeyValueRows& rows, std::int64_t begin,
   }
   for (std::int64_t i = begin; i < end; i += kFour) {
     pack_byte_values(v + i * rows.ldv, rows.ldv, end - i < kFour ? end - i : kFour, width,
-                     units + padded, units + 2 * padded, to_values + i * padded);
+                     units + padded, units + 2 * padded,
+                     to_values + place_of_four(i / kFour) * kFour * padded);
   }
 }
 
@@ -193,6 +209,17 @@ struct ByteRows {
   float total[kRows * kLanes];              // running sums of weights, lane by lane
 };
 
+/// The sum of bytes with a sign.
+TESSERA_INLINE std::int32_t sum_of_bytes(const std::uint8_t* q, std::int64_t count) {
+  std::int32_t sum = 0;
+  if (kDepth == 4) {  // as rows of products lie
+    sum_groups(q, count, count, &sum);
+  } else {
+    for (std::int64_t i = 0; i < count; ++i) sum += static_cast<std::int8_t>(q[i]);
+  }
+  return sum;
+}
+
 void start_rows(const AttentionBlock& b, std::int64_t first, ByteRows& rows) {
   const std::int64_t wide = (b.width + kFour - 1) / kFour * kFour;
   for (std::int64_t r = 0; r < kRowRoom; ++r) rows.best[r] = kMissing, rows.unit[r] = 0;
@@ -204,9 +231,7 @@ void start_rows(const AttentionBlock& b, std::int64_t first, ByteRows& rows) {
         b.q + (there ? first + r : 0) * b.ldq, there ? b.width : 0, wide, 127.0f,
         [&](std::int64_t i, IntVec v) { put_bytes(q + i, v); },
         [&](std::int64_t i, std::int32_t n) { q[i] = static_cast<std::uint8_t>(n); });
-    std::int32_t sum = 0;
-    for (std::int64_t i = 0; i < wide; ++i) sum += static_cast<std::int8_t>(q[i]);
-    rows.start[r] = -128 * sum;
+    rows.start[r] = -128 * sum_of_bytes(q, wide);
     // At least so much that kMissing counts.
     const float scaled = unit * b.scale * kLog2E;
     rows.unit[r] = scaled < 1e-20f ? 1e-20f : scaled;
@@ -261,6 +286,47 @@ TESSERA_INLINE void find_factors(const Vec (&high)[kRows], ByteRows& rows, ByteF
   }
 }
 
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+/// 2^-t * 128 * 255 of 32 numbers t >= 0 of 16 bits in units of 2^-11, to a relative error of
+/// 0.002. What is 16 or more may have turned negative: either way it becomes 0.
+TESSERA_INLINE __m512i short_weights(__m512i t) {
+  // t less its whole part, from -1 to 1: 2^-((y + 1) / 2) * 32640, of degree 2
+  const __m512i y = _mm512_xor_si512(_mm512_slli_epi16(t, 5), _mm512_set1_epi16(-32768));
+  __m512i p = _mm512_mulhrs_epi16(y, _mm512_set1_epi16(1376));
+  p = _mm512_mulhrs_epi16(y, _mm512_add_epi16(p, _mm512_set1_epi16(-8118)));
+  p = _mm512_add_epi16(p, _mm512_set1_epi16(23090));
+  return _mm512_srlv_epi16(p, _mm512_srli_epi16(t, 11));
+}
+
+/// Scores [kRows][count] -> weights, as bytes in the order of place_of_four(); adds them to the
+/// rows' totals.
+TESSERA_INLINE void weigh(const float* scores, std::int64_t count, const ByteFactors& f,
+                          ByteRows& rows, std::uint8_t* weights) {
+  constexpr float kUnits = 2048.0f, kRoundedUp = 1.0f + 3e-7f;
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    const Vec unit = splat(-kUnits * rows.unit[r]);
+    // Not below what was rounded otherwise: differences must not turn negative.
+    const float most = kUnits * f.largest[r];
+    const Vec largest = splat(most > 0 ? most * kRoundedUp : most / kRoundedUp);
+    const float* row = scores + r * kKeyBlock;
+    std::uint8_t* to = weights + r * kKeyBlock;
+    __m512i sums = _mm512_setzero_si512();
+    for (std::int64_t j = 0; j < count; j += kPanel) {
+      const Vec near = load(row + j) * unit + largest,
+                far = load(row + j + kLanes) * unit + largest;
+      const __m512i a = _mm512_maskz_cvtps_epi32(0xffff, (__m512)near),
+                    b = _mm512_maskz_cvtps_epi32(0xffff, (__m512)far);
+      const __m512i w = short_weights(_mm512_packs_epi32(a, b));
+      sums = _mm512_dpwssd_epi32(sums, w, _mm512_set1_epi16(1));
+      const auto bytes =
+          _mm512_maskz_cvtepi16_epi8(~0u, _mm512_mulhrs_epi16(w, _mm512_set1_epi16(256)));
+      __builtin_memcpy(to + j, &bytes, sizeof bytes);
+    }
+    float* total = rows.total + r * kLanes;
+    store(total, load(total) * f.before[r] + to_float((IntVec)sums) * (f.own[r] * (1.0f / 128)));
+  }
+}
+#else
 /// Scores [kRows][count] -> weights, as bytes; adds them to the rows' totals.
 TESSERA_INLINE void weigh(const float* scores, std::int64_t count, const ByteFactors& f,
                           ByteRows& rows, std::uint8_t* weights) {
@@ -282,6 +348,7 @@ TESSERA_INLINE void weigh(const float* scores, std::int64_t count, const ByteFac
     store(total, load(total) * f.before[r] + (sums + more) * f.own[r]);
   }
 }
+#endif
 
 /// out [kRows, padded] = out * before + weights * values * own.
 TESSERA_INLINE void add_values(const std::uint8_t* weights, const std::uint8_t* values,
@@ -290,7 +357,7 @@ TESSERA_INLINE void add_values(const std::uint8_t* weights, const std::uint8_t* 
   for (std::int64_t c = 0; c < padded; c += kPanel) {
     IntVec sums[kRows][2] = {};
     add_byte_tile<false>(sums, weights, kKeyBlock, values + c * kFour, padded * kFour,
-                         (count + kFour - 1) / kFour);
+                         (kWeighsShorts ? whole_panels(count) : count + kFour - 1) / kFour);
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kRows; ++r) {
       float* to = out + r * padded + c;
@@ -332,33 +399,45 @@ TESSERA_INLINE void add_byte_block(const AttentionBlock& b, std::int64_t group, 
              padded, factors, out);
 }
 
-void attention_block_of_bytes(const AttentionBlock& b) {
-  prefetch_rows(b.q, b.ldq, b.rows, b.width);
+/// What a group of rows gives in the end.
+TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first, const ByteRows& rows,
+                                const float* sums) {
   const std::int64_t padded = whole_panels(b.width);
   const float *value_means = b.head.units + padded, *value_units = value_means + padded;
+  for (std::int64_t r = 0; r < kRows && first + r < b.rows; ++r) {
+    const float inverse = 1.0f / sum_of(load(rows.total + r * kLanes));
+    float* out = b.out + (first + r) * b.ldo;
+    for (std::int64_t c = 0; c < b.width; ++c)
+      out[c] = sums[r * padded + c] * inverse * value_units[c] + value_means[c];
+  }
+}
+
+/// Rows that will be needed are asked for while a group before them is computed, few at a time:
+/// queries (those of the next block, too) and places of results.
+void attention_block_of_bytes(const AttentionBlock& b) {
+  const std::int64_t padded = whole_panels(b.width);
   const std::int64_t groups = (b.rows + kRows - 1) / kRows;
   alignas(64) ByteRows rows[kQueryBlock / kRows];
-  float* out = b.scratch;
-  for (std::int64_t g = 0; g < groups; ++g) start_rows(b, g * kRows, rows[g]);
-  for (std::int64_t i = 0; i < groups * kRows * padded; ++i) out[i] = 0.0f;
+  float* sums = b.scratch;
+  for (std::int64_t i = 0; i < groups * kRows * padded; ++i) sums[i] = 0.0f;
   const auto seen_by = [&](std::int64_t group) {
     const std::int64_t last = b.first + (group + 1) * kRows - 1;
     return b.causal && last < b.keys ? last : b.keys;
   };
   const std::int64_t all = seen_by(groups - 1);
   for (std::int64_t begin = 0; begin < all; begin += kKeyBlock) {
-    if (begin + kKeyBlock >= all) prefetch_rows(b.out, b.ldo, b.rows, b.width);
     for (std::int64_t g = 0; g < groups; ++g) {
-      const std::int64_t left = seen_by(g) - begin;
+      const std::int64_t first = g * kRows, left = seen_by(g) - begin;
       if (left <= 0) continue;
-      add_byte_block(b, g, begin, left < kKeyBlock ? left : kKeyBlock, rows[g],
-                     out + g * kRows * padded);
+      const bool ends = left <= kKeyBlock;
+      if (begin == 0) {
+        start_rows(b, first, rows[g]);
+        prefetch_rows(b.q + (first + kRows) * b.ldq, b.ldq, kRows, b.width);
+      }
+      if (ends) prefetch_rows(b.out + first * b.ldo, b.ldo, kRows, b.width);
+      add_byte_block(b, g, begin, ends ? left : kKeyBlock, rows[g], sums + first * padded);
+      if (ends) finish_rows(b, first, rows[g], sums + first * padded);
     }
-  }
-  for (std::int64_t r = 0; r < b.rows; ++r) {
-    const float inverse = 1.0f / sum_of(load(rows[r / kRows].total + r % kRows * kLanes));
-    for (std::int64_t c = 0; c < b.width; ++c)
-      b.out[r * b.ldo + c] = out[r * padded + c] * inverse * value_units[c] + value_means[c];
   }
 }
 

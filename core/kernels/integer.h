@@ -1,6 +1,8 @@
 #pragma once
 #include <cstdint>
 
+#include "core/activation.h"
+
 namespace tessera::kernels {
 
 // Products of quantised numbers. Weights have 8 bits (one scale a column) or 4 (a scale and a zero
@@ -51,6 +53,12 @@ struct IntegerTile {
   const float* results;
   std::int64_t ld_results;
   const std::uint8_t* next;
+  // Where one scale serves all k, what sums become on their way out: act(sums + bias) + residual.
+  // gelu and gelu_tanh are those of Finish::coarse, others are not known here.
+  Activation activation = Activation::none;
+  const float* bias = nullptr;      // [columns] or null
+  const float* residual = nullptr;  // [m, columns], row stride ld_residual, or null
+  std::int64_t ld_residual = 0;
 };
 
 /// 4-bit panels: (nibble - zero) * scale.

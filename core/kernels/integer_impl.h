@@ -1,5 +1,6 @@
 // Products of quantised numbers; see integer.h.
 #pragma once
+#include "core/kernels/finish_impl.h"
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
@@ -102,26 +103,48 @@ TESSERA_INLINE const RowNumber* row_of(const IntegerRows& rows, std::int64_t r) 
   return static_cast<const RowNumber*>(rows.a) + r * rows.lda;
 }
 
+/// All lanes put together by `put`, which takes two vectors of eight or both halves of one.
+#if TESSERA_VECTOR_BYTES == 64
+template <class Put>
+TESSERA_INLINE std::int32_t lanes_together(IntVec v, const Put& put) {
+  __m256i half = put(_mm512_maskz_extracti64x4_epi64(15, (__m512i)v, 0),
+                     _mm512_maskz_extracti64x4_epi64(15, (__m512i)v, 1));
+  half = put(half, _mm256_permute2x128_si256(half, half, 1));
+  half = put(half, _mm256_shuffle_epi32(half, 0x4e));
+  return _mm256_cvtsi256_si32(put(half, _mm256_shuffle_epi32(half, 0xb1)));
+}
+#endif
+TESSERA_INLINE std::int32_t largest_of(IntVec v) {
+#if TESSERA_VECTOR_BYTES == 64
+  return lanes_together(v, [](__m256i a, __m256i b) { return _mm256_max_epi32(a, b); });
+#else
+  std::int32_t most = v[0];
+  for (std::int64_t i = 1; i < kLanes; ++i) most = v[i] > most ? v[i] : most;
+  return most;
+#endif
+}
+
 /// The largest size of a row's numbers (0 where there is nothing to quantise), and 0 plus NaN if
 /// one of them is not finite.
 struct RowSize {
   float most, check;
 };
 TESSERA_INLINE RowSize size_of_row(const float* x, std::int64_t k) {
-  const std::int64_t whole = k / kLanes * kLanes;
-  Vec high{}, not_finite{};
+  constexpr std::int32_t kSize = 0x7fffffff, kInfinite = 0x7f800000;  // floats' sizes lie as
+  const std::int64_t whole = k / kLanes * kLanes;                     // integers do
+  IntVec high{};
   for (std::int64_t i = 0; i < whole; i += kLanes) {
-    const Vec v = load(x + i);
-    high = larger(v < 0.0f ? -v : v, high);
-    not_finite += v - v;
+    const IntVec v = load_as<IntVec>(x + i) & kSize;
+    high = v > high ? v : high;
   }
-  float most = max_of(high), check = sum_of(not_finite);
+  std::int32_t most = largest_of(high);
   for (std::int64_t i = whole; i < k; ++i) {
-    const float size = x[i] < 0 ? -x[i] : x[i];
-    most = size > most ? size : most;
-    check += x[i] - x[i];
+    const std::int32_t v = __builtin_bit_cast(std::int32_t, x[i]) & kSize;
+    most = v > most ? v : most;
   }
-  return {check == 0.0f && most > 1e-30f ? most : 0.0f, check};
+  if (most >= kInfinite) return {0, __builtin_nanf("")};
+  const auto size = __builtin_bit_cast(float, most);
+  return {size > 1e-30f ? size : 0.0f, 0};
 }
 
 /// Calls put(i, integers) for whole vectors of x / unit, put_one(i, integer) for the rest and for
@@ -174,8 +197,16 @@ float quantize_fine(const float* x, std::int64_t k, std::int64_t padded, float l
 void sum_groups(const void* q, std::int64_t k, std::int64_t group, std::int32_t* sums) {
   const auto* numbers = static_cast<const RowNumber*>(q);
   for (std::int64_t g = 0; g < k / group; ++g, numbers += group) {
+    std::int64_t i = 0;
     std::int32_t sum = 0;
-    for (std::int64_t i = 0; i < group; ++i) sum += numbers[i];
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+    __m512i fours = _mm512_setzero_si512();
+    for (; i + kVector <= group; i += kVector)
+      fours = _mm512_dpbusd_epi32(fours, _mm512_set1_epi8(1), load_as<__m512i>(numbers + i));
+    sum =
+        lanes_together((IntVec)fours, [](__m256i a, __m256i b) { return _mm256_add_epi32(a, b); });
+#endif
+    for (; i < group; ++i) sum += numbers[i];
     sums[g] = sum;
   }
 }
@@ -213,42 +244,63 @@ TESSERA_INLINE std::int32_t start_of(const IntegerRows& rows, std::int64_t r, st
   return kWeightOffset ? -kWeightOffset * rows.group_sums[r * groups + g] : 0;
 }
 
-/// Asks memory for where the results of kCount rows go: lines that lie far apart, each a wait by
-/// itself.
-template <std::int64_t kCount>
-TESSERA_INLINE void prefetch_results(const IntegerTile& t, std::int64_t first) {
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kCount; ++r) {
-    const float* row = t.results + (first + r) * t.ld_results;
-    for (std::int64_t v = 0; v < 2; ++v) __builtin_prefetch(row + v * kLanes, 1);
+/// Asks memory for where the results of a row go, and for what is added to them: lines that lie far
+/// apart, each a wait by itself.
+TESSERA_INLINE void prefetch_results(const IntegerTile& t, std::int64_t row) {
+  const float *results = t.results + row * t.ld_results,
+              *residual = t.residual + row * t.ld_residual;
+  for (std::int64_t v = 0; v < 2; ++v) {
+    __builtin_prefetch(results + v * kLanes, 1);
+    if (t.residual) __builtin_prefetch(residual + v * kLanes);
   }
 }
 
+/// acc += kDepth numbers of each row times as many of a panel.
 template <std::int64_t kCount>
-TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first) {
+TESSERA_INLINE void add_to_tile(const RowNumber* a, std::int64_t lda, const WideNumber* weight,
+                                IntVec (&acc)[kCount][2]) {
+  const WeightVec w0 = load_as<WeightVec>(weight), w1 = load_as<WeightVec>(weight + kVector);
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < kCount; ++r) {
+    const IntVec x = splat_row(a + r * lda);
+    acc[r][0] = add_products(acc[r][0], x, w0);
+    acc[r][1] = add_products(acc[r][1], x, w1);
+  }
+}
+
+/// Sums of a group of k, less what the weights' offset adds.
+template <std::int64_t kCount>
+TESSERA_INLINE void sum_tile(const IntegerTile& t, std::int64_t first, std::int64_t g,
+                             IntVec (&acc)[kCount][2]) {
   const RowNumber* a = row_of(t.rows, first);
   const auto* weight = static_cast<const WideNumber*>(t.weight);
-  const std::int64_t groups = t.k / t.group;
-  prefetch_results<kCount>(t, first);
-  for (std::int64_t g = 0; g < groups; ++g) {
-    IntVec acc[kCount][2];
+  const std::int64_t groups = t.k / t.group, end = (g + 1) * t.group;
 #pragma GCC unroll 16
-    for (std::int64_t r = 0; r < kCount; ++r)
-      acc[r][0] = acc[r][1] = start_of(t.rows, first + r, groups, g) - IntVec{};
-    for (std::int64_t i = g * t.group; i < (g + 1) * t.group; i += kDepth) {
-      const WideNumber* w = weight + i * kPanel;
-      const WeightVec w0 = load_as<WeightVec>(w), w1 = load_as<WeightVec>(w + kVector);
-      if (first == 0 && t.next) {
-        for (std::int64_t b = 0; b < kPanelRows; b += 64)
-          __builtin_prefetch(t.next + i * kPanel + b);
-      }
-#pragma GCC unroll 16
-      for (std::int64_t r = 0; r < kCount; ++r) {
-        const IntVec x = splat_row(a + r * t.rows.lda + i);
-        acc[r][0] = add_products(acc[r][0], x, w0);
-        acc[r][1] = add_products(acc[r][1], x, w1);
-      }
+  for (std::int64_t r = 0; r < kCount; ++r)
+    acc[r][0] = acc[r][1] = start_of(t.rows, first + r, groups, g) - IntVec{};
+  std::int64_t i = g * t.group;
+  if (g == 0) {  // a row a step, for few lines can be on their way at a time
+    for (std::int64_t r = 0; r < kCount && i < end; ++r, i += kDepth) {
+      prefetch_results(t, first + r);
+      add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
     }
+  }
+  if (first == 0 && t.next) {
+    for (; i < end; i += kDepth) {
+      for (std::int64_t b = 0; b < kPanelRows; b += 64) __builtin_prefetch(t.next + i * kPanel + b);
+      add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
+    }
+    return;
+  }
+  for (; i < end; i += kDepth) add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
+}
+
+/// Tiles of weights in groups: sums as they are.
+template <std::int64_t kCount>
+TESSERA_INLINE void rows_times_groups(const IntegerTile& t, std::int64_t first) {
+  for (std::int64_t g = 0; g < t.k / t.group; ++g) {
+    IntVec acc[kCount][2];
+    sum_tile<kCount>(t, first, g, acc);
     const float* scales = t.scales + g * kPanel;
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kCount; ++r) {
@@ -262,12 +314,52 @@ TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first)
   }
 }
 
-void integer_tile(const IntegerTile& t) {
+/// Tiles of weights with one scale a column, whose sums are results.
+template <std::int64_t kCount, Activation kActivation, bool kAdds>
+TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first) {
+  IntVec acc[kCount][2];
+  sum_tile<kCount>(t, first, 0, acc);
+  const Vec scales[2] = {load(t.scales), load(t.scales + kLanes)};
+  Vec bias[2] = {};
+  if (t.bias) bias[0] = load(t.bias), bias[1] = load(t.bias + kLanes);
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < kCount; ++r) {
+    float* y = t.sums + (first + r) * t.lds;
+    const float* residual = t.residual + (first + r) * t.ld_residual;
+    for (std::int64_t v = 0; v < 2; ++v) {
+      const Vec sum = to_float(acc[r][v]) * (scales[v] * t.rows.scales[first + r]) + bias[v],
+                value = activated<kActivation, true>(sum);
+      store(y + v * kLanes, kAdds ? value + load(residual + v * kLanes) : value);
+    }
+  }
+}
+
+/// Calls `rows`, which takes a compile-time number of rows, for all rows of a tile.
+template <class Rows>
+TESSERA_INLINE void for_tile_rows(const IntegerTile& t, const Rows& rows) {
   std::int64_t r = 0;
-  for (; r + kRows <= t.m; r += kRows) rows_times_widened<kRows>(t, r);
-  for (; r + 4 <= t.m; r += 4) rows_times_widened<4>(t, r);
-  for (; r + 2 <= t.m; r += 2) rows_times_widened<2>(t, r);
-  if (r < t.m) rows_times_widened<1>(t, r);
+  for (; r + kRows <= t.m; r += kRows) rows.template operator()<kRows>(r);
+  for (; r + 4 <= t.m; r += 4) rows.template operator()<4>(r);
+  for (; r + 2 <= t.m; r += 2) rows.template operator()<2>(r);
+  if (r < t.m) rows.template operator()<1>(r);
+}
+
+template <Activation kActivation, bool kAdds>
+void widened_tile(const IntegerTile& t) {
+  for_tile_rows(t, [&]<std::int64_t kCount>(std::int64_t r) {
+    rows_times_widened<kCount, kActivation, kAdds>(t, r);
+  });
+}
+
+void integer_tile(const IntegerTile& t) {
+  if (t.group != t.k) {
+    return for_tile_rows(
+        t, [&]<std::int64_t kCount>(std::int64_t r) { rows_times_groups<kCount>(t, r); });
+  }
+  if (t.activation == Activation::gelu) return widened_tile<Activation::gelu, false>(t);
+  if (t.activation == Activation::gelu_tanh) return widened_tile<Activation::gelu_tanh, false>(t);
+  if (t.residual) return widened_tile<Activation::none, true>(t);
+  widened_tile<Activation::none, false>(t);
 }
 
 template <std::int64_t kCount>

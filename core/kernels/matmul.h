@@ -41,10 +41,17 @@ class PackedMatrix {
   bool blocked_ = false, shared_ = false;
 };
 
+/// LayerNorm of rows: weight and bias [k].
+struct RowNorm {
+  const float *weight, *bias;
+  float eps;
+};
+
 struct MatmulArguments {
   const float* x = nullptr;  // [m, k], row stride ldx
   std::int64_t ldx = 0, m = 0;
-  const float* bias = nullptr;               // [n] or null
+  const RowNorm* norm = nullptr;  // of x, before it is multiplied; quantised matrices only
+  const float* bias = nullptr;    // [n] or null
   Activation activation = Activation::none;  // one that fuses()
   const float* residual = nullptr;           // [m, n], row stride ldr, or null
   std::int64_t ldr = 0;

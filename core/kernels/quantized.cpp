@@ -249,15 +249,21 @@ class PanelProduct {
     if (w_.bits_ != 16) units_ = ctx_.empty({a_.m * parts_});
     if (groups_) sums_ = ctx_.empty({a_.m * parts_, groups_}, DType::i32);
     const float limit = activation_limit(w_.padded_k_);
-    ctx_.parallel_for((a_.m + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
-      for (std::int64_t r = task * kRowsPerTask; r < std::min(a_.m, (task + 1) * kRowsPerTask);
-           ++r) {
+    in_pieces(ctx_, a_.m, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
+      Tensor normal;
+      if (a_.norm) normal = ctx_.empty({w_.k_});
+      for (std::int64_t r = begin; r < end; ++r) {
         const float* x = a_.x + r * a_.ldx;
+        if (a_.norm) {
+          const auto& [weight, bias, eps] = *a_.norm;
+          vector_kernels().layer_norm(x, weight, bias, eps, w_.k_, normal.data());
+          x = normal.data();
+        }
         if (w_.bits_ == 16) {
           vector_kernels().half.round_row(x, w_.k_, w_.padded_k_, half_row(r));
-          continue;
+        } else {
+          quantize(x, r * parts_, limit);
         }
-        quantize(x, r * parts_, limit);
       }
     });
   }
@@ -339,48 +345,63 @@ class PanelProduct {
     }
   }
 
-  /// Rows of a tile: what stays in the second-level cache, all tiles of about the same size.
-  /// Follows from the shape alone.
-  std::int64_t rows_per_tile() const {
+  /// Rows of a tile: what stays in the second-level cache, all tiles of about the same size, and
+  /// tasks that two threads share evenly. Follows from the shape alone.
+  std::int64_t rows_per_tile(std::int64_t pieces) const {
     constexpr std::int64_t kBytes = 1 << 18, kMost = 192;
     const std::int64_t step = kernels().tile_rows;
     const std::int64_t depth = w_.bits_ == 16 ? std::min(kRun, w_.padded_k_) : w_.padded_k_;
     const std::int64_t most =
         std::max(step, std::min(kMost, kBytes / (row_bytes() * depth)) / step * step);
-    const std::int64_t tiles = (a_.m + most - 1) / most;
+    std::int64_t tiles = (a_.m + most - 1) / most;
+    if (tiles > 1) tiles += tiles * pieces % 2;
     return ((a_.m + tiles - 1) / tiles + step - 1) / step * step;
   }
 
-  /// A task computes kColumnsPerTask columns of a tile of rows, as many rows at a time as keep
-  /// their sums in the first-level cache, where finish() finds them again. A panel that has to be
-  /// widened first, or of which a run is in the cache at a time, is multiplied by all rows at once.
-  /// Sums that are results go to their place, of few rows at a time, so that they are written in
-  /// stretches as long as can be.
+  /// Whether tiles of whole panels write results: one scale for all of k, and an activation they
+  /// know.
+  bool tiles_finish() const {
+    switch (a_.activation) {
+      case Activation::none:
+        return w_.bits_ == 8 || (!a_.bias && !a_.residual);
+      case Activation::gelu:
+      case Activation::gelu_tanh:
+        return w_.bits_ == 8 && a_.coarse && !a_.residual;
+      default:
+        return false;
+    }
+  }
+
+  /// A task computes kColumnsPerTask columns of a tile of rows. Where tiles give sums alone, as
+  /// many rows at a time as keep these in the first-level cache, where finish() finds them again. A
+  /// panel that has to be widened first, or of which a run is in the cache at a time, is multiplied
+  /// by all rows at once.
   void many_rows() {
     constexpr std::int64_t kColumnsPerTask = 128;
-    const bool finished = !a_.bias && a_.activation == Activation::none && !a_.residual;
+    const bool finished = tiles_finish();
     const bool widens = w_.bits_ == 4 || (w_.bits_ == 8 && kernels().widen8);
-    const std::int64_t height = rows_per_tile(), tiles = (a_.m + height - 1) / height;
-    const bool at_once = widens || (w_.bits_ == 16 && w_.padded_k_ > kRun);
-    const std::int64_t block = at_once ? height : (finished ? 1 : 4) * kernels().tile_rows;
     const std::int64_t pieces = (w_.n_ + kColumnsPerTask - 1) / kColumnsPerTask;
+    const std::int64_t height = rows_per_tile(pieces), tiles = (a_.m + height - 1) / height;
+    const bool at_once = widens || (w_.bits_ == 16 && w_.padded_k_ > kRun);
+    const std::int64_t block = at_once || finished ? height : 4 * kernels().tile_rows;
     ctx_.parallel_for(tiles * pieces, [&](std::int64_t task) {
       const std::int64_t end = std::min(a_.m, (task / pieces + 1) * height);
       const std::int64_t j = task % pieces * kColumnsPerTask,
                          n = std::min(kColumnsPerTask, w_.n_ - j);
-      Tensor sums = ctx_.empty({block, kColumnsPerTask});
+      const std::int64_t done = finished ? n / columns_ * columns_ : 0;
+      Tensor sums;
+      if (done < n) sums = ctx_.empty({block, kColumnsPerTask});
       Widened wide;
       if (widens) wide = Widened(ctx_, *this);
       for (std::int64_t r = task / pieces * height; r < end; r += block) {
         const std::int64_t m = std::min(block, end - r);
-        const std::int64_t done = finished ? n / columns_ * columns_ : 0;
         for (std::int64_t c = 0; c < n; c += columns_) {
           const std::int64_t panel = (j + c) / columns_;
           const bool has_next = c + columns_ < n;
           if (c < done) {
-            tile(r, m, panel, has_next, wide, a_.y + r * a_.ldy + j + c, a_.ldy);
+            tile(r, m, panel, has_next, wide, a_.y + r * a_.ldy + j + c, a_.ldy, true);
           } else {
-            tile(r, m, panel, has_next, wide, sums.data() + c, kColumnsPerTask);
+            tile(r, m, panel, has_next, wide, sums.data() + c, kColumnsPerTask, false);
           }
         }
         if (done < n) finish(a_, r, m, j + done, n - done, sums.data() + done, kColumnsPerTask);
@@ -398,7 +419,7 @@ class PanelProduct {
   };
 
   void tile(std::int64_t r, std::int64_t m, std::int64_t panel, bool has_next, Widened& wide,
-            float* sums, std::int64_t lds) {
+            float* sums, std::int64_t lds, bool finishes) {
     if (w_.bits_ == 16) {
       for (std::int64_t k = 0; k < w_.padded_k_; k += kRun) {
         vector_kernels().half.tile(
@@ -417,6 +438,13 @@ class PanelProduct {
                      .results = a_.y + r * a_.ldy + panel * columns_,
                      .ld_results = a_.ldy,
                      .next = w_.bits_ == 8 && has_next ? bytes(panel + 1) : nullptr};
+    if (finishes) {
+      const std::int64_t j = panel * columns_;
+      tile.activation = a_.activation;
+      tile.bias = a_.bias ? a_.bias + j : nullptr;
+      tile.residual = a_.residual ? a_.residual + r * a_.ldr + j : nullptr;
+      tile.ld_residual = a_.ldr;
+    }
     if (w_.bits_ == 4) {
       kernels().widen4(nibbles(panel), w_.padded_k_, wide.weight.raw(), wide.scales.data());
       tile.group = kGroup;

@@ -154,11 +154,15 @@ void round_to_bytes(std::vector<double>& x, std::int64_t first, std::int64_t ste
   }
 }
 
-/// Takes the means of the columns of x [rows, width] off.
-std::vector<double> take_means(std::vector<double>& x, std::int64_t rows, std::int64_t width) {
+/// Takes the means of the columns of every step-th row off x [rows, width].
+std::vector<double> take_means(std::vector<double>& x, std::int64_t rows, std::int64_t width,
+                               std::int64_t step) {
   std::vector<double> means(static_cast<std::size_t>(width));
-  for (std::size_t i = 0; i < x.size(); ++i)
-    means[i % means.size()] += x[i] / static_cast<double>(rows);
+  const std::int64_t counted = (rows + step - 1) / step;
+  for (std::int64_t r = 0; r < rows; r += step)
+    for (std::int64_t c = 0; c < width; ++c)
+      means[static_cast<std::size_t>(c)] +=
+          x[static_cast<std::size_t>(r * width + c)] / static_cast<double>(counted);
   for (std::size_t i = 0; i < x.size(); ++i) x[i] -= means[i % means.size()];
   return means;
 }
@@ -168,8 +172,8 @@ std::vector<double> take_means(std::vector<double>& x, std::int64_t rows, std::i
 void attention_in_bytes(const float* q, const float* k, const float* v, std::int64_t queries,
                         std::int64_t keys, std::int64_t width, float scale, float* out) {
   std::vector<double> q8(q, q + queries * width), k8(k, k + keys * width), v8(v, v + keys * width);
-  take_means(k8, keys, width);
-  const std::vector<double> means = take_means(v8, keys, width);
+  take_means(k8, keys, width, key_mean_step(keys));
+  const std::vector<double> means = take_means(v8, keys, width, 1);
   for (std::int64_t i = 0; i < queries; ++i) round_to_bytes(q8, i * width, 1, width);
   for (std::int64_t j = 0; j < keys; ++j) round_to_bytes(k8, j * width, 1, width);
   for (std::int64_t c = 0; c < width; ++c) round_to_bytes(v8, c, width, keys);

@@ -21,9 +21,10 @@ struct KeyValueRows {
 /// [ceil(count/panel)][width][panel]; values as rows, padded to whole panels. In bf16, numbers lie
 /// in pairs: keys [ceil(count/panel)][width/2][panel][2], values [count/2][padded width][2].
 ///
-/// In 8 bits, numbers lie in fours: keys [ceil(count/panel)][width/4][panel][4], less the mean of
-/// their column (which changes no weight) and with 128 added; values [count/4][padded width][4],
-/// less the mean of their column (which weights that add up to 1 give back). `units` [padded width]
+/// In 8 bits, numbers lie in fours: keys [ceil(count/panel)][width/4][panel][4], less a mean of
+/// their column (key_mean_step(); it changes no weight) and with 128 added; values
+/// [count/4][padded width][4], less the mean of their column (which weights that add up to 1 give
+/// back), the fours of each panel of keys in an order of the kernel's own. `units` [padded width]
 /// holds the means of keys' columns, those of values' and what a unit of values is worth; then,
 /// panel by panel, [panel] what a unit of each key is worth and [panel] what is added to its
 /// scores: 0, or for keys that are missing a very negative number.
@@ -154,6 +155,10 @@ struct VectorKernels {
 
   bool has_avx512() const;  ///< with or without what came later
 };
+
+/// In 8 bits, keys are less the mean of every so-manieth of them: any vector may be taken off all
+/// of them, so that of many a part will do.
+inline std::int64_t key_mean_step(std::int64_t keys) { return keys < 512 ? 1 : keys / 256; }
 
 /// Floats of scratch memory one attention_block needs.
 std::int64_t attention_scratch(std::int64_t width);

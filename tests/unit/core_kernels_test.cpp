@@ -393,7 +393,7 @@ TEST_P(VectorKernelsTest, CausalAttentionInBytes) {
       const Floats q = random_numbers(queries * width, 1), v = random_numbers(keys * width, 3);
       Floats k = random_numbers(keys * width, 2), expected(q.size());
       for (float& x : k) x += 2.0f;
-      const auto of = [&](const KeyValueRows& rows) {
+      const auto of = [&, queries = queries, keys = keys](const KeyValueRows& rows) {
         return blocked_attention(*kernels_, kernels_->bytes, q, rows, queries, keys, width, scale,
                                  true);
       };
@@ -492,7 +492,8 @@ TEST_P(VectorKernelsTest, AttentionWithDropout) {
       Floats expected(q.size());
       reference::attention(q.data(), k.data(), v.data(), queries, keys, 1, 1, width, 0.7f, causal,
                            expected.data(), dropped);
-      const auto blocked = [&](const AttentionKernels& own) {
+      const auto blocked = [&, queries = queries, keys = keys,
+                            width = width](const AttentionKernels& own) {
         return blocked_attention(*kernels_, own, q, rows, queries, keys, width, 0.7f, causal,
                                  dropped);
       };

@@ -365,6 +365,15 @@ TEST_F(Layers, Conv1d) {
                                c.kernel, c.stride, c.padding, expected.data());
     EXPECT_TRUE(close(conv(ctx_, x).to_vector(), expected, 1e-5)) << c.frames;
     EXPECT_TRUE(close(conv(ctx_, strided(x)).to_vector(), expected, 1e-5)) << c.frames;
+    const auto with = [&](Precision precision) {
+      return Conv1d(checkpoint({{"weight", weight}, {"bias", bias}}).with(precision), c.in, c.out,
+                    c.kernel, c.stride, c.padding);
+    };
+    for (const Precision precision : {Precision::bf16, Precision::int8}) {
+      EXPECT_TRUE(close(with(precision)(ctx_, x).to_vector(), expected, 0.03)) << c.frames;
+      EXPECT_EQ(with(precision)(ctx_, x).to_vector(),
+                with(precision)(ctx_, strided(x)).to_vector());
+    }
     for (float& v : expected) v = kernels::reference::activate(Activation::gelu, v);
     EXPECT_TRUE(close(conv(ctx_, x, Activation::gelu).to_vector(), expected, 1e-5)) << c.frames;
   }

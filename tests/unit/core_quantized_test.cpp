@@ -258,12 +258,13 @@ TEST(Quantized, BiasActivationAndResidual) {
          {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh,
           Activation::quick_gelu, Activation::silu, Activation::sigmoid, Activation::tanh,
           Activation::mish}) {
-      Floats expected = sums;
+      Floats expected = sums, alone = sums, plain = sums;
       for (std::size_t i = 0; i < expected.size(); ++i) {
-        expected[i] =
-            reference::activate(activation, sums[i] + bias.data()[i % 37]) + residual.data()[i];
+        alone[i] = reference::activate(activation, sums[i] + bias.data()[i % 37]);
+        plain[i] = reference::activate(activation, sums[i]);
+        expected[i] = alone[i] + residual.data()[i];
       }
-      const Linear linear(weight, bias, Precision::int8);
+      const Linear linear(weight, bias, Precision::int8), no_bias(weight, {}, Precision::int8);
       // Many rows of 7 bits take GELU to 1.2e-4 (Finish::coarse).
       const bool coarse = m > 8 && kernels::vector_kernels().integer.depth == 4 &&
                           (activation == Activation::gelu || activation == Activation::gelu_tanh);
@@ -271,8 +272,37 @@ TEST(Quantized, BiasActivationAndResidual) {
           linear(ctx, x, {.activation = activation, .residual = strided(residual)}).to_vector(),
           expected, 3e-5 + (coarse ? 1.2e-4 : 0)))
           << static_cast<int>(activation);
+      for (const auto& [layer, wanted] : {std::pair{&linear, &alone}, {&no_bias, &plain}}) {
+        EXPECT_TRUE(close((*layer)(ctx, x, {.activation = activation}).to_vector(), *wanted,
+                          3e-5 + (coarse ? 1.2e-4 : 0)))
+            << static_cast<int>(activation);
+      }
     }
   }
+}
+
+/// A norm that is part of a product gives what it gives by itself, to the bit.
+TEST(Quantized, NormsWhileItRounds) {
+  Context ctx({.threads = 2, .log = {}});
+  LayerNorm norm;
+  norm.weight = random_tensor({70}, 5);
+  norm.bias = random_tensor({70}, 6);
+  for (const std::int64_t m : {3, 29}) {
+    const Tensor x = random_tensor({m, 70}, 1), weight = random_tensor({37, 70}, 2),
+                 bias = random_tensor({37}, 3);
+    for (const Precision precision :
+         {Precision::f32, Precision::bf16, Precision::int8, Precision::int4}) {
+      const Linear linear(weight, bias, precision);
+      const LinearOptions options{.norm = &norm, .activation = Activation::gelu};
+      EXPECT_EQ(linear(ctx, x, options).to_vector(),
+                linear(ctx, norm(ctx, x), {.activation = Activation::gelu}).to_vector());
+      EXPECT_EQ(linear(ctx, strided(x), options).to_vector(), linear(ctx, x, options).to_vector());
+    }
+  }
+  norm.weight = norm.bias = random_tensor({71}, 7);
+  EXPECT_THROW(Linear(random_tensor({2, 70}, 1), {}, Precision::int8)(
+                   ctx, random_tensor({9, 70}, 2), {.norm = &norm}),
+               ShapeError);
 }
 
 /// Long rows of the largest numbers: the sums stay within 32 bits.

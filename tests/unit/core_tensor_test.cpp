@@ -115,6 +115,14 @@ TEST(Tensor, ColumnsAreStrided) {
   EXPECT_EQ(t.columns(2, 2).to_vector(), Floats());
 }
 
+TEST(Tensor, WindowsMayOverlap) {
+  const Tensor t = Tensor::from(std::vector<float>{0, 1, 2, 3, 4, 5, 6}, {7});
+  const Tensor w = t.windows(3, 3, 2);
+  EXPECT_EQ(w.shape(), (Shape{3, 3}));
+  EXPECT_EQ(w.to_vector(), (std::vector<float>{0, 1, 2, 2, 3, 4, 4, 5, 6}));
+  EXPECT_EQ(w.raw(), t.raw());
+}
+
 TEST(Tensor, ClonesStridedTensorsOfAnyRank) {
   const Tensor t = counting({2, 3, 4});
   const Tensor c = t.columns(1, 3).clone();

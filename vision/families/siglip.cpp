@@ -45,7 +45,7 @@ struct PoolingHead {
     const Tensor a = attention(ctx, query(ctx, probe), kv.columns(0, width),
                                kv.columns(width, 2 * width), options);
     const Tensor x = attention_out(ctx, a);
-    return mlp(ctx, norm(ctx, x), x);
+    return mlp(ctx, x, norm);
   }
 };
 

@@ -62,11 +62,11 @@ struct Block {
 
   // x = x + Attn(LN(x));  x = x + MLP(LN(x))
   Tensor operator()(Context& ctx, Tensor x /*[T, D]*/, std::span<const std::int64_t> begin) const {
-    const Tensor h = qkv(ctx, norm_before(ctx, x));
+    const Tensor h = qkv(ctx, x, {.norm = &norm_before});
     const Tensor a = attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
                                h.columns(2 * width, 3 * width), options, begin);
     x = attention_out(ctx, a, {.residual = x});
-    const Tensor m = intermediate(ctx, norm_after(ctx, x), {.activation = activation});
+    const Tensor m = intermediate(ctx, x, {.norm = &norm_after, .activation = activation});
     return output(ctx, m, {.residual = x});
   }
 };
