@@ -87,7 +87,8 @@ Run add_quantize(Command& program) {
   command
       .add_option(
           "--dtype", o->dtype,
-          "int8, or int4 for decoders (towers, token tables and output layers stay at int8)")
+          "int8, or int4 for decoders (towers, token tables, output layers and projections to "
+          "values stay at int8)")
       .one_of({"int8", "int4"})
       .show_default();
   command

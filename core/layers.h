@@ -42,10 +42,11 @@ class Linear {
   /// int8 weight or empty.
   Linear(const Tensor& weight, const Tensor& bias, Precision precision = Precision::f32,
          const Tensor& scales = {});
-  /// GPT-2's Conv1D: reads `weight` [in, out] and `bias` [out].
-  static Linear conv1d(const Weights& w, std::int64_t in, std::int64_t out);
-  /// Several projections of the same input as one product; the outputs lie side by side, biases
-  /// that are not there count as zero.
+  /// GPT-2's Conv1D: reads `weight` [in, out] and `bias` [out]. The last `fine` outputs' numbers
+  /// have 8 bits where others have 4.
+  static Linear conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t fine = 0);
+  /// Several projections of the same input, those of the same precision as one product; the outputs
+  /// lie side by side, biases that are not there count as zero.
   struct Part {
     Weights weights;
     std::int64_t out;

@@ -30,6 +30,12 @@ Tensor unpack_zeros(const Tensor& packed, std::int64_t out) {
   return zeros;
 }
 
+/// That of a matrix of `in` inputs: 4 bits are for whole groups, as they are saved
+/// (fits_four_bits).
+Precision precision_of(const Weights& w, std::int64_t in) {
+  return in % kernels::kGroup == 0 ? w.precision() : int8_at_least(w.precision());
+}
+
 /// The matrix as stored: `weight` of floats, `weight` of int8 with `weight_scale`, or compressed-
 /// tensors' packed form with 4 bits (`weight_packed`, `weight_scale`, `weight_zero_point`).
 StoredMatrix read_matrix(const Weights& w, std::int64_t out, std::int64_t in) {
@@ -61,7 +67,7 @@ StoredMatrix read_matrix(const Weights& w, std::int64_t out, std::int64_t in) {
   if (m.weight.dtype() == DType::i8) {
     m.scales = w.get("weight_scale", {out, 1}).to_f32();
   } else {
-    w.note_matrix("weight", w.precision());
+    w.note_matrix("weight", precision_of(w, in));
   }
   return m;
 }
@@ -96,7 +102,7 @@ Tensor transposed(const Tensor& matrix) {
 }
 
 /// Bits of a number in the products; 0: f32.
-int bits_of(const StackedMatrix& source, Precision precision) {
+int bits_of(const StoredMatrix& m, Precision precision) {
   switch (precision) {
     case Precision::bf16:
       return 16;
@@ -110,57 +116,80 @@ int bits_of(const StackedMatrix& source, Precision precision) {
     case Precision::as_stored:
       break;
   }
-  const auto all = [&](const auto& holds) { return std::ranges::all_of(source.parts, holds); };
-  if (all([](const StoredMatrix& m) { return m.weight.dtype() == DType::i8; })) return 8;
-  return all([](const StoredMatrix& m) { return m.bits == 4 && m.group() == kernels::kGroup; }) ? 4
-                                                                                                : 0;
+  if (m.weight.dtype() == DType::i8) return 8;
+  return m.bits == 4 && m.group() == kernels::kGroup ? 4 : 0;
 }
+
+/// Rows of a weight that are multiplied in the same numbers.
+class Piece {
+ public:
+  Piece(const StackedMatrix& source, int bits) {
+    if (bits) {
+      quantized_.emplace(kernels::QuantizedMatrix::pack(source, bits));
+    } else {
+      plain_ = kernels::PackedMatrix::pack(source);
+    }
+  }
+  std::int64_t in() const { return quantized_ ? quantized_->k() : plain_.k(); }
+  std::int64_t out() const { return quantized_ ? quantized_->n() : plain_.n(); }
+  std::int64_t bytes() const { return quantized_ ? quantized_->bytes() : plain_.bytes(); }
+  bool rounds() const { return quantized_.has_value(); }
+  bool in_bytes() const { return quantized_ && quantized_->bits() <= 8; }
+  /// Whether it is the checkpoint's own memory.
+  bool shared() const { return !quantized_ && plain_.shared(); }
+  void multiply(Context& ctx, const kernels::MatmulArguments& a) const {
+    if (quantized_) {
+      kernels::matmul(ctx, *quantized_, a);
+    } else {
+      kernels::matmul(ctx, plain_, a);
+    }
+  }
+
+ private:
+  kernels::PackedMatrix plain_;
+  std::optional<kernels::QuantizedMatrix> quantized_;  // or instead
+};
 
 }  // namespace
 
 struct Linear::Impl {
-  Impl(const StackedMatrix& source, Tensor bias_, Precision precision,
+  /// `bits`: of each part.
+  Impl(const StackedMatrix& source, const std::vector<int>& bits, Tensor bias_,
        std::vector<std::string> names_ = {})
       : bias(std::move(bias_)), names(std::move(names_)) {
     for (const StoredMatrix& part : source.parts) check_matrix(part.weight);
-    if (const int bits = bits_of(source, precision)) {
-      quantized.emplace(kernels::QuantizedMatrix::pack(source, bits));
-    } else {
-      plain = kernels::PackedMatrix::pack(source);
+    for (std::size_t i = 0; i < bits.size();) {
+      StackedMatrix same;
+      const int own = bits[i];
+      for (; i < bits.size() && bits[i] == own; ++i) same.parts.push_back(source.parts[i]);
+      pieces.emplace_back(same, own);
     }
   }
   explicit Impl(InPlaceMatrix matrix) : in_place(std::move(matrix)) {
     for (const InPlaceMatrix::Part& part : in_place->parts) check_matrix(part.weight);
   }
-  std::int64_t in() const {
-    return in_place ? in_place->in() : quantized ? quantized->k() : plain.k();
-  }
-  std::int64_t out() const {
-    return in_place ? in_place->out() : quantized ? quantized->n() : plain.n();
+  std::int64_t in() const { return in_place ? in_place->in() : pieces.front().in(); }
+  std::int64_t out() const { return in_place ? in_place->out() : sum(&Piece::out); }
+  std::int64_t sum(std::int64_t (Piece::*of)() const) const {
+    std::int64_t total = 0;
+    for (const Piece& piece : pieces) total += (piece.*of)();
+    return total;
   }
 
   /// A packed weight is not read from the file again: its pages need not stay in memory beside it.
   void release_if_large(const Weights& w, std::size_t bytes) const {
-    if (bytes >= std::size_t{1} << 20 && (quantized || !plain.shared())) w.release_pages();
+    if (bytes >= std::size_t{1} << 20 && std::ranges::none_of(pieces, &Piece::shared))
+      w.release_pages();
   }
 
-  kernels::PackedMatrix plain;
-  std::optional<kernels::QuantizedMatrix> quantized;  // or instead of plain:
-  std::optional<InPlaceMatrix> in_place;
+  std::vector<Piece> pieces;              // one below the other
+  std::optional<InPlaceMatrix> in_place;  // or instead
   Tensor bias;
   std::vector<std::string> names;  // of its matrices in the checkpoint; none: made of tensors
 };
 
-Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias) {
-  if (w.precision() == Precision::in_place) {
-    *this = concat({{w, out, bias}}, in);
-    return;
-  }
-  const StackedMatrix stored{{read_matrix(w, out, in)}};
-  impl_ = std::make_shared<Impl>(stored, read_bias(w, out, bias), w.precision(),
-                                 std::vector{w.full_name("weight")});
-  impl_->release_if_large(w, stored.parts.front().weight.nbytes());
-}
+Linear::Linear(const Weights& w, std::int64_t in, std::int64_t out, Bias bias)
+    : Linear(concat({{w, out, bias}}, in)) {}
 
 Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision,
                const Tensor& scales) {
@@ -168,12 +197,13 @@ Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision,
   if (precision == Precision::in_place) {
     impl_ = std::make_shared<Impl>(InPlaceMatrix{{{weight.to_f32(), false, plain_bias}}});
   } else {
-    impl_ = std::make_shared<Impl>(StackedMatrix{{{.weight = weight, .scales = scales}}},
-                                   plain_bias, precision);
+    const StackedMatrix stored{{{.weight = weight, .scales = scales}}};
+    impl_ = std::make_shared<Impl>(stored, std::vector{bits_of(stored.parts.front(), precision)},
+                                   plain_bias);
   }
 }
 
-Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
+Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t fine) {
   const Tensor bias = w.get_f32("bias", {out});
   if (w.precision() == Precision::in_place) {
     Linear linear;
@@ -186,7 +216,20 @@ Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out) {
         tessera::concat(w.where("weight"),
                         ": quantised numbers are not supported for weights stored as [in, out]"));
   }
-  return {transposed(w.get_f32("weight", {in, out})), bias, w.precision()};
+  const Tensor weight = transposed(w.get_f32("weight", {in, out}));
+  StackedMatrix stored;
+  std::vector<int> bits;
+  const auto add = [&](std::int64_t begin, std::int64_t end, Precision precision) {
+    if (begin == end) return;
+    stored.parts.push_back({.weight = weight.slice(begin, end)});
+    bits.push_back(bits_of(stored.parts.back(), precision));
+  };
+  const Precision precision = precision_of(w, in);
+  add(0, out - fine, precision);
+  add(out - fine, out, int8_at_least(precision));
+  Linear linear;
+  linear.impl_ = std::make_shared<Impl>(stored, bits, bias);
+  return linear;
 }
 
 Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
@@ -210,9 +253,11 @@ Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
   std::size_t bytes = 0;
   std::int64_t at = 0;
   std::vector<std::string> names;
+  std::vector<int> bits;
   for (const Part& part : parts) {
     names.push_back(part.weights.full_name("weight"));
     stored.parts.push_back(read_matrix(part.weights, part.out, in));
+    bits.push_back(bits_of(stored.parts.back(), precision_of(part.weights, in)));
     bytes += stored.parts.back().weight.nbytes();
     if (const Tensor own = read_bias(part.weights, part.out, part.bias)) {
       std::copy_n(own.data(), own.numel(), bias.data() + at);
@@ -220,8 +265,7 @@ Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
     }
     at += part.out;
   }
-  linear.impl_ = std::make_shared<Impl>(stored, any_bias ? bias : Tensor(), first.precision(),
-                                        std::move(names));
+  linear.impl_ = std::make_shared<Impl>(stored, bits, any_bias ? bias : Tensor(), std::move(names));
   linear.impl_->release_if_large(first, bytes);
   return linear;
 }
@@ -229,20 +273,21 @@ Linear Linear::concat(const std::vector<Part>& parts, std::int64_t in) {
 std::int64_t Linear::in() const { return impl_->in(); }
 std::int64_t Linear::out() const { return impl_->out(); }
 std::int64_t Linear::bytes() const {
-  return impl_->in_place    ? in() * out() * 4
-         : impl_->quantized ? impl_->quantized->bytes()
-                            : impl_->plain.bytes();
+  return impl_->in_place ? in() * out() * 4 : impl_->sum(&Piece::bytes);
 }
 
 const InPlaceMatrix* Linear::in_place() const {
   return impl_->in_place ? &*impl_->in_place : nullptr;
 }
 
-bool Linear::rounds() const { return impl_->quantized.has_value(); }
-bool Linear::in_bytes() const { return rounds() && impl_->quantized->bits() <= 8; }
+bool Linear::rounds() const { return std::ranges::any_of(impl_->pieces, &Piece::rounds); }
+bool Linear::in_bytes() const {
+  return !impl_->in_place && std::ranges::all_of(impl_->pieces, &Piece::in_bytes);
+}
 
 Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& options) const {
-  if (options.norm && (!impl_->quantized || ctx.tape || ctx.input_observer)) {
+  const bool norms = rounds() && std::ranges::all_of(impl_->pieces, &Piece::rounds);
+  if (options.norm && (!norms || ctx.tape || ctx.input_observer)) {
     LinearOptions others = options;
     others.norm = nullptr;
     return (*this)(ctx, (*options.norm)(ctx, x), others);
@@ -277,16 +322,17 @@ Tensor Linear::operator()(Context& ctx, const Tensor& x, const LinearOptions& op
   a.ldr = a.residual ? std::max(residual.stride(0), out()) : 0;
   a.y = y.data();
   a.ldy = out();
-  if (impl_->quantized) {
-    kernels::RowNorm norm{};
-    if (options.norm) {
-      options.norm->check(x);
-      norm = {options.norm->weight.data(), options.norm->bias.data(), options.norm->eps};
-      a.norm = &norm;
-    }
-    kernels::matmul(ctx, *impl_->quantized, a);
-  } else {
-    kernels::matmul(ctx, impl_->plain, a);
+  kernels::RowNorm norm{};
+  if (options.norm) {
+    options.norm->check(x);
+    norm = {options.norm->weight.data(), options.norm->bias.data(), options.norm->eps};
+    a.norm = &norm;
+  }
+  for (const Piece& piece : impl_->pieces) {
+    piece.multiply(ctx, a);
+    a.y += piece.out();
+    if (a.bias) a.bias += piece.out();
+    if (a.residual) a.residual += piece.out();
   }
   if (fused) return y;
   y = activate(ctx, options.activation, y);

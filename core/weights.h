@@ -17,8 +17,8 @@ namespace tessera {
 /// floats of any kind. in_place: f32, nothing is packed or copied, so that what changes in a tensor
 /// counts at once and gradients can be found (training).
 enum class Precision : std::uint8_t { as_stored, f32, bf16, int8, int4, in_place };
-/// That of encoders, which gain nothing from smaller numbers than int8, and of output layers, on
-/// which every token depends.
+/// That of encoders, which gain nothing from smaller numbers than int8, of output layers, on which
+/// every token depends, and of what decoders make values of (bench/NOTES.md).
 constexpr Precision int8_at_least(Precision p) {
   return p == Precision::int4 ? Precision::int8 : p;
 }
@@ -108,6 +108,9 @@ class Weights {
   Precision precision_ = Precision::f32;
   CacheNumbers cache_numbers_ = CacheNumbers::automatic;
 };
+
+/// The same tensors, whose matrices have 8 bits where others have 4.
+inline Weights int8_at_least(const Weights& w) { return w.with(int8_at_least(w.precision())); }
 
 /// Writes tensors as one safetensors file: to a temporary name first, renamed when complete.
 void save_safetensors(const std::filesystem::path& file, const std::vector<NamedTensor>& tensors);

@@ -50,8 +50,7 @@ Tensor VisionTower::classify(Context& ctx, const Tensor& pixels) const {
 
 std::unique_ptr<VisionTower> load_tower(const Config& config, const Weights& weights) {
   static const auto all = families();
-  return family_of(all, config, "image tower")
-      .load(config, weights.with(int8_at_least(weights.precision())));
+  return family_of(all, config, "image tower").load(config, int8_at_least(weights));
 }
 
 }  // namespace tessera::vision

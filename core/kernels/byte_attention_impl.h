@@ -125,8 +125,6 @@ void read_byte_row(const std::uint8_t* block, std::int64_t width, std::int64_t j
   }
 }
 
-/// Integer rows that stand for one of floats: high and low parts where there are such.
-constexpr std::int64_t kRowParts = kDepth == 4 ? 2 : 1;
 /// Rows of floats that are multiplied together.
 constexpr std::int64_t kByteRows = kFewIntegerRows / kRowParts;
 
@@ -154,14 +152,7 @@ struct RoundedRows {
   /// to[kByteRows][kPanel].
   TESSERA_INLINE void times(std::int64_t count, const std::uint8_t* panel, const float* scales,
                             float* to) {
-    float products[kFewIntegerRows * kPanel];
-    few_rows8({numbers, padded, units, sums}, count * kRowParts, panel, scales, padded,
-              kRowParts == 2 ? products : to);
-    for (std::int64_t r = 0; kRowParts == 2 && r < count; ++r) {
-      const float* own = products + 2 * r * kPanel;
-      for (std::int64_t i = 0; i < kPanel; i += kLanes)
-        store(to + r * kPanel + i, load(own + i) + load(own + kPanel + i));
-    }
+    few_rows8({numbers, padded, units, sums}, count, panel, scales, padded, to);
   }
 };
 

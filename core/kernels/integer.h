@@ -25,7 +25,7 @@ namespace tessera::kernels {
 constexpr std::int64_t kGroup = 32;
 /// Bits of the low parts of quantize_fine().
 constexpr int kLowBits = 7;
-/// Most rows of few_rows8 and few_rows4.
+/// Most rows of few_rows8 and few_rows4; with depth 4 as many parts.
 constexpr std::int64_t kFewIntegerRows = 6;
 
 /// Rows of quantised activations: [rows, k], 16 bits (depth 2) or 8 (depth 4), lda numbers from one
@@ -94,7 +94,8 @@ struct IntegerKernels {
   void (*widen4)(const NibblePanel& panel, std::int64_t k, void* to, float* scales);
   /// Rows times a widened panel.
   void (*tile)(const IntegerTile& tile);
-  /// Up to kFewIntegerRows rows times a panel as it lies -> sums [m, columns].
+  /// m rows times a panel as it lies -> sums [m, columns]. With depth 4 each row is two, as
+  /// quantize_fine() makes them, with scales and sums of groups of their own.
   void (*few_rows8)(const IntegerRows& rows, std::int64_t m, const std::uint8_t* panel,
                     const float* scales, std::int64_t k, float* sums);
   void (*few_rows4)(const IntegerRows& rows, std::int64_t m, const NibblePanel& panel,

@@ -14,8 +14,15 @@ typedef std::int8_t QuarterByteVec __attribute__((vector_size(TESSERA_VECTOR_BYT
 typedef std::uint8_t QuarterUnsignedVec __attribute__((vector_size(TESSERA_VECTOR_BYTES / 4)));
 
 TESSERA_INLINE Vec to_float(IntVec v) { return __builtin_convertvector(v, Vec); }
+/// Bytes as 32 bits (which GCC's own conversion takes out one by one).
 TESSERA_INLINE IntVec from_bytes(const std::uint8_t* p) {
+#if TESSERA_VECTOR_BYTES == 64
+  return (IntVec)_mm512_maskz_cvtepu8_epi32(0xffff, load_as<__m128i>(p));
+#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+  return (IntVec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+#else
   return __builtin_convertvector(load_as<QuarterUnsignedVec>(p), IntVec);
+#endif
 }
 /// What a vector of weights (`kDepth` numbers of each of kLanes columns) and of neighbouring
 /// numbers of a row is made of; how they are multiplied and added.
@@ -89,9 +96,10 @@ TESSERA_INLINE void unpack(const std::uint32_t* words, WeightVec (&n)[8 / kDepth
 
 #endif
 
-constexpr std::int64_t kParts = 8 / kDepth;           // of a vector of 4-bit words
-constexpr std::int64_t kVector = kDepth * kLanes;     // numbers of a vector of weights
-constexpr std::int64_t kPanelRows = kDepth * kPanel;  // numbers of a panel, kDepth rows of it
+constexpr std::int64_t kParts = 8 / kDepth;              // of a vector of 4-bit words
+constexpr std::int64_t kRowParts = kDepth == 4 ? 2 : 1;  // of one of few rows
+constexpr std::int64_t kVector = kDepth * kLanes;        // numbers of a vector of weights
+constexpr std::int64_t kPanelRows = kDepth * kPanel;     // numbers of a panel, kDepth rows of it
 
 /// kDepth neighbouring numbers of a row in every lane.
 TESSERA_INLINE IntVec splat_row(const RowNumber* p) {
@@ -362,12 +370,14 @@ void integer_tile(const IntegerTile& t) {
   widened_tile<Activation::none, false>(t);
 }
 
+/// kCount rows of kRowParts parts each.
 template <std::int64_t kCount>
 TESSERA_INLINE void rows_times_bytes(const IntegerRows& rows, const std::uint8_t* panel,
                                      const float* scales, std::int64_t k, float* sums) {
+  constexpr std::int64_t kAll = kCount * kRowParts;
   const RowNumber* a = row_of(rows, 0);
-  IntVec acc[kCount][2];
-  for (std::int64_t r = 0; r < kCount; ++r)
+  IntVec acc[kAll][2];
+  for (std::int64_t r = 0; r < kAll; ++r)
     acc[r][0] = acc[r][1] = start_of(rows, r, 1, 0) - IntVec{};
   for (std::int64_t i = 0; i < k; i += kDepth) {
 #pragma GCC unroll 2
@@ -375,51 +385,59 @@ TESSERA_INLINE void rows_times_bytes(const IntegerRows& rows, const std::uint8_t
       prefetch_ahead(panel + i * kPanel + v * kVector);
       const WeightVec w = load_bytes(panel + i * kPanel + v * kVector);
 #pragma GCC unroll 6
-      for (std::int64_t r = 0; r < kCount; ++r)
+      for (std::int64_t r = 0; r < kAll; ++r)
         acc[r][v] = add_products(acc[r][v], splat_row(a + r * rows.lda + i), w);
     }
   }
+#pragma GCC unroll 6
   for (std::int64_t r = 0; r < kCount; ++r) {
     for (std::int64_t v = 0; v < 2; ++v) {
-      store(sums + r * kPanel + v * kLanes,
-            to_float(acc[r][v]) * (load(scales + v * kLanes) * rows.scales[r]));
+      Vec sum{};
+      for (std::int64_t i = r * kRowParts; i < (r + 1) * kRowParts; ++i)
+        sum += to_float(acc[i][v]) * rows.scales[i];
+      store(sums + r * kPanel + v * kLanes, sum * load(scales + v * kLanes));
     }
   }
 }
 
 void few_rows8(const IntegerRows& rows, std::int64_t m, const std::uint8_t* panel,
                const float* scales, std::int64_t k, float* sums) {
-  switch (m) {
-    case 1:
-      return rows_times_bytes<1>(rows, panel, scales, k, sums);
-    case 2:
-      return rows_times_bytes<2>(rows, panel, scales, k, sums);
-    case 3:
-      return rows_times_bytes<3>(rows, panel, scales, k, sums);
-    case 4:
-      return rows_times_bytes<4>(rows, panel, scales, k, sums);
-    case 5:
-      return rows_times_bytes<5>(rows, panel, scales, k, sums);
-    default:
-      return rows_times_bytes<6>(rows, panel, scales, k, sums);
+  constexpr std::int64_t kMost = kFewIntegerRows / kRowParts;
+  if (m == 1) return rows_times_bytes<1>(rows, panel, scales, k, sums);
+  if (m == 2) return rows_times_bytes<2>(rows, panel, scales, k, sums);
+  if constexpr (kMost > 3) {
+    if (m == 3) return rows_times_bytes<3>(rows, panel, scales, k, sums);
+    if (m == 4) return rows_times_bytes<4>(rows, panel, scales, k, sums);
+    if (m == 5) return rows_times_bytes<5>(rows, panel, scales, k, sums);
   }
+  rows_times_bytes<kMost>(rows, panel, scales, k, sums);
+}
+
+/// For 4-bit weights, each line of which takes longer than one of bytes.
+constexpr std::int64_t kNibblesAhead = 6144;
+
+/// The parts of a row as one: sums of 32 products of 4 bits and of 14, which floats hold exactly.
+template <class Sum>
+TESSERA_INLINE Sum whole(Sum high, Sum low) {
+  return kRowParts == 2 ? high * (1 << kLowBits) + low : high;
 }
 
 template <std::int64_t kCount>
 TESSERA_INLINE void rows_times_nibbles(const IntegerRows& rows, const NibblePanel& p,
                                        std::int64_t k, float* sums) {
+  constexpr std::int64_t kAll = kCount * kRowParts, kLast = kRowParts - 1;
   const std::int64_t groups = k / kGroup;
   Vec total[kCount][2] = {};
   for (std::int64_t g = 0; g < groups; ++g) {
-    IntVec acc[kCount][2] = {};
+    IntVec acc[kAll][2] = {};
     for (std::int64_t b = g * kGroup / 8; b < (g + 1) * kGroup / 8; ++b) {
 #pragma GCC unroll 2
       for (std::int64_t v = 0; v < 2; ++v) {
         WeightVec n[kParts];
-        prefetch_ahead(p.weight + (2 * b + v) * kLanes);
+        prefetch_ahead(p.weight + (2 * b + v) * kLanes, kNibblesAhead);
         unpack(p.weight + (2 * b + v) * kLanes, n);
-#pragma GCC unroll 4
-        for (std::int64_t r = 0; r < kCount; ++r) {
+#pragma GCC unroll 6
+        for (std::int64_t r = 0; r < kAll; ++r) {
           const RowNumber* a = row_of(rows, r) + b * 8;
 #pragma GCC unroll 4
           for (std::int64_t i = 0; i < kParts; ++i)
@@ -433,14 +451,16 @@ TESSERA_INLINE void rows_times_nibbles(const IntegerRows& rows, const NibblePane
       const Vec scale = from_bf16(p.scales + at), zero = to_float(from_bytes(p.zeros + at));
 #pragma GCC unroll 4
       for (std::int64_t r = 0; r < kCount; ++r) {
-        const auto sum = static_cast<float>(rows.group_sums[r * groups + g]);
-        total[r][v] += (to_float(acc[r][v]) - zero * sum) * scale;
+        const std::int64_t i = r * kRowParts;
+        const std::int32_t* group_sum = rows.group_sums + i * groups + g;
+        const auto sum = static_cast<float>(whole(group_sum[0], group_sum[kLast * groups]));
+        total[r][v] += (to_float(whole(acc[i][v], acc[i + kLast][v])) - zero * sum) * scale;
       }
     }
   }
   for (std::int64_t r = 0; r < kCount; ++r) {
     for (std::int64_t v = 0; v < 2; ++v)
-      store(sums + r * kPanel + v * kLanes, total[r][v] * rows.scales[r]);
+      store(sums + r * kPanel + v * kLanes, total[r][v] * rows.scales[r * kRowParts + kLast]);
   }
 }
 
@@ -453,13 +473,12 @@ void few_rows4(const IntegerRows& rows, std::int64_t m, const NibblePanel& panel
       return rows_times_nibbles<2>(rows, panel, k, sums);
     case 3:
       return rows_times_nibbles<3>(rows, panel, k, sums);
-    case 4:
-      return rows_times_nibbles<4>(rows, panel, k, sums);
     default:  // more sums than registers would hold: in two goes
       few_rows4(rows, 3, panel, k, sums);
-      return few_rows4(
-          {row_of(rows, 3), rows.lda, rows.scales + 3, rows.group_sums + 3 * (k / kGroup)}, m - 3,
-          panel, k, sums + 3 * kPanel);
+      constexpr std::int64_t kDone = 3 * kRowParts;
+      return few_rows4({row_of(rows, kDone), rows.lda, rows.scales + kDone,
+                        rows.group_sums + kDone * (k / kGroup)},
+                       m - 3, panel, k, sums + 3 * kPanel);
   }
 }
 

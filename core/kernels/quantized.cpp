@@ -98,8 +98,12 @@ QuantizedMatrix QuantizedMatrix::pack(const StackedMatrix& source, int bits) {
 }
 
 std::int64_t QuantizedMatrix::bytes() const {
-  return static_cast<std::int64_t>(data_.nbytes() + (scales_ ? scales_.nbytes() : 0) +
-                                   (zeros_ ? zeros_.nbytes() : 0));
+  return static_cast<std::int64_t>(data_.nbytes() + (scales_ ? scales_.nbytes() : 0));
+}
+
+std::int64_t QuantizedMatrix::scales_at() const { return round_up(n_, columns()) * padded_k_ / 2; }
+std::int64_t QuantizedMatrix::zeros_at() const {
+  return scales_at() + round_up(n_, columns()) * padded_k_ / kGroup * 2;
 }
 
 void QuantizedMatrix::pack16(const StackedMatrix& source) {
@@ -164,9 +168,9 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
                      padded_n = round_up(n_, columns);
   padded_k_ = round_up(k_, kGroup);
   const std::int64_t groups = padded_k_ / kGroup;
-  data_ = Tensor::zeros({padded_n, padded_k_ / 2}, DType::u8);
-  scales_ = Tensor::zeros({padded_n, groups}, DType::bf16);
-  zeros_ = Tensor::zeros({padded_n, groups}, DType::u8);
+  data_ = Tensor::zeros({padded_n, padded_k_ / 2 + groups * 3}, DType::u8);
+  auto* scales = reinterpret_cast<std::uint16_t*>(data_.data<std::uint8_t>() + scales_at());
+  std::uint8_t* zeros = data_.data<std::uint8_t>() + zeros_at();
   std::array<std::int64_t, 8> bits{};  // of the numbers of a word, see integer.h
   for (std::int64_t i = 0; i < 8; ++i)
     bits[static_cast<std::size_t>(i)] = 32 / depth * (i % depth) + i / depth * 4;
@@ -190,8 +194,8 @@ void QuantizedMatrix::pack4(const StackedMatrix& source) {
                               ? Nibbles{part->scales.data()[at * groups + g], part->zero(at, g)}
                               : quantize4(row.data() + g * kGroup, q);
         const std::int64_t place = first * groups + g * columns + j;
-        scales_.data<std::uint16_t>()[place] = f32_to_bf16(n.scale);
-        zeros_.data<std::uint8_t>()[place] = n.zero;
+        scales[place] = f32_to_bf16(n.scale);
+        zeros[place] = n.zero;
         for (std::int64_t w = 0; w < kGroup / 8; ++w) {
           std::uint32_t word = 0;
           for (std::int64_t i = 0; i < 8; ++i)
@@ -306,9 +310,10 @@ class PanelProduct {
   }
   NibblePanel nibbles(std::int64_t panel) const {
     const std::int64_t at = panel * groups_ * columns_;
-    return {reinterpret_cast<const std::uint32_t*>(w_.data_.data<std::uint8_t>() +
-                                                   panel * columns_ * w_.padded_k_ / 2),
-            w_.scales_.data<std::uint16_t>() + at, w_.zeros_.data<std::uint8_t>() + at};
+    const auto* data = w_.data_.data<std::uint8_t>();
+    return {reinterpret_cast<const std::uint32_t*>(data + at * kGroup / 2),
+            reinterpret_cast<const std::uint16_t*>(data + w_.scales_at()) + at,
+            data + w_.zeros_at() + at};
   }
 
   /// Reads each weight once: as fast as memory gives them.
@@ -333,15 +338,10 @@ class PanelProduct {
     if (w_.bits_ == 16)
       return vector_kernels().half.tile(half_tile(r, m, panel, sums, columns_, 0, w_.padded_k_));
     if (w_.bits_ == 4) {
-      kernels().few_rows4(rows, m * parts_, nibbles(panel), w_.padded_k_, sums);
+      kernels().few_rows4(rows, m, nibbles(panel), w_.padded_k_, sums);
     } else {
-      kernels().few_rows8(rows, m * parts_, bytes(panel), w_.scales_.data() + panel * columns_,
-                          w_.padded_k_, sums);
-    }
-    if (parts_ == 1) return;
-    for (std::int64_t i = 0; i < m; ++i) {
-      const float *high = sums + 2 * i * columns_, *low = high + columns_;
-      for (std::int64_t j = 0; j < columns_; ++j) sums[i * columns_ + j] = high[j] + low[j];
+      kernels().few_rows8(rows, m, bytes(panel), w_.scales_.data() + panel * columns_, w_.padded_k_,
+                          sums);
     }
   }
 

@@ -31,17 +31,19 @@ class QuantizedMatrix {
 
  private:
   friend class PanelProduct;
-  std::int64_t columns() const;  // of a panel
+  std::int64_t columns() const;    // of a panel
+  std::int64_t scales_at() const;  // 4 bits: byte of data_ where the scales begin
+  std::int64_t zeros_at() const;
   void pack16(const StackedMatrix& source);
   void pack8(const StackedMatrix& source);
   void pack4(const StackedMatrix& source);
 
   int bits_ = 8;
   std::int64_t n_ = 0, k_ = 0, padded_k_ = 0;
-  Tensor data_;    // panels one after the other
-  Tensor scales_;  // 16 bits: none; 8 bits: f32 [panels, columns]; 4 bits: bf16 [panels, groups,
-                   // columns]
-  Tensor zeros_;   // 4 bits: u8 [panels, groups, columns]
+  /// Panels one after the other. 4 bits: then the scales, bf16 [panels, groups, columns], and the
+  /// zero points, u8 of the same shape; in one piece, so that all of it lies on large pages.
+  Tensor data_;
+  Tensor scales_;  // 8 bits: f32 [panels, columns]
 };
 
 /// y = act(x W^T + bias) + residual, with x rounded as well.

@@ -40,8 +40,8 @@ TESSERA_INLINE V load_as(const T* p) {
 /// Asks memory for what comes kBytesAhead after p, for weights that are read once, one panel after
 /// the other: what a processor foresees by itself ends with each page.
 constexpr std::int64_t kBytesAhead = 2048;
-TESSERA_INLINE void prefetch_ahead(const void* p) {
-  __builtin_prefetch(static_cast<const char*>(p) + kBytesAhead);
+TESSERA_INLINE void prefetch_ahead(const void* p, std::int64_t bytes = kBytesAhead) {
+  __builtin_prefetch(static_cast<const char*>(p) + bytes);
 }
 /// Asks memory for n numbers, line by line.
 TESSERA_INLINE void prefetch_row(const float* row, std::int64_t n) {

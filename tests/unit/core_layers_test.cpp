@@ -293,6 +293,64 @@ TEST_F(Layers, LinearConcatenatesProjections) {
   EXPECT_TRUE(w.leftovers().empty());
 }
 
+/// Parts of 4 and of 8 bits: each has its own numbers, and what is added its place.
+TEST_F(Layers, LinearConcatenatesPrecisions) {
+  const std::int64_t in = 64;
+  const Tensor x = random_tensor({3, in}, 1), residual = random_tensor({3, 45}, 7);
+  const Weights w = checkpoint({{"q.weight", random_tensor({20, in}, 2)},
+                                {"q.bias", random_tensor({20}, 3)},
+                                {"k.weight", random_tensor({16, in}, 4)},
+                                {"v.weight", random_tensor({9, in}, 5)},
+                                {"v.bias", random_tensor({9}, 6)}})
+                        .with(Precision::int4);
+  const Weights fine = int8_at_least(w);
+  const auto alone = [&](const Weights& part, std::int64_t out, std::int64_t at) {
+    return Linear(part, in, out, Linear::Bias::optional)(
+               ctx_, x,
+               {.activation = Activation::silu, .residual = residual.columns(at, at + out)})
+        .to_vector();
+  };
+  const Linear all = Linear::concat({{w.at("q"), 20, Linear::Bias::optional},
+                                     {fine.at("k"), 16, Linear::Bias::optional},
+                                     {fine.at("v"), 9, Linear::Bias::optional}},
+                                    in);
+  const Tensor y = all(ctx_, x, {.activation = Activation::silu, .residual = residual});
+  ASSERT_EQ(y.shape(), (Shape{3, 45}));
+  EXPECT_EQ(y.columns(0, 20).to_vector(), alone(w.at("q"), 20, 0));
+  EXPECT_EQ(y.columns(20, 36).to_vector(), alone(fine.at("k"), 16, 20));
+  EXPECT_EQ(y.columns(36, 45).to_vector(), alone(fine.at("v"), 9, 36));
+  EXPECT_NE(y.columns(36, 45).to_vector(), alone(w.at("v"), 9, 36)) << "8 bits are not 4";
+  EXPECT_EQ(all.out(), 45);
+  EXPECT_TRUE(all.rounds());
+  EXPECT_TRUE(all.in_bytes());
+  EXPECT_EQ(w.matrix_precision("q.weight"), Precision::int4);
+  EXPECT_EQ(Linear::concat({{w.at("q"), 20, Linear::Bias::none},
+                            {w.with(Precision::f32).at("k"), 16, Linear::Bias::none}},
+                           in)
+                .in_bytes(),
+            false);
+}
+
+/// 4 bits are for whole groups of 32, however a checkpoint comes to have them.
+TEST_F(Layers, LinearOfPartialGroupsHas8Bits) {
+  const Tensor x = random_tensor({2, 40}, 1);
+  const Weights w = checkpoint({{"weight", random_tensor({7, 40}, 2)}}).with(Precision::int4);
+  EXPECT_EQ(Linear(w, 40, 7, Linear::Bias::none)(ctx_, x).to_vector(),
+            Linear(w.with(Precision::int8), 40, 7, Linear::Bias::none)(ctx_, x).to_vector());
+}
+
+TEST_F(Layers, LinearOfGpt2KeepsItsLastOutputsFine) {
+  const Tensor x = random_tensor({2, 32}, 1);
+  const Weights w =
+      checkpoint({{"weight", random_tensor({32, 24}, 2)}, {"bias", random_tensor({24}, 3)}})
+          .with(Precision::int4);
+  const Tensor y = Linear::conv1d(w, 32, 24, 8)(ctx_, x);
+  EXPECT_EQ(y.columns(0, 16).to_vector(),
+            Linear::conv1d(w, 32, 24)(ctx_, x).columns(0, 16).to_vector());
+  EXPECT_EQ(y.columns(16, 24).to_vector(),
+            Linear::conv1d(w.with(Precision::int8), 32, 24)(ctx_, x).columns(16, 24).to_vector());
+}
+
 TEST_F(Layers, LinearRefusesOtherShapes) {
   const Linear linear(random_tensor({4, 6}, 1), {});
   EXPECT_THROW(linear(ctx_, random_tensor({2, 5}, 1)), ShapeError);

@@ -171,8 +171,9 @@ Floats expected_product(const Tensor& x, const Tensor& weight, int bits, std::in
 struct Case {
   std::int64_t m, n, k;
 };
-constexpr Case kCases[] = {{1, 1, 1},    {1, 17, 33},  {2, 16, 32},   {3, 31, 97},  {5, 48, 64},
-                           {8, 130, 40}, {9, 17, 384}, {13, 33, 100}, {61, 97, 31}, {197, 67, 192}};
+constexpr Case kCases[] = {{1, 1, 1},    {1, 17, 33},   {2, 16, 32},  {3, 31, 97},
+                           {4, 20, 96},  {5, 48, 64},   {6, 33, 64},  {8, 130, 40},
+                           {9, 17, 384}, {13, 33, 100}, {61, 97, 31}, {197, 67, 192}};
 
 TEST(Quantized, ProductsAreThoseOfTheRoundedNumbers) {
   Context ctx({.threads = 2, .log = {}});

@@ -90,7 +90,8 @@ class Calibrated : public Quantize {
     fs::copy_file(family("tessera-splice") / "tokenizer.json", llama_ / "tokenizer.json");
     write("llama/config.json",
           R"({"model_type": "llama", "vocab_size": 600, "hidden_size": 64, "intermediate_size": 96,
-              "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64,
+              "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+              "max_position_embeddings": 64,
               "tie_word_embeddings": true})");
     std::vector<NamedTensor> tensors = {{"model.embed_tokens.weight", numbers({600, 64})},
                                         {"model.norm.weight", ones()}};
@@ -98,8 +99,10 @@ class Calibrated : public Quantize {
       const auto add = [&](const char* name, const Tensor& t) {
         tensors.push_back({concat(layer, name, ".weight"), t});
       };
-      for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"})
+      for (const char* name : {"q_proj", "o_proj"})
         add(concat("self_attn.", name).c_str(), numbers({64, 64}));
+      for (const char* name : {"k_proj", "v_proj"})
+        add(concat("self_attn.", name).c_str(), numbers({32, 64}));
       add("mlp.gate_proj", numbers({96, 64}));
       add("mlp.up_proj", numbers({96, 64}));
       add("mlp.down_proj", numbers({64, 96}));
@@ -163,14 +166,33 @@ class Calibrated : public Quantize {
 TEST_F(Calibrated, RoundsSoThatOutputsChangeLess) {
   quantize_checkpoint(llama_, work_ / "nearest", {.precision = Precision::int4});
   const QuantizeReport report = quantize_checkpoint(llama_, out_, with(work_ / "text.txt"));
-  EXPECT_EQ(report.four_bits, 14);
-  EXPECT_EQ(report.eight_bits, 1);  // the tokens, which no layer is given
+  EXPECT_EQ(report.four_bits, 10);
+  EXPECT_EQ(report.eight_bits, 4 + 1);  // keys, values; the tokens, which no layer is given
   EXPECT_EQ(report.calibrated, 14);
   EXPECT_GT(report.examples, 5);
   EXPECT_LT(change(out_), 0.7 * change(work_ / "nearest"));
   EXPECT_TRUE(Model::open(out_)->unread.empty());
   for (const char* file : {"config.json", "tokenizer.json"})
     EXPECT_EQ(read_text_file(out_ / file), read_text_file(work_ / "nearest" / file)) << file;
+}
+
+/// Values, and keys that heads share, keep 8 bits, in the file as in a model opened in int4, and
+/// the file says which.
+TEST_F(Calibrated, WhatMuchDependsOnKeeps8Bits) {
+  quantize_checkpoint(llama_, out_, {.precision = Precision::int4});
+  const Weights saved = Weights::open(out_);
+  const auto opened = Model::open(llama_, {.precision = Precision::int4});
+  const Config groups = Model::open(out_)->config.at("quantization_config").at("config_groups");
+  for (const std::string layer : {"model.layers.0.self_attn.", "model.layers.1.self_attn."}) {
+    for (const char* name : {"k_proj", "v_proj"}) {
+      EXPECT_EQ(saved.get(concat(layer, name, ".weight")).dtype(), DType::i8) << layer << name;
+      EXPECT_EQ(opened->weights->matrix_precision(concat(layer, name, ".weight")), Precision::int8);
+      EXPECT_NE(groups.at("group_0").dump().find(concat(layer, name)), std::string::npos);
+    }
+    EXPECT_TRUE(saved.has(concat(layer, "q_proj.weight_packed")));
+    EXPECT_EQ(opened->weights->matrix_precision(concat(layer, "q_proj.weight")), Precision::int4);
+    EXPECT_NE(groups.at("group_1").dump().find(concat(layer, "q_proj")), std::string::npos);
+  }
 }
 
 TEST_F(Calibrated, TheSameForAnyNumberOfThreads) {

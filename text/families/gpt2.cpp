@@ -60,7 +60,7 @@ struct Block {
         dropout(c.dropout),
         ln_1(w.at("ln_1"), width, c.eps),
         ln_2(w.at("ln_2"), width, c.eps),
-        qkv(Linear::conv1d(w.at("attn.c_attn"), width, 3 * width)),
+        qkv(Linear::conv1d(w.at("attn.c_attn"), width, 3 * width, width)),
         attention_out(Linear::conv1d(w.at("attn.c_proj"), width, width)),
         fc(Linear::conv1d(w.at("mlp.c_fc"), width, c.inner)),
         out(Linear::conv1d(w.at("mlp.c_proj"), c.inner, width)) {

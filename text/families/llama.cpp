@@ -54,6 +54,11 @@ Linear mlp_part(const LlamaConfig& c, const Weights& layer, std::int64_t in, std
   return {layer, in, out, bias_of(layer, "mlp_bias", c.mlp_bias)};
 }
 
+/// Where several heads share keys, these are few numbers on which much depends (bench/NOTES.md).
+Weights keys_from(const LlamaConfig& c, const Weights& layer) {
+  return c.kv_heads < c.heads ? int8_at_least(layer) : layer;
+}
+
 struct Block {
   std::int64_t layer, queries, keys;
   AttentionOptions options;
@@ -70,8 +75,8 @@ struct Block {
         input_norm(w.at("input_layernorm"), c.width, c.eps),
         post_attention_norm(w.at("post_attention_layernorm"), c.width, c.eps),
         qkv(Linear::concat({attention_part(c, w.at("self_attn.q_proj"), queries),
-                            attention_part(c, w.at("self_attn.k_proj"), keys),
-                            attention_part(c, w.at("self_attn.v_proj"), keys)},
+                            attention_part(c, keys_from(c, w.at("self_attn.k_proj")), keys),
+                            attention_part(c, int8_at_least(w.at("self_attn.v_proj")), keys)},
                            c.width)),
         attention_out(
             Linear::concat({attention_part(c, w.at("self_attn.o_proj"), c.width)}, queries)),

@@ -50,7 +50,7 @@ struct Block {
         final_norm(w.at("final_layer_norm"), width, kEps),
         qkv(Linear::concat({{w.at("self_attn.q_proj"), width},
                             {w.at("self_attn.k_proj"), width, Linear::Bias::none},
-                            {w.at("self_attn.v_proj"), width}},
+                            {int8_at_least(w.at("self_attn.v_proj")), width}},
                            width)),
         self_out(w.at("self_attn.out_proj"), width, width),
         cross_q(w.at("encoder_attn.q_proj"), width, width),
