@@ -16,6 +16,8 @@ constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
 /// Columns and words of b that are packed at a time; they fit the third cache.
 constexpr std::int64_t kColumns = 4096, kPackedWords = std::int64_t{1} << 21;
 constexpr std::int64_t kPanelsPerTask = 6;
+/// Numbers of a result that is likely to have left the caches before it is read.
+constexpr std::int64_t kLargeResult = std::int64_t{1} << 22;
 
 const float* corner(const MatrixView& matrix, std::int64_t row, std::int64_t column) {
   return matrix.data +
@@ -68,6 +70,14 @@ void pack(Context& ctx, const Part& part, float* packed) {
   });
 }
 
+/// Whether the result, written once, is large and its rows begin on lines of memory.
+bool passes_by(const ProductArguments& p, std::int64_t run) {
+  constexpr std::int64_t kLine = 64 / sizeof(float);
+  return p.k <= run && !p.initial && p.activation == Activation::none && !p.residual &&
+         p.m * p.n >= kLargeResult && p.ldc % kLine == 0 &&
+         reinterpret_cast<std::uintptr_t>(p.c) % (kLine * sizeof(float)) == 0;
+}
+
 /// One run of the sums, [begin, begin + depth), for rows [first, first + count).
 void add_run(const Part& part, std::int64_t begin, std::int64_t depth, const float* rows,
              std::int64_t first, std::int64_t count) {
@@ -79,6 +89,7 @@ void add_run(const Part& part, std::int64_t begin, std::int64_t depth, const flo
   const bool starts = begin == 0;  // later runs go on from what is there
   const float* initial = starts ? p.initial : p.c;
   const std::int64_t ld_initial = starts ? p.ld_initial : p.ldc;
+  const bool passes = passes_by(p, part.depth);
   for (std::int64_t j = 0; j < part.columns; j += panel) {
     const std::int64_t column = part.column + j;
     for (std::int64_t i = 0; i < count; i += tile) {
@@ -91,7 +102,8 @@ void add_run(const Part& part, std::int64_t begin, std::int64_t depth, const flo
                          .c = p.c + (first + i) * p.ldc + column,
                          .ldc = p.ldc,
                          .rows = std::min(tile, count - i),
-                         .columns = std::min(panel, part.columns - j)});
+                         .columns = std::min(panel, part.columns - j),
+                         .passes_by = passes});
     }
   }
 }

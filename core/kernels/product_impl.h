@@ -319,6 +319,16 @@ TESSERA_INLINE void product_edge(const ProductTile& t, const float* sums) {
   }
 }
 
+/// A line of memory, past the caches. Others see it after the next locked instruction, such as what
+/// a thread takes its next task with.
+TESSERA_INLINE void store_past(float* to, Vec v) {
+#if TESSERA_VECTOR_BYTES == 64
+  _mm512_stream_ps(to, (__m512)v);
+#else
+  store(to, v);
+#endif
+}
+
 template <bool kPairs>
 void product_tile(const ProductTile& t) {
   Vec acc[kRows][2] = {};
@@ -353,6 +363,11 @@ void product_tile(const ProductTile& t) {
     if (t.initial) {
       y0 += load(t.initial + r * t.ld_initial);
       y1 += load(t.initial + r * t.ld_initial + kLanes);
+    }
+    if (t.passes_by) {
+      store_past(t.c + r * t.ldc, y0);
+      store_past(t.c + r * t.ldc + kLanes, y1);
+      continue;
     }
     store(t.c + r * t.ldc, y0);
     store(t.c + r * t.ldc + kLanes, y1);

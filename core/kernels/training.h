@@ -18,6 +18,8 @@ struct ProductTile {
   float* c;
   std::int64_t ldc;
   std::int64_t rows, columns;  // that are there
+  /// Nobody reads c soon: it need not come to the caches, where its rows begin on lines of memory.
+  bool passes_by = false;
 };
 
 /// Queries whose gradients are found at a time, and keys that are looked at meanwhile: whole tiles

@@ -1,5 +1,9 @@
 #include "core/kernels/product.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
 #include "core/kernels/vector.h"
 #include "unit/core_numbers.h"
 
@@ -36,6 +40,8 @@ TEST(Product, IsTheSumOfProducts) {
                                 {7, 150, 300},
                                 {200, 31, 513},
                                 {13, 17, 1024},
+                                {5, 7, 3100},
+                                {2, 4099, 3},
                                 {3, 5, 0}}) {
     for (int variant = 0; variant < 16; ++variant) {
       const bool more = variant & 4,
@@ -92,6 +98,34 @@ TEST(Product, RoundsItsFactorsToBf16) {
         for (std::int64_t x = 0; x < 75; ++x) sum += near(a.at(i, x)) * near(b.at(x, j));
         ASSERT_NEAR(c.data()[i * 70 + j], sum, 1e-5) << variant << ", " << i << ", " << j;
       }
+    }
+  }
+}
+
+TEST(Product, LargeResultsAreThoseOfSmallOnes) {
+  Context ctx({.threads = 2});
+  constexpr std::int64_t kRows = 1049, kColumns = 4016, kPart = 131;  // whole lines a row
+  for (const bool rounded : {false, true}) {
+    const Stored a = stored(kRows, 37, false, 1), b = stored(37, kColumns, true, 2);
+    Tensor all = Tensor::zeros({kRows, kColumns}), part = Tensor::zeros({kPart, kColumns});
+    ProductArguments p{.m = kRows,
+                       .n = kColumns,
+                       .k = 37,
+                       .a = a.view,
+                       .b = b.view,
+                       .c = all.data(),
+                       .ldc = kColumns,
+                       .rounded = rounded};
+    product(ctx, p);
+    p.c = part.data();
+    for (std::int64_t first = 0; first < kRows; first += kPart) {
+      p.m = std::min(kPart, kRows - first);
+      p.a.data = a.view.data + first * a.view.stride;
+      product(ctx, p);
+      ASSERT_EQ(std::memcmp(part.data(), all.data() + first * kColumns,
+                            static_cast<std::size_t>(p.m * kColumns) * sizeof(float)),
+                0)
+          << "rows from " << first << ", rounded: " << rounded;
     }
   }
 }
