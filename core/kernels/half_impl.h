@@ -124,19 +124,12 @@ void round_row(const float* x, std::int64_t k, std::int64_t padded, std::uint16_
   for (; i < padded; ++i) to[i] = static_cast<std::uint16_t>(i < k ? pair_of(x[i], 0.0f) : 0);
 }
 
-template <std::int64_t kCount, bool kAdds>
-TESSERA_INLINE void half_rows(const HalfTile& t, std::int64_t r) {
-  word_product<true, kCount, kAdds>(words_at(t.a + r * t.lda), t.lda / 2, 1, words_at(t.weight),
-                                    kPanel, t.k / 2, t.sums + r * t.lds, t.lds);
-}
-
 template <bool kAdds>
 TESSERA_INLINE void half_tile_of(const HalfTile& t) {
-  std::int64_t r = 0;
-  for (; r + kRows <= t.m; r += kRows) half_rows<kRows, kAdds>(t, r);
-  for (; r + 4 <= t.m; r += 4) half_rows<4, kAdds>(t, r);
-  for (; r + 2 <= t.m; r += 2) half_rows<2, kAdds>(t, r);
-  if (r < t.m) half_rows<1, kAdds>(t, r);
+  for_tile_rows(t.m, [&]<std::int64_t kCount>(std::int64_t r) {
+    word_product<true, kCount, kAdds>(words_at(t.a + r * t.lda), t.lda / 2, 1, words_at(t.weight),
+                                      kPanel, t.k / 2, t.sums + r * t.lds, t.lds);
+  });
 }
 
 void half_tile(const HalfTile& t) {

@@ -111,17 +111,6 @@ TESSERA_INLINE const RowNumber* row_of(const IntegerRows& rows, std::int64_t r) 
   return static_cast<const RowNumber*>(rows.a) + r * rows.lda;
 }
 
-/// All lanes put together by `put`, which takes two vectors of eight or both halves of one.
-#if TESSERA_VECTOR_BYTES == 64
-template <class Put>
-TESSERA_INLINE std::int32_t lanes_together(IntVec v, const Put& put) {
-  __m256i half = put(_mm512_maskz_extracti64x4_epi64(15, (__m512i)v, 0),
-                     _mm512_maskz_extracti64x4_epi64(15, (__m512i)v, 1));
-  half = put(half, _mm256_permute2x128_si256(half, half, 1));
-  half = put(half, _mm256_shuffle_epi32(half, 0x4e));
-  return _mm256_cvtsi256_si32(put(half, _mm256_shuffle_epi32(half, 0xb1)));
-}
-#endif
 TESSERA_INLINE std::int32_t largest_of(IntVec v) {
 #if TESSERA_VECTOR_BYTES == 64
   return lanes_together(v, [](__m256i a, __m256i b) { return _mm256_max_epi32(a, b); });
@@ -342,19 +331,9 @@ TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first)
   }
 }
 
-/// Calls `rows`, which takes a compile-time number of rows, for all rows of a tile.
-template <class Rows>
-TESSERA_INLINE void for_tile_rows(const IntegerTile& t, const Rows& rows) {
-  std::int64_t r = 0;
-  for (; r + kRows <= t.m; r += kRows) rows.template operator()<kRows>(r);
-  for (; r + 4 <= t.m; r += 4) rows.template operator()<4>(r);
-  for (; r + 2 <= t.m; r += 2) rows.template operator()<2>(r);
-  if (r < t.m) rows.template operator()<1>(r);
-}
-
 template <Activation kActivation, bool kAdds>
 void widened_tile(const IntegerTile& t) {
-  for_tile_rows(t, [&]<std::int64_t kCount>(std::int64_t r) {
+  for_tile_rows(t.m, [&]<std::int64_t kCount>(std::int64_t r) {
     rows_times_widened<kCount, kActivation, kAdds>(t, r);
   });
 }
@@ -362,7 +341,7 @@ void widened_tile(const IntegerTile& t) {
 void integer_tile(const IntegerTile& t) {
   if (t.group != t.k) {
     return for_tile_rows(
-        t, [&]<std::int64_t kCount>(std::int64_t r) { rows_times_groups<kCount>(t, r); });
+        t.m, [&]<std::int64_t kCount>(std::int64_t r) { rows_times_groups<kCount>(t, r); });
   }
   if (t.activation == Activation::gelu) return widened_tile<Activation::gelu, false>(t);
   if (t.activation == Activation::gelu_tanh) return widened_tile<Activation::gelu_tanh, false>(t);

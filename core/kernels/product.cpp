@@ -70,12 +70,14 @@ void pack(Context& ctx, const Part& part, float* packed) {
   });
 }
 
+/// Whether complete sums are not results yet.
+bool finishes(const ProductArguments& p) { return p.activation != Activation::none || p.residual; }
+
 /// Whether the result, written once, is large and its rows begin on lines of memory.
 bool passes_by(const ProductArguments& p, std::int64_t run) {
-  constexpr std::int64_t kLine = 64 / sizeof(float);
-  return p.k <= run && !p.initial && p.activation == Activation::none && !p.residual &&
-         p.m * p.n >= kLargeResult && p.ldc % kLine == 0 &&
-         reinterpret_cast<std::uintptr_t>(p.c) % (kLine * sizeof(float)) == 0;
+  constexpr std::int64_t kLine = 64, kNumber = sizeof(float);
+  return p.k <= run && !p.initial && !finishes(p) && p.m * p.n >= kLargeResult &&
+         p.ldc * kNumber % kLine == 0 && reinterpret_cast<std::uintptr_t>(p.c) % kLine == 0;
 }
 
 /// One run of the sums, [begin, begin + depth), for rows [first, first + count).
@@ -111,7 +113,7 @@ void add_run(const Part& part, std::int64_t begin, std::int64_t depth, const flo
 /// Activation and residual of rows [first, first + count), once their sums are complete.
 void finish(const Part& part, std::int64_t first, std::int64_t count) {
   const ProductArguments& p = part.p;
-  if (p.activation == Activation::none && !p.residual) return;
+  if (!finishes(p)) return;
   float* const c = p.c + first * p.ldc + part.column;
   vector_kernels().finish(
       {.m = count,

@@ -165,11 +165,10 @@ void turn_panel(const From* b, std::int64_t stride, std::int64_t k, float* to) {
   }
 }
 
-/// A panel of columns that lie as rows; zeros for those that are missing.
+/// A panel of fewer columns; zeros for those that are missing.
 template <class From>
-TESSERA_INLINE void turn_columns(const From* b, std::int64_t stride, std::int64_t n, std::int64_t k,
-                                 float* to) {
-  if (n == kPanel) return turn_panel(b, stride, k, to);
+void turn_last_panel(const From* b, std::int64_t stride, std::int64_t n, std::int64_t k,
+                     float* to) {
   for (std::int64_t i = 0; i < k * kPanel; ++i) to[i] = 0.0f;
   constexpr std::int64_t kStep = 16;  // a cache line of each row at a time
   for (std::int64_t c0 = 0; c0 < k; c0 += kStep) {
@@ -180,19 +179,17 @@ TESSERA_INLINE void turn_columns(const From* b, std::int64_t stride, std::int64_
   }
 }
 
-void pack_half_columns(const std::uint16_t* b, std::int64_t stride, std::int64_t n, std::int64_t k,
-                       float* to) {
-  for (std::int64_t j = 0; j < n; j += kPanel, to += k * kPanel)
-    turn_columns(b + j * stride, stride, n - j < kPanel ? n - j : kPanel, k, to);
+/// Columns that lie as rows -> panels of them.
+template <class From>
+void turn_columns(const From* b, std::int64_t stride, std::int64_t n, std::int64_t k, float* to) {
+  for (; n >= kPanel; n -= kPanel, b += kPanel * stride, to += k * kPanel)
+    turn_panel(b, stride, k, to);
+  if (n > 0) turn_last_panel(b, stride, n, k, to);
 }
 
 void pack_columns(const float* b, std::int64_t stride, bool turned, std::int64_t n, std::int64_t k,
                   float* to) {
-  if (turned) {
-    for (std::int64_t j = 0; j < n; j += kPanel, to += k * kPanel)
-      turn_columns(b + j * stride, stride, n - j < kPanel ? n - j : kPanel, k, to);
-    return;
-  }
+  if (turned) return turn_columns(b, stride, n, k, to);
   for (std::int64_t c = 0; c < k; ++c, b += stride) {
     float* word = to + c * kPanel;
     std::int64_t j = 0;

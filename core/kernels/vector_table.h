@@ -41,7 +41,7 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     {kRows,
      {1, pack_rows, pack_columns, product_tile<false>},
      {2, pack_row_pairs, pack_column_pairs, product_tile<true>},
-     pack_half_columns,
+     turn_columns<std::uint16_t>,
      activate,
      activate_gradient,
      layer_norm_gradient,

@@ -74,13 +74,22 @@ TESSERA_INLINE float sum_of(Vec v) {
   for (std::int64_t i = 0; i < kLanes; ++i) sum += v[i];
   return sum;
 }
+/// All lanes put together by `put`, which takes two vectors of eight or both halves of one.
+#if TESSERA_VECTOR_BYTES == 64
+template <class Put>
+TESSERA_INLINE std::int32_t lanes_together(IntVec v, const Put& put) {
+  __m256i half = put(_mm512_maskz_extracti64x4_epi64(15, (__m512i)v, 0),
+                     _mm512_maskz_extracti64x4_epi64(15, (__m512i)v, 1));
+  half = put(half, _mm256_permute2x128_si256(half, half, 1));
+  half = put(half, _mm256_shuffle_epi32(half, 0x4e));
+  return _mm256_cvtsi256_si32(put(half, _mm256_shuffle_epi32(half, 0xb1)));
+}
+#endif
 TESSERA_INLINE float max_of(Vec v) {
 #if TESSERA_VECTOR_BYTES == 64
-  __m256 half = _mm256_max_ps((__m256)_mm512_maskz_extractf64x4_pd(15, (__m512d)v, 0),
-                              (__m256)_mm512_maskz_extractf64x4_pd(15, (__m512d)v, 1));
-  half = _mm256_max_ps(half, _mm256_permute2f128_ps(half, half, 1));
-  half = _mm256_max_ps(half, _mm256_permute_ps(half, 0x4e));
-  return _mm256_max_ps(half, _mm256_permute_ps(half, 0xb1))[0];
+  return __builtin_bit_cast(float, lanes_together((IntVec)v, [](__m256i a, __m256i b) {
+                              return (__m256i)_mm256_max_ps((__m256)a, (__m256)b);
+                            }));
 #else
   float best = v[0];
   for (std::int64_t i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
@@ -117,6 +126,16 @@ TESSERA_INLINE Vec exp_negative_coarse(Vec x) {
   const Vec p = ((r * 4.1665795894e-2f + 1.6666665459e-1f) * r + 0.5f) * (r * r) + (r + 1.0f);
   const Vec y = (Vec)((BitVec)p + (((BitVec)shifted - (BitVec)round) << 23));
   return x < -87.0f ? Vec{} : y;
+}
+
+/// Calls `rows`, which takes a compile-time number of rows and the first of them, for m rows.
+template <class Rows>
+TESSERA_INLINE void for_tile_rows(std::int64_t m, const Rows& rows) {
+  std::int64_t r = 0;
+  for (; r + kRows <= m; r += kRows) rows.template operator()<kRows>(r);
+  for (; r + 4 <= m; r += 4) rows.template operator()<4>(r);
+  for (; r + 2 <= m; r += 2) rows.template operator()<2>(r);
+  if (r < m) rows.template operator()<1>(r);
 }
 
 }  // namespace
