@@ -69,6 +69,11 @@ Option& Option::range(double low, double high) {
   return *this;
 }
 
+Option& Option::excludes(const Option& other) {
+  option_->excludes(other.option_);
+  return *this;
+}
+
 Option& Option::one_of(std::initializer_list<std::string> values) {
   option_->check(CLI::IsMember(std::vector<std::string>(values)));
   return *this;

@@ -30,6 +30,8 @@ class Option {
   Option& range(int low, int high);
   Option& range(double low, double high);
   Option& one_of(std::initializer_list<std::string> values);
+  /// Both together are wrong usage.
+  Option& excludes(const Option& other);
 
  private:
   CLI::Option* option_;

@@ -9,7 +9,9 @@ struct Options {
   std::string from, to, dtype = "int8", data, language;
   std::int64_t examples = 128;
   int threads = 0;
-  bool half = false, json = false;
+  bool own_texts = false, half = false, json = false;
+
+  bool calibrates() const { return own_texts || !data.empty(); }
 };
 
 /// The bars of one after the other of the things that are done.
@@ -19,7 +21,11 @@ class Bars {
   void show(const char* what, std::int64_t done, std::int64_t total) {
     if (!bar_ || what_ != what) {
       what_ = what;
-      bar_.emplace(what_, what_ == "round" ? "matrices" : "examples", wanted_);
+      bar_.emplace(what_,
+                   what_ == "round"   ? "matrices"
+                   : what_ == "write" ? "texts"
+                                      : "examples",
+                   wanted_);
     }
     bar_->show(static_cast<double>(done), static_cast<double>(total));
   }
@@ -38,7 +44,7 @@ void print_report(const Options& o, const fusion::QuantizeReport& done) {
                 {"four_bits", done.four_bits},
                 {"bytes_before", done.bytes_before},
                 {"bytes_after", done.bytes_after}};
-    if (!o.data.empty()) {
+    if (o.calibrates()) {
       out["calibrated"] = done.calibrated;
       out["examples"] = done.examples;
     }
@@ -50,7 +56,7 @@ void print_report(const Options& o, const fusion::QuantizeReport& done) {
                 static_cast<double>(done.bytes_before) / 1e6);
   print_line(concat(o.to, ": ", done.eight_bits, " matrices with 8 bits, ", done.four_bits,
                     " with 4; ", sizes));
-  if (o.data.empty()) return;
+  if (!o.calibrates()) return;
   print_line(concat(done.calibrated, " of them calibrated with ", done.examples, " examples"));
 }
 
@@ -61,7 +67,7 @@ int run(const Options& o) {
   options.precision = o.dtype == "int4" ? Precision::int4 : Precision::int8;
   options.half = o.half;
   options.context.threads = o.threads;
-  if (!o.data.empty())
+  if (o.calibrates())
     options.calibration = {.data = o.data, .examples = o.examples, .language = o.language};
   options.on_progress = [&](const char* what, std::int64_t done, std::int64_t total) {
     bars.show(what, done, total);
@@ -91,15 +97,22 @@ Run add_quantize(Command& program) {
           "values stay at int8)")
       .one_of({"int8", "int4"})
       .show_default();
+  const Option data =
+      command
+          .add_option(
+              "--calibration", o->data,
+              "Run the model on this and round so that its layers' outputs change little "
+              "(GPTQ): a text, JSON Lines of examples as for evaluate, or a folder of images "
+              "or sounds")
+          .type_name("FILE");
   command
-      .add_option("--calibration", o->data,
-                  "Run the model on this and round so that its layers' outputs change little "
-                  "(GPTQ): a text, JSON Lines of examples as for evaluate, or a folder of images "
-                  "or sounds")
-      .type_name("FILE");
+      .add_flag("--self-calibration", o->own_texts,
+                "The same on texts that the model writes itself, for want of data")
+      .excludes(data);
   command
       .add_option("--calibration-examples", o->examples,
-                  "Most examples of it, or pieces of text of up to 512 tokens")
+                  "Most examples of it, or pieces of text of up to 512 tokens; so many texts of "
+                  "its own")
       .range(1, 1 << 20)
       .show_default();
   command.add_option("-l,--language", o->language,
@@ -111,6 +124,7 @@ Run add_quantize(Command& program) {
   command.add_flag("--json", o->json, "Print one JSON object");
   command.footer(
       "Examples:\n  tessera quantize --dtype int4 SmolLM2-135M SmolLM2-135M-int4\n"
+      "  tessera quantize --dtype int4 --self-calibration SmolLM2-135M SmolLM2-135M-int4\n"
       "  tessera quantize --dtype int4 --calibration some.txt SmolLM2-135M SmolLM2-135M-int4");
   return [o] { return run(*o); };
 }

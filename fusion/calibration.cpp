@@ -31,10 +31,14 @@ std::vector<T> some_of(std::vector<T> all, std::int64_t most) {
 
 // --- text ---
 
+bool writes_by_itself(const Model& model) {
+  return model.decoder && model.tokenizer && !model.decoder->has_cross_attention();
+}
+
 std::vector<std::vector<std::int32_t>> pieces_of_text(const Model& model,
                                                       const CalibrationOptions& o) {
   const std::string name = o.data.string();
-  if (!model.decoder || !model.tokenizer || model.decoder->has_cross_attention()) {
+  if (!writes_by_itself(model)) {
     throw UnsupportedError(concat(
         name, ": is taken for a text, but ", model.path.string(),
         model.decoder ? " writes about images or sounds" : " has no text decoder",
@@ -101,12 +105,59 @@ void hear(Session& session, const Model& model, const fs::path& file) {
   }
 }
 
-}  // namespace
-
-Calibration::Calibration(std::shared_ptr<const Model> model, const CalibrationOptions& o) {
+void demand_sizes(const CalibrationOptions& o) {
   if (o.examples < 1 || o.tokens < 2)
     throw ArgumentError(concat("calibration with ", o.examples, " examples of ", o.tokens,
                                " tokens; expected at least 1 and 2"));
+}
+
+}  // namespace
+
+std::vector<std::vector<std::int32_t>> own_texts(
+    Session& session, const CalibrationOptions& o,
+    const std::function<bool(std::int64_t, std::int64_t)>& on_progress) {
+  constexpr std::int64_t kTogether = 16;  // what reads the weights once
+  const Model& model = session.model();
+  demand_sizes(o);
+  if (!writes_by_itself(model)) {
+    throw UnsupportedError(
+        concat(model.path.string(), ": can't write texts by itself; give data to calibrate on"));
+  }
+  GenerateOptions options;
+  options.sampling = session.defaults(options.task);
+  options.sampling->do_sample = true;
+  options.sampling->temperature = 1;
+  options.sampling->top_k = 0;
+  options.sampling->top_p = 1;
+  options.sampling->num_beams = 1;
+  options.sampling->max_new_tokens = std::min(o.tokens, model.decoder->max_positions()) - 1;
+  std::vector<std::vector<std::int32_t>> texts(static_cast<std::size_t>(o.examples));
+  std::int64_t begun = 0, done = 0;
+  bool goes_on = on_progress(0, o.examples);
+  session.run(
+      model.decoder_for(options.task), kTogether, [&]() -> std::optional<text::GenerateJob> {
+        if (!goes_on || begun == o.examples) return std::nullopt;
+        auto& text = texts[static_cast<std::size_t>(begun)];
+        options.sampling->seed = static_cast<std::uint64_t>(begun++);
+        text::GenerateJob job = session.job({Text{}}, options, {}, [&](const Result& result) {
+          text.insert(text.end(), result.ids.begin(), result.ids.end());
+          goes_on = on_progress(++done, o.examples) && goes_on;
+          if (!goes_on) session.cancel();
+        });
+        text = job.input.prompt_ids;
+        return job;
+      });
+  std::erase_if(texts, [](const auto& text) { return text.size() < 2; });
+  return texts;
+}
+
+Calibration::Calibration(std::shared_ptr<const Model> model, const CalibrationOptions& o) {
+  demand_sizes(o);
+  if (o.data.empty()) {
+    if (o.texts.empty()) throw ArgumentError("calibration without data");
+    run_on(model, o.texts);
+    return;
+  }
   std::error_code ignored;
   if (!fs::exists(o.data, ignored))
     throw IoError(concat(o.data.string(), ": there is no such file"));
@@ -128,13 +179,16 @@ Calibration::Calibration(std::shared_ptr<const Model> model, const CalibrationOp
       (*loss)(session.context(), std::span(&i, 1), 0);
     };
   } else {
-    const auto pieces = pieces_of_text(*model, o);
-    size_ = std::ssize(pieces);
-    run_ = [model, pieces](Session& session, std::int64_t i) {
-      text::log_probabilities(session.context(), *model->decoder,
-                              pieces[static_cast<std::size_t>(i)]);
-    };
+    run_on(model, pieces_of_text(*model, o));
   }
+}
+
+void Calibration::run_on(const std::shared_ptr<const Model>& model,
+                         const std::vector<std::vector<std::int32_t>>& texts) {
+  size_ = std::ssize(texts);
+  run_ = [model, texts](Session& session, std::int64_t i) {
+    text::log_probabilities(session.context(), *model->decoder, texts[static_cast<std::size_t>(i)]);
+  };
 }
 
 }  // namespace tessera::fusion

@@ -116,14 +116,14 @@ Layers layers_of(const Plan& plan) {
 /// was seen.
 class Calibrator {
  public:
-  Calibrator(const fs::path& from, const QuantizeOptions& options, const Weights& weights,
-             const Plan& plan)
+  Calibrator(const fs::path& from, const QuantizeOptions& options,
+             const CalibrationOptions& calibration, const Weights& weights, const Plan& plan)
       : options_(options),
         weights_(weights),
         plan_(plan),
         model_(Model::open(from, {.precision = Precision::f32})),
         session_(model_, options.context),
-        data_(model_, *options.calibration) {}
+        data_(model_, calibration) {}
 
   std::int64_t examples() const { return data_.size(); }
 
@@ -219,14 +219,24 @@ QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to,
   if (config.has("quantization_config"))
     throw ArgumentError(concat(from.string(), ": is quantised already"));
   if (model->decoder) model->decoder.operator->();  // it may not have said yet what it multiplies
-  model.reset();
   const Plan plan = plan_of(from, weights);
   demand_new_folder(to);  // before what may take long
 
   QuantizeReport report;
+  std::optional<CalibrationOptions> calibration = options.calibration;
+  if (calibration && calibration->data.empty()) {  // by the small numbers, which are faster
+    Session session(model, options.context);
+    calibration->texts = own_texts(session, *calibration, [&](auto done, auto total) {
+      report.cancelled =
+          report.cancelled || (options.on_progress && !options.on_progress("write", done, total));
+      return !report.cancelled;
+    });
+    if (report.cancelled) return report;
+  }
+  model.reset();
   std::map<std::string, RoundedMatrix> calibrated;
-  if (options.calibration) {
-    Calibrator calibrator(from, options, weights, plan);
+  if (calibration) {
+    Calibrator calibrator(from, options, *calibration, weights, plan);
     auto matrices = calibrator.run();
     report.examples = calibrator.examples();
     report.cancelled = !matrices;

@@ -17,8 +17,8 @@ struct QuantizeOptions {
   /// numbers for any number of threads.
   std::optional<CalibrationOptions> calibration = {};
   ContextOptions context = {};  ///< for calibration
-  /// What is done ("calibrate": examples of a pass over all; "round": matrices), how many of how
-  /// many; false: nothing is written, and the report says cancelled.
+  /// What is done ("write": texts of its own; "calibrate": examples of a pass over all; "round":
+  /// matrices), how many of how many; false: nothing is written, and the report says cancelled.
   std::function<bool(const char* what, std::int64_t done, std::int64_t total)> on_progress = {};
 };
 

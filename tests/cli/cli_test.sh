@@ -95,6 +95,10 @@ check 'calibrate with nothing' 1 '' 'tessera: gone: there is no such file\|' \
   "$program" quantize "$2/tests/data/families/vit-classify" "$work/never" --calibration gone
 check 'calibrate with no examples' 2 '' 'tessera: .*--calibration-examples.*' \
   "$program" quantize a b --calibration c --calibration-examples 0
+check 'calibrate on its own texts' 1 '' 'tessera: [^|]*/vit-classify: can.t write texts by itself; give data to calibrate on\|' \
+  "$program" quantize "$2/tests/data/families/vit-classify" "$work/never" --self-calibration
+check 'calibrate on both' 2 '' 'tessera: .*--calibration excludes --self-calibration.*' \
+  "$program" quantize a b --calibration c --self-calibration
 [[ ! -e $work/never ]] || { echo 'FAILED calibrate: something was written'; failed=1; }
 
 # Scores of answers.

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 
@@ -203,6 +204,41 @@ TEST_F(Calibrated, TheSameForAnyNumberOfThreads) {
   EXPECT_EQ(bytes(out_), bytes(work_ / "again"));
 }
 
+/// Without data: on texts that the model writes itself, each another one.
+TEST_F(Calibrated, OnItsOwnTexts) {
+  write("llama/tokenizer_config.json", R"({"bos_token": "<|endoftext|>"})");
+  quantize_checkpoint(llama_, work_ / "nearest", {.precision = Precision::int4});
+  QuantizeOptions options = with("");
+  options.calibration->examples = 20;
+  const QuantizeReport report = quantize_checkpoint(llama_, out_, options);
+  EXPECT_EQ(report.examples, 20);
+  EXPECT_EQ(report.calibrated, 14);
+  EXPECT_NE(bytes(out_), bytes(work_ / "nearest"));
+  options.context.threads = 3;
+  quantize_checkpoint(llama_, work_ / "again", options);
+  EXPECT_EQ(bytes(out_), bytes(work_ / "again"));
+
+  Session session(Model::open(llama_));
+  const auto texts = own_texts(session, {.examples = 5, .tokens = 16},
+                               [](std::int64_t, std::int64_t) { return true; });
+  ASSERT_EQ(texts.size(), 5);
+  for (const auto& text : texts) {
+    EXPECT_EQ(text.front(), session.model().tokenizer->special("bos_token"));
+    EXPECT_LE(text.size(), 16);
+    EXPECT_EQ(std::ranges::count(texts, text), 1);
+  }
+  fs::remove_all(out_);
+  std::int64_t written = 0;
+  options.on_progress = [&](const std::string& what, std::int64_t done, std::int64_t) {
+    EXPECT_EQ(what, "write");
+    written = done;
+    return done < 2;
+  };
+  EXPECT_TRUE(quantize_checkpoint(llama_, out_, options).cancelled);
+  EXPECT_LT(written, 20);
+  EXPECT_FALSE(fs::exists(out_));
+}
+
 TEST_F(Calibrated, TakesSoManyExamples) {
   QuantizeOptions options = with(work_ / "text.txt");
   options.calibration->examples = 3;
@@ -262,6 +298,9 @@ TEST_F(Calibrated, RefusesDataThatShowsNothing) {
   refuses(llama_, fs::path(TESSERA_SOURCE_DIR) / "docs/media", "has no tower");
   refuses(vit, work_ / "text.txt", "has no text decoder");
   refuses(family("tessera-memory"), work_ / "text.txt", "writes about images or sounds");
+  refuses(family("tessera-memory"), "", "can't write texts by itself");
+  refuses(vit, "", "can't write texts by itself");
+  refuses(llama_, "", "no token to begin a text with");
   // Its decoder is a GPT-2, whose matrices are not rounded.
   refuses(family("tessera-splice"), work_ / "text.txt", "no matrix that is to be rounded");
   QuantizeOptions none = with(work_ / "text.txt");
