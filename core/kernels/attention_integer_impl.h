@@ -107,22 +107,28 @@ TESSERA_INLINE Vec load_most(const From* p, std::int64_t n) {
   return v;
 }
 
-/// Of `count` rows and the columns of one vector, the first n.
-struct ColumnRange {
-  Vec mean, reach;  // reach: the largest distance from the mean
-};
-template <class From>
-TESSERA_INLINE ColumnRange range_of(const From* x, std::int64_t ld, std::int64_t count,
-                                    std::int64_t n) {
-  Vec sum{}, high = load_most(x, n), low = high;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const Vec v = load_most(x + i * ld, n);
-    sum += v;
-    high = larger(v, high);
-    low = v < low ? v : low;
+/// Of `count` rows and the columns of kCount vectors, of which n are there: their means and the
+/// largest distances from these.
+template <std::int64_t kCount, class From>
+TESSERA_INLINE void measure_columns(const From* x, std::int64_t ld, std::int64_t count,
+                                    std::int64_t n, float* means, float* reaches) {
+  Vec sum[kCount], high[kCount], low[kCount];
+  for (std::int64_t c = 0; c < kCount; ++c)
+    sum[c] = Vec{}, high[c] = splat(-__builtin_inff()), low[c] = splat(__builtin_inff());
+  for (std::int64_t i = 0; i < count; ++i, x += ld) {
+#pragma GCC unroll 4
+    for (std::int64_t c = 0; c < kCount; ++c) {
+      const Vec v = kCount > 1 ? numbers_at(x + c * kLanes) : load_most(x, n);
+      sum[c] += v;
+      high[c] = larger(v, high[c]);
+      low[c] = v < low[c] ? v : low[c];
+    }
   }
-  const Vec mean = sum * (1.0f / static_cast<float>(count));
-  return {mean, larger(high - mean, mean - low)};
+  for (std::int64_t c = 0; c < kCount; ++c) {
+    const Vec mean = sum[c] * (1.0f / static_cast<float>(count));
+    store(means + c * kLanes, mean);
+    if (reaches) store(reaches + c * kLanes, larger(high[c] - mean, mean - low[c]));
+  }
 }
 
 template <class Scheme, class From>
@@ -130,17 +136,19 @@ TESSERA_INLINE void measure_rows(const KeyValueRows& rows, std::int64_t keys, st
                                  float* units) {
   const auto *k = static_cast<const From*>(rows.k), *v = static_cast<const From*>(rows.v);
   const std::int64_t padded = whole_panels(width);
-  for (std::int64_t c = 0; c < padded; c += kLanes) {
-    if (c >= width) {
-      for (std::int64_t i = 0; i < 3; ++i) store(units + i * padded + c, Vec{});
-      continue;
-    }
-    const std::int64_t step = key_mean_step(keys), some = (keys + step - 1) / step;
-    store(units + c, range_of(k + c, step * rows.ldk, some, width - c).mean);
-    const ColumnRange values = range_of(v + c, rows.ldv, keys, width - c);
-    store(units + padded + c, values.mean);
-    store(units + 2 * padded + c, values.reach * (1.0f / Scheme::kMost));
-  }
+  const std::int64_t step = key_mean_step(keys), some = (keys + step - 1) / step;
+  float *value_means = units + padded, *value_units = value_means + padded;
+  const auto measure = [&]<std::int64_t kCount>(std::int64_t c) {
+    measure_columns<kCount>(k + c, step * rows.ldk, some, width - c, units + c, nullptr);
+    measure_columns<kCount>(v + c, rows.ldv, keys, width - c, value_means + c, value_units + c);
+  };
+  std::int64_t c = 0;
+  for (; c + 4 * kLanes <= width; c += 4 * kLanes) measure.template operator()<4>(c);
+  for (; c < width; c += kLanes) measure.template operator()<1>(c);
+  for (; c < padded; c += kLanes)
+    for (std::int64_t i = 0; i < 3; ++i) store(units + i * padded + c, Vec{});
+  for (c = 0; c < padded; c += kLanes)
+    store(value_units + c, load(value_units + c) * (1.0f / Scheme::kMost));
 }
 
 template <class Scheme>
@@ -503,6 +511,16 @@ TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::
                      padded, factors, out);
 }
 
+TESSERA_INLINE float total_of(Vec v) {
+#if TESSERA_VECTOR_BYTES == 64
+  return __builtin_bit_cast(float, lanes_together((IntVec)v, [](__m256i a, __m256i b) {
+                              return (__m256i)_mm256_add_ps((__m256)a, (__m256)b);
+                            }));
+#else
+  return sum_of(v);
+#endif
+}
+
 /// What a group of rows gives in the end.
 template <class Scheme>
 TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first,
@@ -510,7 +528,7 @@ TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first,
   const std::int64_t padded = whole_panels(b.width);
   const float *value_means = b.head.units + padded, *value_units = value_means + padded;
   for (std::int64_t r = 0; r < kRows && first + r < b.rows; ++r) {
-    const float inverse = 1.0f / sum_of(load(rows.total + r * kLanes));
+    const float inverse = 1.0f / total_of(load(rows.total + r * kLanes));
     float* out = b.out + (first + r) * b.ldo;
     for (std::int64_t c = 0; c < b.width; ++c)
       out[c] = sums[r * padded + c] * inverse * value_units[c] + value_means[c];
