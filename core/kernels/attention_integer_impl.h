@@ -477,16 +477,18 @@ TESSERA_INLINE void add_values(const typename Scheme::Number* weights,
   }
 }
 
-/// Asks memory for rows that lie far apart, each a wait by itself.
-TESSERA_INLINE void prefetch_rows(const float* p, std::int64_t ld, std::int64_t rows,
-                                  std::int64_t width) {
-  for (std::int64_t r = 0; r < rows; ++r) prefetch_row(p + r * ld, width);
-}
+/// A group of rows that will be needed, if any.
+struct RowsAhead {
+  const float* first;
+  std::int64_t ld;
+};
 
-/// A group of rows and the keys [begin, begin + count), which the last of them sees.
+/// A group of rows and the keys [begin, begin + count), which the last of them sees. Rows ahead lie
+/// far apart, each a wait by itself: they are asked for a few with each panel of keys.
 template <class Scheme>
 TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::int64_t begin,
-                              std::int64_t count, IntegerGroup<Scheme>& rows, float* out) {
+                              std::int64_t count, const RowsAhead (&ahead)[2],
+                              IntegerGroup<Scheme>& rows, float* out) {
   typedef typename Scheme::Number Number;
   const std::int64_t padded = whole_panels(b.width), wide = whole_lanes<Scheme>(b.width);
   const auto* keys = static_cast<const Number*>(b.head.keys) + begin * wide;
@@ -497,6 +499,9 @@ TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::
   for (Vec& v : high) v = splat(kMissing);
   const std::int64_t seen = b.causal ? b.first + group * kRows - begin : count;  // by its first row
   for (std::int64_t j = 0; j < count; j += kPanel) {
+    for (std::int64_t r = j / kPanel; r < kRows; r += kKeyBlock / kPanel)
+      for (const auto& [first, ld] : ahead)
+        if (first) prefetch_row(first + r * ld, b.width);
     const Number* panel = keys + j * wide;
     if (b.causal && j + kPanel > seen) {
       score_tile<Scheme, true>(rows, wide, panel, units + 2 * j, seen - j, scores + j, high);
@@ -535,8 +540,8 @@ TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first,
   }
 }
 
-/// Rows that will be needed are asked for while a group before them is computed, few at a time:
-/// queries (those of the next block, too) and places of results.
+/// While a group is computed, the queries of the next one (that of the next block, too) and the
+/// places of its own results are asked for.
 template <class Scheme>
 void integer_attention_block(const AttentionBlock& b) {
   const std::int64_t padded = whole_panels(b.width);
@@ -554,12 +559,10 @@ void integer_attention_block(const AttentionBlock& b) {
       const std::int64_t first = g * kRows, left = seen_by(g) - begin;
       if (left <= 0) continue;
       const bool ends = left <= kKeyBlock;
-      if (begin == 0) {
-        start_rows(b, first, rows[g]);
-        prefetch_rows(b.q + (first + kRows) * b.ldq, b.ldq, kRows, b.width);
-      }
-      if (ends) prefetch_rows(b.out + first * b.ldo, b.ldo, kRows, b.width);
-      add_block(b, g, begin, ends ? left : kKeyBlock, rows[g], sums + first * padded);
+      if (begin == 0) start_rows(b, first, rows[g]);
+      const RowsAhead ahead[2] = {{begin == 0 ? b.q + (first + kRows) * b.ldq : nullptr, b.ldq},
+                                  {ends ? b.out + first * b.ldo : nullptr, b.ldo}};
+      add_block(b, g, begin, ends ? left : kKeyBlock, ahead, rows[g], sums + first * padded);
       if (ends) finish_rows(b, first, rows[g], sums + first * padded);
     }
   }
