@@ -22,7 +22,8 @@ struct InBytes {
   static constexpr std::int32_t kKeyOffset = 128;
   /// Where sums of scores begin: their bits are those of floats, which saves converting them.
   static constexpr float kSumsFrom = kIntegersFrom;
-  /// Of what short_weights() is a unit of weights, and of which degree.
+  /// What a weight's unit is of what totals are made of, which is found by a polynomial of a
+  /// degree.
   static constexpr int kWeightUnits = 128, kWeightDegree = 2;
 
   TESSERA_INLINE static Vec sums_as_floats(IntVec sums) { return (Vec)sums; }
@@ -256,15 +257,22 @@ TESSERA_INLINE void add_tile(IntVec (&sums)[kRows][2], const typename Scheme::Nu
   }
 }
 
-constexpr std::int64_t kRowRoom = (kRows + kLanes - 1) / kLanes * kLanes;
+static_assert(kRows <= kLanes);
+/// Of differences of scores, as they are made to weights: parts of powers of 2.
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+constexpr float kUnits = 2048.0f;
+#else
+constexpr float kUnits = 1.0f;
+#endif
 
 /// A group of kRows queries and what is known of them so far.
 template <class Scheme>
 struct IntegerGroup {
   typename Scheme::Number q[kRows * kWidestIntegerHead];  // [kRows][whole lanes], with a sign
   std::int32_t start[kRows];    // of sums: takes off what the keys' offset adds to them
-  float unit[kRowRoom];         // of scores, for powers of 2
-  float best[kRowRoom];         // running maximum, in these
+  float unit[kLanes];           // of scores, for powers of 2
+  float slope[kLanes];          // the same in kUnits, negative
+  float best[kLanes];           // running maximum, for powers of 2
   float total[kRows * kLanes];  // running sums of weights, lane by lane
 };
 
@@ -288,7 +296,7 @@ template <class Scheme>
 void start_rows(const AttentionBlock& b, std::int64_t first, IntegerGroup<Scheme>& rows) {
   typedef typename Scheme::Number Number;
   const std::int64_t wide = whole_lanes<Scheme>(b.width);
-  for (std::int64_t r = 0; r < kRowRoom; ++r) rows.best[r] = kMissing, rows.unit[r] = 0;
+  for (std::int64_t r = 0; r < kLanes; ++r) rows.best[r] = kMissing, rows.unit[r] = 0;
   for (std::int64_t i = 0; i < kRows * kLanes; ++i) rows.total[i] = 0;
   for (std::int64_t r = 0; r < kRows; ++r) {
     Number* q = rows.q + r * wide;
@@ -301,6 +309,7 @@ void start_rows(const AttentionBlock& b, std::int64_t first, IntegerGroup<Scheme
     // At least so much that kMissing counts.
     const float scaled = unit * b.scale * kLog2E;
     rows.unit[r] = scaled < 1e-20f ? 1e-20f : scaled;
+    rows.slope[r] = -kUnits * rows.unit[r];
   }
 }
 
@@ -336,23 +345,53 @@ TESSERA_INLINE void score_tile(const IntegerGroup<Scheme>& rows, std::int64_t wi
   }
 }
 
-/// What a block of keys changes for a group of rows: factors of what was summed before, and of the
-/// block's own weights, which are relative to the largest of the block.
+/// The largest of each vector, in lanes of one.
+TESSERA_INLINE Vec largest_of_rows(const Vec (&rows)[kRows]) {
+#if TESSERA_VECTOR_BYTES == 64 && TESSERA_TILE_ROWS == 12
+  constexpr __mmask16 kAll = 0xffff;
+  __m512 fours[3];  // rows 4 i to 4 i + 3 in each part of four lanes
+#pragma GCC unroll 3
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const auto of_two = [](Vec a, Vec b) {
+      return (__m512d)_mm512_maskz_max_ps(kAll,
+                                          _mm512_maskz_unpacklo_ps(kAll, (__m512)a, (__m512)b),
+                                          _mm512_maskz_unpackhi_ps(kAll, (__m512)a, (__m512)b));
+    };
+    const __m512d a = of_two(rows[4 * i], rows[4 * i + 1]),
+                  b = of_two(rows[4 * i + 2], rows[4 * i + 3]);
+    fours[i] = _mm512_maskz_max_ps(kAll, (__m512)_mm512_maskz_unpacklo_pd(255, a, b),
+                                   (__m512)_mm512_maskz_unpackhi_pd(255, a, b));
+  }
+  const auto of_halves = [](__m512 a, __m512 b) {
+    return _mm512_maskz_max_ps(kAll, _mm512_maskz_shuffle_f32x4(kAll, a, b, 0x44),
+                               _mm512_maskz_shuffle_f32x4(kAll, a, b, 0xee));
+  };
+  const __m512 a = of_halves(fours[0], fours[1]), b = of_halves(fours[2], fours[2]);
+  return (Vec)_mm512_maskz_max_ps(kAll, _mm512_maskz_shuffle_f32x4(kAll, a, b, 0x88),
+                                  _mm512_maskz_shuffle_f32x4(kAll, a, b, 0xdd));
+#else
+  Vec largest{};
+  for (std::int64_t r = 0; r < kRows; ++r) largest[r] = max_of(rows[r]);
+  return largest;
+#endif
+}
+
+/// What a block of keys changes for a group of rows: its largest scores (in kUnits), and factors of
+/// what was summed before and of the block's own weights, which are relative to the largest.
 struct BlockFactors {
-  float largest[kRowRoom], before[kRowRoom], own[kRowRoom];
+  float largest[kLanes], before[kLanes], own[kLanes];
 };
 template <class Scheme>
 TESSERA_INLINE void find_factors(const Vec (&high)[kRows], IntegerGroup<Scheme>& rows,
                                  BlockFactors& f) {
   const Vec least = splat(0.1f * kMissing);  // where a row sees none: more than its scores
-  for (std::int64_t r = 0; r < kRowRoom; ++r)
-    f.largest[r] = r < kRows ? max_of(larger(high[r], least)) * rows.unit[r] : 0.0f;
-  for (std::int64_t r = 0; r < kRowRoom; r += kLanes) {
-    const Vec own = load(f.largest + r), before = load(rows.best + r), best = larger(own, before);
-    store(f.before + r, power_of_two(before - best));
-    store(f.own + r, power_of_two(own - best));
-    store(rows.best + r, best);
-  }
+  const Vec own = larger(largest_of_rows(high), least) * load(rows.unit), before = load(rows.best),
+            best = larger(own, before);
+  // Not below what is rounded otherwise: differences from it must not turn negative.
+  store(f.largest, (own + positive(own) * 3e-7f) * kUnits);
+  store(f.before, power_of_two(before - best));
+  store(f.own, power_of_two(own - best));
+  store(rows.best, best);
 }
 
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
@@ -360,7 +399,7 @@ TESSERA_INLINE void find_factors(const Vec (&high)[kRows], IntegerGroup<Scheme>&
 TESSERA_INLINE __m512i high_half(__m512i a, __m512i b) {
   return _mm512_maskz_mulhi_epu16(~0u, a, b);
 }
-/// 2^-t of 32 numbers t >= 0 of 16 bits in units of 2^-11. What is 16 or more may have turned
+/// 2^-t of 32 numbers t >= 0 of 16 bits, in kUnits. What is 16 or more may have turned
 /// negative: either way it becomes 0.
 template <class Scheme>
 TESSERA_INLINE __m512i short_weights(__m512i t) {
@@ -403,16 +442,12 @@ TESSERA_INLINE void put_weights(__m512i first, __m512i second, std::int16_t* to)
 template <class Scheme>
 TESSERA_INLINE void weigh(const float* scores, std::int64_t count, const BlockFactors& f,
                           IntegerGroup<Scheme>& rows, typename Scheme::Number* weights) {
-  constexpr float kUnits = 2048.0f, kRoundedUp = 1.0f + 3e-7f;
   for (std::int64_t r = 0; r < kRows; ++r) {
-    const Vec unit = splat(-kUnits * rows.unit[r]);
-    // Not below what was rounded otherwise: differences must not turn negative.
-    const float most = kUnits * f.largest[r];
-    const Vec largest = splat(most > 0 ? most * kRoundedUp : most / kRoundedUp);
+    const Vec slope = splat(rows.slope[r]), largest = splat(f.largest[r]);
     const float* row = scores + r * kKeyBlock;
     const auto weights_from = [&](std::int64_t j) {
-      const Vec near = load(row + j) * unit + largest,
-                far = load(row + j + kLanes) * unit + largest;
+      const Vec near = load(row + j) * slope + largest,
+                far = load(row + j + kLanes) * slope + largest;
       return short_weights<Scheme>(
           _mm512_packs_epi32(_mm512_maskz_cvtps_epi32(0xffff, (__m512)near),
                              _mm512_maskz_cvtps_epi32(0xffff, (__m512)far)));
@@ -433,8 +468,7 @@ TESSERA_INLINE void weigh(const float* scores, std::int64_t count, const BlockFa
       put_weights(a, _mm512_setzero_si512(), to + j);
     }
     float* total = rows.total + r * kLanes;
-    const Vec own = to_float((IntVec)sums + (IntVec)more);
-    store(total, load(total) * f.before[r] + own * (f.own[r] / Scheme::kWeightUnits));
+    store(total, load(total) * f.before[r] + to_float((IntVec)sums + (IntVec)more) * f.own[r]);
   }
 }
 #else
@@ -444,13 +478,13 @@ TESSERA_INLINE void weigh(const float* scores, std::int64_t count, const BlockFa
                           IntegerGroup<Scheme>& rows, typename Scheme::Number* weights) {
   const Vec round = splat(kIntegersFrom);
   for (std::int64_t r = 0; r < kRows; ++r) {
-    const Vec unit = splat(rows.unit[r]), largest = splat(f.largest[r]);
+    const Vec slope = splat(rows.slope[r]), largest = splat(f.largest[r]);
     const float* row = scores + r * kKeyBlock;
     Vec sums{};
     for (std::int64_t j = 0; j < count; j += kLanes) {
-      const Vec w = power_of_two(load(row + j) * unit - largest) * Scheme::kMostWeight;
-      Scheme::put(weights + r * kKeyBlock + j, (IntVec)(w + round));
-      sums += w;
+      const Vec w = power_of_two(-(load(row + j) * slope + largest));
+      Scheme::put(weights + r * kKeyBlock + j, (IntVec)(w * Scheme::kMostWeight + round));
+      sums += w * (Scheme::kMostWeight * Scheme::kWeightUnits);
     }
     float* total = rows.total + r * kLanes;
     store(total, load(total) * f.before[r] + sums * f.own[r]);
@@ -533,7 +567,7 @@ TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first,
   const std::int64_t padded = whole_panels(b.width);
   const float *value_means = b.head.units + padded, *value_units = value_means + padded;
   for (std::int64_t r = 0; r < kRows && first + r < b.rows; ++r) {
-    const float inverse = 1.0f / total_of(load(rows.total + r * kLanes));
+    const float inverse = Scheme::kWeightUnits / total_of(load(rows.total + r * kLanes));
     float* out = b.out + (first + r) * b.ldo;
     for (std::int64_t c = 0; c < b.width; ++c)
       out[c] = sums[r * padded + c] * inverse * value_units[c] + value_means[c];
