@@ -45,7 +45,7 @@ kernels::KeyValueRows rows_of(const KeyValues& seen, std::int64_t row, std::int6
 struct Sizes {
   std::int64_t queries, keys, heads, kv_heads, width;
   float scale;
-  bool causal, rounded, bytes;
+  bool causal, rounded, shorts, bytes;
   float dropout = 0;
   std::uint64_t stream = 0;
   std::int64_t place = 0;  // of its first weight among those of all items
@@ -79,13 +79,21 @@ Sizes check(const Tensor& q, const KeyValues& seen, const AttentionOptions& opti
   const std::int64_t width = q.dim(1) / options.heads;
   const float scale =
       options.scale != 0 ? options.scale : 1.0f / std::sqrt(static_cast<float>(width));
-  const bool rounded = options.rounded && kernels::vector_kernels().half.native;
+  const bool native = kernels::vector_kernels().half.native;
+  const bool integers =
+      kernels::vector_kernels().integer.depth == 4 && width <= kernels::kWidestIntegerHead;
   // A decoder keeps keys in f32 where attention is to be as exact as can be.
   const bool wanted = options.in_bytes && (!options.causal || seen.k.dtype() == DType::bf16);
-  const bool bytes = wanted && kernels::vector_kernels().integer.depth == 4 && !seen.bytes &&
-                     seen.length >= kManyKeys && width <= kernels::kWidestByteHead;
-  return {q.dim(0), seen.length,    options.heads, kv_heads, width,
-          scale,    options.causal, rounded,       bytes};
+  return {.queries = q.dim(0),
+          .keys = seen.length,
+          .heads = options.heads,
+          .kv_heads = kv_heads,
+          .width = width,
+          .scale = scale,
+          .causal = options.causal,
+          .rounded = options.rounded && native,
+          .shorts = options.rounded && !native && integers,
+          .bytes = wanted && integers && !seen.bytes && seen.length >= kManyKeys};
 }
 
 /// Where the parts of attention_part() lie in memory.
@@ -202,9 +210,11 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item, Tensor lse)
   Tensor& out = item.out;
   const KeyValues rows = item.seen.as_rows(ctx);
   const auto& kernels = kernels::vector_kernels();
-  const auto& own = s.bytes && s.dropout == 0 && !lse ? kernels.bytes
-                    : s.rounded                       ? kernels.rounded
-                                                      : kernels.exact;
+  const bool plain = s.dropout == 0 && !lse;  // all that integers can do
+  const auto& own = plain && s.bytes    ? kernels.bytes
+                    : plain && s.shorts ? kernels.shorts
+                    : s.rounded         ? kernels.rounded
+                                        : kernels.exact;
   const auto padded = [](std::int64_t n, std::int64_t step) {
     return (n + step - 1) / step * step;
   };

@@ -176,8 +176,8 @@ struct AttentionOptions {
   std::int64_t kv_heads = 0;  ///< 0: as many as heads; fewer: grouped-query attention
   bool causal = false;        ///< query i sees keys up to (keys - queries + i)
   float scale = 0;            ///< 0: 1 / sqrt(head width)
-  /// Queries, keys, values and weights may be rounded to bf16 where that is faster (see
-  /// Linear::rounds); sums are f32.
+  /// Queries, keys, values and weights may be rounded where that is faster (see Linear::rounds): to
+  /// bf16, sums being f32, or to integers of 12 bits.
   bool rounded = false;
   /// They may be rounded to 8 bits, where that is faster and many queries see many keys (causal:
   /// that are bf16; see Linear::in_bytes); else `rounded` counts.

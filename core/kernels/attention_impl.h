@@ -2,6 +2,7 @@
 // vector.h.
 #pragma once
 #include "core/kernels/half_impl.h"
+#include "core/kernels/product_impl.h"
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
@@ -15,11 +16,7 @@ struct Exact {
   template <class From>
   TESSERA_INLINE static void pack_keys(const From* k, std::int64_t ldk, std::int64_t count,
                                        std::int64_t width, float* panel) {
-    for (std::int64_t j = 0; j < kPanel; ++j) {
-      const From* row = k + j * ldk;
-      for (std::int64_t c = 0; c < width; ++c)
-        panel[c * kPanel + j] = j < count ? number_at(row + c) : 0.0f;
-    }
+    turn_columns(k, ldk, count < kPanel ? count : kPanel, width, panel);
   }
   template <class From>
   TESSERA_INLINE static void pack_values(const From* v, std::int64_t, std::int64_t,

@@ -142,15 +142,15 @@ void attention(const float* q, const float* k, const float* v, std::int64_t quer
 
 namespace {
 
-/// count numbers, `step` apart, as the nearest multiples of a 127th of the largest.
-void round_to_bytes(std::vector<double>& x, std::int64_t first, std::int64_t step,
-                    std::int64_t count) {
+/// count numbers, `step` apart, as the nearest multiples of a part of the largest.
+void round_to_parts(std::vector<double>& x, std::int64_t first, std::int64_t step,
+                    std::int64_t count, double parts) {
   double most = 0;
   for (std::int64_t i = 0; i < count; ++i)
     most = std::max(most, std::abs(x[static_cast<std::size_t>(first + i * step)]));
   for (std::int64_t i = 0; i < count && most > 0; ++i) {
     double& number = x[static_cast<std::size_t>(first + i * step)];
-    number = std::rint(number * 127 / most) * most / 127;
+    number = std::rint(number * parts / most) * most / parts;
   }
 }
 
@@ -169,21 +169,23 @@ std::vector<double> take_means(std::vector<double>& x, std::int64_t rows, std::i
 
 }  // namespace
 
-void attention_in_bytes(const float* q, const float* k, const float* v, std::int64_t queries,
-                        std::int64_t keys, std::int64_t width, float scale, float* out) {
-  std::vector<double> q8(q, q + queries * width), k8(k, k + keys * width), v8(v, v + keys * width);
-  take_means(k8, keys, width, key_mean_step(keys));
-  const std::vector<double> means = take_means(v8, keys, width, 1);
-  for (std::int64_t i = 0; i < queries; ++i) round_to_bytes(q8, i * width, 1, width);
-  for (std::int64_t j = 0; j < keys; ++j) round_to_bytes(k8, j * width, 1, width);
-  for (std::int64_t c = 0; c < width; ++c) round_to_bytes(v8, c, width, keys);
+void attention_in_integers(const float* q, const float* k, const float* v, std::int64_t queries,
+                           std::int64_t keys, std::int64_t width, float scale, double most,
+                           double parts, float* out) {
+  std::vector<double> near_q(q, q + queries * width), near_k(k, k + keys * width),
+      near_v(v, v + keys * width);
+  take_means(near_k, keys, width, key_mean_step(keys));
+  const std::vector<double> means = take_means(near_v, keys, width, 1);
+  for (std::int64_t i = 0; i < queries; ++i) round_to_parts(near_q, i * width, 1, width, most);
+  for (std::int64_t j = 0; j < keys; ++j) round_to_parts(near_k, j * width, 1, width, most);
+  for (std::int64_t c = 0; c < width; ++c) round_to_parts(near_v, c, width, keys, most);
   std::vector<double> scores(static_cast<std::size_t>(keys));
   for (std::int64_t i = 0; i < queries; ++i) {
     for (std::int64_t j = 0; j < keys; ++j) {
       double& score = scores[static_cast<std::size_t>(j)] = 0;
       for (std::int64_t c = 0; c < width; ++c) {
-        score += q8[static_cast<std::size_t>(i * width + c)] *
-                 k8[static_cast<std::size_t>(j * width + c)] * static_cast<double>(scale);
+        score += near_q[static_cast<std::size_t>(i * width + c)] *
+                 near_k[static_cast<std::size_t>(j * width + c)] * static_cast<double>(scale);
       }
     }
     const double best = *std::max_element(scores.begin(), scores.end());
@@ -192,14 +194,14 @@ void attention_in_bytes(const float* q, const float* k, const float* v, std::int
     for (std::int64_t begin = 0; begin < keys; begin += kKeyBlock) {
       const auto first = scores.begin() + begin,
                  last = scores.begin() + std::min(keys, begin + kKeyBlock);
-      const double most = *std::max_element(first, last), factor = std::exp(most - best);
+      const double highest = *std::max_element(first, last), factor = std::exp(highest - best);
       for (auto at = first; at != last; ++at) {
-        const double weight = std::exp(*at - most);
+        const double weight = std::exp(*at - highest);
         total += weight * factor;
         for (std::int64_t c = 0; c < width; ++c) {
           sums[static_cast<std::size_t>(c)] +=
-              std::rint(weight * 255) / 255 * factor *
-              v8[static_cast<std::size_t>((at - scores.begin()) * width + c)];
+              std::rint(weight * parts) / parts * factor *
+              near_v[static_cast<std::size_t>((at - scores.begin()) * width + c)];
         }
       }
     }

@@ -31,11 +31,12 @@ void attention(const float* q, const float* k, const float* v, std::int64_t quer
                std::int64_t keys, std::int64_t heads, std::int64_t kv_heads, std::int64_t width,
                float scale, bool causal, float* out, const Dropout& dropped = {});
 
-/// The same of one head in 8 bits, none of it causal: queries and keys less their mean have a unit
-/// for each row, values less their mean one for each column; weights are rounded to 255ths of the
-/// largest in each kKeyBlock keys.
-void attention_in_bytes(const float* q, const float* k, const float* v, std::int64_t queries,
-                        std::int64_t keys, std::int64_t width, float scale, float* out);
+/// The same of one head in integers up to `most`, none of it causal: queries and keys less their
+/// mean have a unit for each row, values less their mean one for each column; weights are rounded
+/// to parts, `parts` of which are the largest in each kKeyBlock keys.
+void attention_in_integers(const float* q, const float* k, const float* v, std::int64_t queries,
+                           std::int64_t keys, std::int64_t width, float scale, double most,
+                           double parts, float* out);
 
 /// x [frames, in], weight [out, in, kernel], bias [out] -> y [(frames + 2*padding - kernel)/stride
 /// + 1, out].

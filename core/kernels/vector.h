@@ -21,13 +21,13 @@ struct KeyValueRows {
 /// [ceil(count/panel)][width][panel]; values as rows, padded to whole panels. In bf16, numbers lie
 /// in pairs: keys [ceil(count/panel)][width/2][panel][2], values [count/2][padded width][2].
 ///
-/// In 8 bits, numbers lie in fours: keys [ceil(count/panel)][width/4][panel][4], less a mean of
-/// their column (key_mean_step(); it changes no weight) and with 128 added; values
-/// [count/4][padded width][4], less the mean of their column (which weights that add up to 1 give
-/// back), the fours of each panel of keys in an order of the kernel's own. `units` [padded width]
-/// holds the means of keys' columns, those of values' and what a unit of values is worth; then,
-/// panel by panel, [panel] what a unit of each key is worth and [panel] what is added to its
-/// scores: 0, or for keys that are missing a very negative number.
+/// In 12 bits, numbers lie in pairs as well, in 8 bits in fours: keys
+/// [ceil(count/panel)][width/4][panel][4], less a mean of their column (key_mean_step(); it changes
+/// no weight) and in 8 bits with 128 added; values [count/4][padded width][4], less the mean of
+/// their column (which weights that add up to 1 give back). `units` [padded width] holds the means
+/// of keys' columns, those of values' and what a unit of values is worth; then, panel by panel,
+/// [panel] what a unit of each key is worth and [panel] what is added to its scores: what takes off
+/// where sums begin, or for keys that are missing a very negative number.
 struct PackedHead {
   const void* keys;
   const void* values;
@@ -58,7 +58,7 @@ struct AttentionBlock {
   float* scratch;        // attention_scratch(width) floats
   Dropout dropped = {};  // dropping_block only
   float* lse =
-      nullptr;  // where not null: log-sum-exp of each row's scores, ld_lse apart; not of bytes
+      nullptr;  // where not null: log-sum-exp of each row's scores, ld_lse apart; not of integers
   std::int64_t ld_lse = 0;
 };
 
@@ -72,9 +72,9 @@ struct AttentionKernels {
                     std::int64_t width, void* keys, void* values, float* units);
   /// softmax(q k^T * scale) v with an online softmax over blocks of kKeyBlock keys.
   void (*block)(const AttentionBlock& block);
-  /// The same with weights dropped after softmax (training). Null in 8 bits.
+  /// The same with weights dropped after softmax (training). Null in integers.
   void (*dropping_block)(const AttentionBlock& block);
-  /// In 8 bits, before pack_head: the units of columns. Null for others, which need none.
+  /// In integers, before pack_head: the units of columns. Null for others, which need none.
   void (*measure_head)(const KeyValueRows& rows, std::int64_t keys, std::int64_t width,
                        float* units);
 };
@@ -99,8 +99,8 @@ struct AttentionPart {
 constexpr std::int64_t kQueryBlock = 48;
 /// Keys taken at a time.
 constexpr std::int64_t kKeyBlock = 256;
-/// Widest head of attention in 8 bits.
-constexpr std::int64_t kWidestByteHead = 256;
+/// Widest head of attention in integers.
+constexpr std::int64_t kWidestIntegerHead = 256;
 
 /// What happens to the sums of a product on their way out: y = act(sums + bias) + residual.
 struct Finish {
@@ -141,9 +141,9 @@ struct VectorKernels {
   void (*few_rows_dot)(const float* x, std::int64_t ldx, std::int64_t m, const WeightRows& weight,
                        std::int64_t n, std::int64_t k, float* sums);
   AttentionKernels exact, rounded;  // f32; keys, values and weights in bf16
-  /// All in 8 bits (weights without a sign), heads up to kWidestByteHead wide. Slow unless
-  /// integer.depth is 4.
-  AttentionKernels bytes;
+  /// All in 12 bits, less rounded than in bf16, and in 8 bits (weights without a sign); heads up to
+  /// kWidestIntegerHead wide. Slow unless integer.depth is 4.
+  AttentionKernels shorts, bytes;
   /// Few queries over a part of the keys. With keys and values in bf16 where bf16 pairs are
   /// multiplied natively, queries and weights are rounded to it as well; beside 8 bits they are
   /// rounded as activations are.
@@ -156,7 +156,7 @@ struct VectorKernels {
   bool has_avx512() const;  ///< with or without what came later
 };
 
-/// In 8 bits, keys are less the mean of every so-manieth of them: any vector may be taken off all
+/// In integers, keys are less the mean of every so-manieth of them: any vector may be taken off all
 /// of them, so that of many a part will do.
 inline std::int64_t key_mean_step(std::int64_t keys) { return keys < 512 ? 1 : keys / 256; }
 

@@ -1,8 +1,8 @@
 // The kernels of one instruction set. The including file defines TESSERA_VECTOR_BYTES,
 // TESSERA_TILE_ROWS, TESSERA_KERNELS_NAME and TESSERA_KERNELS_LABEL.
-#include "core/kernels/attention_bytes_impl.h"
 #include "core/kernels/attention_few_impl.h"
 #include "core/kernels/attention_impl.h"
+#include "core/kernels/attention_integer_impl.h"
 #include "core/kernels/byte_attention_impl.h"
 #include "core/kernels/finish_impl.h"
 #include "core/kernels/integer_impl.h"
@@ -32,7 +32,10 @@ const VectorKernels TESSERA_KERNELS_NAME = {
      attention_block<Exact, true>, nullptr},
     {sizeof(Rounded::Number), Rounded::kDepth, pack_head<Rounded>, attention_block<Rounded, false>,
      attention_block<Rounded, true>, nullptr},
-    {1, kFour, pack_bytes, attention_block_of_bytes, nullptr, measure_head},
+    {sizeof(InShorts::Number), InShorts::kDepth, pack_integers<InShorts>,
+     integer_attention_block<InShorts>, nullptr, measure_head<InShorts>},
+    {sizeof(InBytes::Number), InBytes::kDepth, pack_integers<InBytes>,
+     integer_attention_block<InBytes>, nullptr, measure_head<InBytes>},
     attention_part,
     {bytes_of_block, write_byte_rows, read_byte_row, byte_scratch},
     {kHasBf16, kPanel, round_row, half_tile},

@@ -356,36 +356,53 @@ TEST_P(VectorKernelsTest, Attention) {
   check_attention(*kernels_, {7, 1500, 64, 0.125f}, false);
 }
 
-/// One head in 8 bits, within the room that it is said to need.
-Floats attention_in_bytes(const VectorKernels& kernels, const Floats& q, const Floats& k,
-                          const Floats& v, std::int64_t queries, std::int64_t keys,
-                          std::int64_t width, float scale) {
-  return blocked_attention(kernels, kernels.bytes, q, {k.data(), v.data(), width, width, false},
-                           queries, keys, width, scale, false);
+/// What attention in integers rounds to.
+struct Rounding {
+  AttentionKernels VectorKernels::*kernels;
+  double most, parts;
+  /// Of what is rounded alike but for numbers between two integers, of what it stands for, of a
+  /// value that is chosen.
+  double alike, near, one;
+};
+constexpr Rounding kRoundings[] = {
+    {&VectorKernels::shorts, 2047, 4095, 0.0015, 0.0015, 0.0005},
+    {&VectorKernels::bytes, 127, 255, 0.008, 0.025, 0.005},
+};
+
+/// One head in integers, within the room that it is said to need.
+Floats attention_in_integers(const VectorKernels& kernels, const Rounding& rounding,
+                             const Floats& q, const Floats& k, const Floats& v,
+                             std::int64_t queries, std::int64_t keys, std::int64_t width,
+                             float scale) {
+  return blocked_attention(kernels, kernels.*rounding.kernels, q,
+                           {k.data(), v.data(), width, width, false}, queries, keys, width, scale,
+                           false);
 }
 
-TEST_P(VectorKernelsTest, AttentionInBytes) {
+TEST_P(VectorKernelsTest, AttentionInIntegers) {
   for (const std::int64_t width : {1, 3, 17, 48, 64, 80, 256}) {
-    for (const std::int64_t keys : {1, 3, 17, 31, 64, 256, 257, 513}) {
+    for (const std::int64_t keys : {1, 3, 17, 31, 64, 70, 97, 256, 257, 513}) {
       const std::int64_t queries = keys % 100;
       const float scale = 2.0f / std::sqrt(static_cast<float>(width));
       const Floats q = random_numbers(queries * width, 1), v = random_numbers(keys * width, 3);
-      Floats k = random_numbers(keys * width, 2), expected(q.size());
+      Floats k = random_numbers(keys * width, 2), exact(q.size()), rounded(q.size());
       for (float& x : k) x += 2.0f;  // what all keys have in common costs nothing
-      reference::attention_in_bytes(q.data(), k.data(), v.data(), queries, keys, width, scale,
-                                    expected.data());
-      // A number between two integers may become either: few of them do.
-      const Floats found = attention_in_bytes(*kernels_, q, k, v, queries, keys, width, scale);
-      EXPECT_TRUE(close(found, expected, 0.008)) << keys << " keys of " << width;
-      // And that is near what it stands for.
       reference::attention(q.data(), k.data(), v.data(), queries, keys, 1, 1, width, scale, false,
-                           expected.data());
-      EXPECT_TRUE(close(found, expected, 0.025)) << keys << " keys of " << width;
+                           exact.data());
+      for (const Rounding& r : kRoundings) {
+        reference::attention_in_integers(q.data(), k.data(), v.data(), queries, keys, width, scale,
+                                         r.most, r.parts, rounded.data());
+        const Floats found =
+            attention_in_integers(*kernels_, r, q, k, v, queries, keys, width, scale);
+        EXPECT_TRUE(close(found, rounded, r.alike))
+            << keys << " keys of " << width << ", " << r.most;
+        EXPECT_TRUE(close(found, exact, r.near)) << keys << " keys of " << width << ", " << r.most;
+      }
     }
   }
 }
 
-TEST_P(VectorKernelsTest, CausalAttentionInBytes) {
+TEST_P(VectorKernelsTest, CausalAttentionInIntegers) {
   for (const std::int64_t width : {3, 64, 80}) {
     for (const auto& [queries, keys] :
          {std::pair{1, 1}, {31, 31}, {97, 300}, {300, 300}, {513, 513}, {17, 1030}}) {
@@ -393,64 +410,88 @@ TEST_P(VectorKernelsTest, CausalAttentionInBytes) {
       const Floats q = random_numbers(queries * width, 1), v = random_numbers(keys * width, 3);
       Floats k = random_numbers(keys * width, 2), expected(q.size());
       for (float& x : k) x += 2.0f;
-      const auto of = [&, queries = queries, keys = keys](const KeyValueRows& rows) {
-        return blocked_attention(*kernels_, kernels_->bytes, q, rows, queries, keys, width, scale,
-                                 true);
-      };
       reference::attention(q.data(), k.data(), v.data(), queries, keys, 1, 1, width, scale, true,
                            expected.data());
-      EXPECT_TRUE(close(of({k.data(), v.data(), width, width, false}), expected, 0.025))
-          << queries << " queries, " << keys << " keys of " << width;
-      // Rows that lie as bf16 are the same numbers.
       const Floats near_k = nearest_bf16(k), near_v = nearest_bf16(v);
       const Halves half_k = halves(k), half_v = halves(v);
-      EXPECT_EQ(of({half_k.data(), half_v.data(), width, width, true}),
-                of({near_k.data(), near_v.data(), width, width, false}));
+      for (const Rounding& r : kRoundings) {
+        const auto of = [&, queries = queries, keys = keys](const KeyValueRows& rows) {
+          return blocked_attention(*kernels_, kernels_->*r.kernels, q, rows, queries, keys, width,
+                                   scale, true);
+        };
+        EXPECT_TRUE(close(of({k.data(), v.data(), width, width, false}), expected, r.near))
+            << queries << " queries, " << keys << " keys of " << width << ", " << r.most;
+        // Rows that lie as bf16 are the same numbers.
+        EXPECT_EQ(of({half_k.data(), half_v.data(), width, width, true}),
+                  of({near_k.data(), near_v.data(), width, width, false}));
+      }
     }
   }
 }
 
-TEST_P(VectorKernelsTest, AttentionInBytesOfUnusualNumbers) {
+TEST_P(VectorKernelsTest, AttentionInIntegersOfUnusualNumbers) {
   const std::int64_t keys = 300, width = 8;
   const Floats zeros(static_cast<std::size_t>(keys * width), 0.0f),
       fives(static_cast<std::size_t>(keys * width), 5.0f),
-      q(static_cast<std::size_t>(width), 50.0f);
-  Floats k = random_numbers(keys * width, 2), v = random_numbers(keys * width, 3);
-  const auto of = [&](const Floats& query, const Floats& key, const Floats& value) {
-    return attention_in_bytes(*kernels_, query, key, value, 1, keys, width, 1.0f);
-  };
-  EXPECT_TRUE(close(of(q, k, fives), Floats(q.size(), 5.0f), 1e-6)) << "values that are the same";
-  Floats mean(q.size());
-  for (std::size_t i = 0; i < v.size(); ++i) mean[i % mean.size()] += v[i] / 300.0f;
-  EXPECT_TRUE(close(of(Floats(q.size()), k, v), mean, 0.002)) << "queries of nothing";
-  EXPECT_TRUE(close(of(q, fives, v), mean, 0.002)) << "keys that are the same";
-  EXPECT_TRUE(close(of(q, k, zeros), Floats(q.size()), 0)) << "values of nothing";
-  for (std::int64_t c = 0; c < width; ++c) k[static_cast<std::size_t>(123 * width + c)] = 50.0f;
-  const Floats chosen(v.begin() + 123 * width, v.begin() + 124 * width);
-  EXPECT_TRUE(close(of(q, k, v), chosen, 0.005)) << "one key above all";
-  // As in f32, nothing is known after a number that is none.
-  const auto nan = std::numeric_limits<float>::quiet_NaN();
-  Floats broken = q;
-  broken[3] = nan;
-  EXPECT_TRUE(std::isnan(of(broken, k, v)[0])) << "queries";
-  broken = k;
-  broken[40] = nan;
-  EXPECT_TRUE(std::isnan(of(q, broken, v)[0])) << "keys";
-  broken = v;
-  broken[static_cast<std::size_t>(5 * width)] = std::numeric_limits<float>::infinity();
-  EXPECT_FALSE(std::isfinite(of(q, k, broken)[0])) << "values";
+      q(static_cast<std::size_t>(width), 50.0f), values = random_numbers(keys * width, 3);
+  for (const Rounding& r : kRoundings) {
+    Floats k = random_numbers(keys * width, 2), v = values;
+    const auto of = [&](const Floats& query, const Floats& key, const Floats& value) {
+      return attention_in_integers(*kernels_, r, query, key, value, 1, keys, width, 1.0f);
+    };
+    EXPECT_TRUE(close(of(q, k, fives), Floats(q.size(), 5.0f), 1e-6)) << "values that are the same";
+    Floats mean(q.size());
+    for (std::size_t i = 0; i < v.size(); ++i) mean[i % mean.size()] += v[i] / 300.0f;
+    EXPECT_TRUE(close(of(Floats(q.size()), k, v), mean, 0.002)) << "queries of nothing";
+    EXPECT_TRUE(close(of(q, fives, v), mean, 0.002)) << "keys that are the same";
+    EXPECT_TRUE(close(of(q, k, zeros), Floats(q.size()), 0)) << "values of nothing";
+    for (std::int64_t c = 0; c < width; ++c) k[static_cast<std::size_t>(123 * width + c)] = 50.0f;
+    const Floats chosen(v.begin() + 123 * width, v.begin() + 124 * width);
+    EXPECT_TRUE(close(of(q, k, v), chosen, r.one)) << "one key above all";
+    // As in f32, nothing is known after a number that is none.
+    const auto nan = std::numeric_limits<float>::quiet_NaN();
+    Floats broken = q;
+    broken[3] = nan;
+    EXPECT_TRUE(std::isnan(of(broken, k, v)[0])) << "queries";
+    broken = k;
+    broken[40] = nan;
+    EXPECT_TRUE(std::isnan(of(q, broken, v)[0])) << "keys";
+    broken = v;
+    broken[static_cast<std::size_t>(5 * width)] = std::numeric_limits<float>::infinity();
+    EXPECT_FALSE(std::isfinite(of(q, k, broken)[0])) << "values";
+  }
+}
+
+/// About the largest sums there can be: all numbers of one size.
+TEST_P(VectorKernelsTest, AttentionInIntegersOfLargeSums) {
+  const std::int64_t keys = 256, width = kWidestIntegerHead;
+  const Floats ones(static_cast<std::size_t>(width), 1.0f);
+  Floats rows(static_cast<std::size_t>(keys * width), 1.0f);
+  for (std::size_t i = 0; i < rows.size() / 2; ++i) rows[i] = -1.0f;
+  for (const Rounding& r : kRoundings) {
+    const auto of = [&](const Floats& q) {
+      return attention_in_integers(*kernels_, r, q, rows, rows, 1, keys, width, 1.0f);
+    };
+    EXPECT_TRUE(close(of(ones), ones, r.one)) << r.most;
+    Floats less = ones;
+    for (float& x : less) x = -1.0f;
+    EXPECT_TRUE(close(of(less), less, r.one)) << r.most;
+  }
 }
 
 /// Weights just below what 8 bits hold beside the largest are many: they are taken for what they
 /// are on average, not left out.
-TEST_P(VectorKernelsTest, AttentionInBytesToManySmallWeights) {
+TEST_P(VectorKernelsTest, AttentionInIntegersToManySmallWeights) {
   const std::int64_t keys = 1500, width = 4;
   Floats q{1, 0, 0, 0}, k(static_cast<std::size_t>(keys * width)), v(k.size(), 1.0f), expected(4);
   k[0] = 6.4f;  // e^6.4 = 602
   for (std::size_t c = 0; c < 4; ++c) v[c] = -1.0f;
   reference::attention(q.data(), k.data(), v.data(), 1, keys, 1, 1, width, 1.0f, false,
                        expected.data());
-  EXPECT_TRUE(close(attention_in_bytes(*kernels_, q, k, v, 1, keys, width, 1.0f), expected, 0.01));
+  for (const Rounding& r : kRoundings) {
+    const Floats found = attention_in_integers(*kernels_, r, q, k, v, 1, keys, width, 1.0f);
+    EXPECT_TRUE(close(found, expected, 0.01)) << r.most;
+  }
 }
 
 TEST_P(VectorKernelsTest, CoarseActivations) {

@@ -520,6 +520,31 @@ TEST_F(Layers, AttentionInBytes) {
   }
 }
 
+/// Where numbers may be rounded they are, to what the machine multiplies faster than f32: as near
+/// as bf16 is, also of views and in any number of threads.
+TEST_F(Layers, RoundedAttention) {
+  const auto& kernels = kernels::vector_kernels();
+  for (const Heads& h : {Heads{3, 3, 31}, Heads{6, 2, 16}, Heads{4, 1, 64}, Heads{1, 1, 300}}) {
+    for (const auto& [queries, keys] : {std::pair{3, 40}, {9, 197}, {97, 197}, {97, 600}}) {
+      for (const bool causal : {false, true}) {
+        const Tensor q = random_tensor({queries, h.heads * h.width}, 1),
+                     k = random_tensor({keys, h.kv_heads * h.width}, 2),
+                     v = random_tensor({keys, h.kv_heads * h.width}, 3);
+        AttentionOptions options{.heads = h.heads, .kv_heads = h.kv_heads, .causal = causal};
+        const Floats exact = attention(ctx_, q, k, v, options).to_vector();
+        options.rounded = true;
+        const Floats found = attention(ctx_, q, k, v, options).to_vector();
+        EXPECT_TRUE(close(found, exact, 0.005)) << h.heads << " heads, " << queries << " queries";
+        const bool faster = kernels.half.native || (kernels.integer.depth == 4 && h.width <= 256);
+        EXPECT_EQ(found != exact, faster && queries >= 9) << h.width << ", " << queries;
+        EXPECT_EQ(attention(ctx_, strided(q), strided(k), strided(v), options).to_vector(), found);
+        Context alone({.threads = 1, .log = {}});
+        EXPECT_EQ(attention(alone, q, k, v, options).to_vector(), found);
+      }
+    }
+  }
+}
+
 /// A decoder's, whose keys and values are kept as bf16.
 TEST_F(Layers, CausalAttentionInBytes) {
   const bool there = kernels::vector_kernels().integer.depth == 4;
