@@ -268,10 +268,10 @@ TESSERA_INLINE void add_to_tile(const RowNumber* a, std::int64_t lda, const Wide
 /// Sums of a group of k, less what the weights' offset adds.
 template <std::int64_t kCount>
 TESSERA_INLINE void sum_tile(const IntegerTile& t, std::int64_t first, std::int64_t g,
-                             IntVec (&acc)[kCount][2]) {
+                             std::int64_t groups, IntVec (&acc)[kCount][2]) {
   const RowNumber* a = row_of(t.rows, first);
   const auto* weight = static_cast<const WideNumber*>(t.weight);
-  const std::int64_t groups = t.k / t.group, end = (g + 1) * t.group;
+  const std::int64_t end = (g + 1) * t.group;
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kCount; ++r)
     acc[r][0] = acc[r][1] = start_of(t.rows, first + r, groups, g) - IntVec{};
@@ -295,9 +295,10 @@ TESSERA_INLINE void sum_tile(const IntegerTile& t, std::int64_t first, std::int6
 /// Tiles of weights in groups: sums as they are.
 template <std::int64_t kCount>
 TESSERA_INLINE void rows_times_groups(const IntegerTile& t, std::int64_t first) {
-  for (std::int64_t g = 0; g < t.k / t.group; ++g) {
+  const std::int64_t groups = t.k / t.group;
+  for (std::int64_t g = 0; g < groups; ++g) {
     IntVec acc[kCount][2];
-    sum_tile<kCount>(t, first, g, acc);
+    sum_tile<kCount>(t, first, g, groups, acc);
     const float* scales = t.scales + g * kPanel;
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kCount; ++r) {
@@ -315,7 +316,7 @@ TESSERA_INLINE void rows_times_groups(const IntegerTile& t, std::int64_t first) 
 template <std::int64_t kCount, Activation kActivation, bool kAdds>
 TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first) {
   IntVec acc[kCount][2];
-  sum_tile<kCount>(t, first, 0, acc);
+  sum_tile<kCount>(t, first, 0, 1, acc);
   const Vec scales[2] = {load(t.scales), load(t.scales + kLanes)};
   Vec bias[2] = {};
   if (t.bias) bias[0] = load(t.bias), bias[1] = load(t.bias + kLanes);
