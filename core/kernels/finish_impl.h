@@ -37,14 +37,15 @@ struct GeluPieces {
   constexpr GeluPieces(const float (&s)[kGeluEnd], const float (&l)[kGeluEnd],
                        const float (&c)[kGeluEnd])
       : square{}, linear{}, constant{} {
-    for (int i = 0; i < kGeluEnd; ++i) {  // gelu(-x) = gelu(x) - x
-      const int below = (32 - i) & 31;
-      square[i] = square[below] = s[i];
-      linear[below] = 1 - l[i];
-      linear[i] = l[i];
-      constant[i] = constant[below] = c[i];
+    for (int j = 0; j < 32; ++j) {
+      const bool below = j > kGeluEnd;
+      const int i = below ? 32 - j : j;
+      const bool last = i >= kGeluEnd;
+      const float line = last ? 1 : l[i];
+      square[j] = last ? 0 : s[i];
+      linear[j] = below ? 1 - line : line;  // gelu(-x) = gelu(x) - x
+      constant[j] = last ? 0 : c[i];
     }
-    linear[kGeluEnd] = 1;
   }
 };
 alignas(64) constexpr GeluPieces
