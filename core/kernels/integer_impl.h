@@ -407,12 +407,17 @@ TESSERA_INLINE void sum_tile(const IntegerTile& t, std::int64_t first, std::int6
       add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
     }
   }
-  if (first == 0 && t.next) {
-    for (; i < end; i += kDepth) {
-      for (std::int64_t b = 0; b < kPanelRows; b += 64) __builtin_prefetch(t.next + i * kPanel + b);
-      add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
+  if (t.next) {  // a share of it by each tile: few lines can be on their way at a time
+    constexpr std::int64_t kLine = 64;
+    const std::int64_t bytes = t.k * kPanel, share = (bytes / t.m + kLine - 1) / kLine * kLine;
+    const std::uint8_t* ask = t.next + first * share;
+    const std::uint8_t* until = ask + kCount * share;
+    if (until > t.next + bytes) until = t.next + bytes;
+    for (; ask < until && i + kDepth < end; ask += kLine) {
+      __builtin_prefetch(ask);
+      for (std::int64_t j = 0; j < 2; ++j, i += kDepth)
+        add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
     }
-    return;
   }
   for (; i < end; i += kDepth) add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
 }
