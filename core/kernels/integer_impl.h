@@ -188,9 +188,10 @@ TESSERA_INLINE void put_numbers(RowNumber* q, IntVec v) {
   __builtin_memcpy(q, &narrow, sizeof narrow);
 }
 
-/// Rounds numbers by whole fours of vectors, as many as there are; returns their number.
-TESSERA_INLINE std::int64_t round_fours(const float* x, std::int64_t k, float inverse,
-                                        RowNumber* q) {
+/// Rounds numbers by whole fours of vectors, as many as there are; returns their number. Asks
+/// memory for as many at `later`.
+TESSERA_INLINE std::int64_t round_fours(const float* x, std::int64_t k, float inverse, RowNumber* q,
+                                        const float* later) {
   std::int64_t i = 0;
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
   const Vec round = splat(12582912.0f);
@@ -198,8 +199,10 @@ TESSERA_INLINE std::int64_t round_fours(const float* x, std::int64_t k, float in
   for (; i + kVector <= k; i += kVector) {
     __m512i v[4];
 #pragma GCC unroll 4
-    for (std::int64_t j = 0; j < 4; ++j)
+    for (std::int64_t j = 0; j < 4; ++j) {
+      __builtin_prefetch(later + i + j * kLanes);
       v[j] = (__m512i)((IntVec)(load(x + i + j * kLanes) * inverse + round) - (IntVec)round);
+    }
     const __m512i bytes =
         _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
     _mm512_storeu_si512(q + i, _mm512_maskz_permutexvar_epi32(0xffff, (__m512i)order, bytes));
@@ -209,10 +212,11 @@ TESSERA_INLINE std::int64_t round_fours(const float* x, std::int64_t k, float in
 }
 
 TESSERA_INLINE float quantize_sized(const float* x, std::int64_t k, std::int64_t padded,
-                                    float limit, const RowSize& size, RowNumber* q) {
+                                    float limit, const RowSize& size, RowNumber* q,
+                                    const float* later) {
   const float inverse = inverse_unit(size, limit);
   round_numbers(
-      x, round_fours(x, k, inverse, q), k, padded, inverse,
+      x, round_fours(x, k, inverse, q, later), k, padded, inverse,
       [&](std::int64_t i, IntVec v) { put_numbers(q + i, v); },
       [&](std::int64_t i, std::int32_t n) { q[i] = static_cast<RowNumber>(n); });
   return unit_of(size, limit);
@@ -220,7 +224,7 @@ TESSERA_INLINE float quantize_sized(const float* x, std::int64_t k, std::int64_t
 /// x [k] -> q [padded] within +-limit; returns what one unit is worth.
 TESSERA_INLINE float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float limit,
                                   RowNumber* q) {
-  return quantize_sized(x, k, padded, limit, size_of_row(x, k), q);
+  return quantize_sized(x, k, padded, limit, size_of_row(x, k), q, x + k);
 }
 
 #if TESSERA_VECTOR_BYTES == 64
@@ -295,7 +299,8 @@ void quantize_rows(const RoundedRows& r) {
   }
   for (std::int64_t row = 0; row < r.m; ++row, x += ldx) {
     RowNumber* q = static_cast<RowNumber*>(r.q) + row * r.ldq;
-    r.units[row] = quantize_sized(x, r.k, r.padded, r.limit, sizes[row], q);
+    r.units[row] =
+        quantize_sized(x, r.k, r.padded, r.limit, sizes[row], q, r.x + (r.m + row) * r.ldx);
   }
 }
 
