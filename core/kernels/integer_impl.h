@@ -395,7 +395,8 @@ TESSERA_INLINE void add_to_tile(const RowNumber* a, std::int64_t lda, const Wide
   }
 }
 
-/// Sums of a group of k, less what the weights' offset adds.
+/// Sums of a group of k, less what the weights' offset adds. Meanwhile memory is asked for what is
+/// needed next, a row or a line every two steps: not many lines can be on their way.
 template <std::int64_t kCount>
 TESSERA_INLINE void sum_tile(const IntegerTile& t, std::int64_t first, std::int64_t g,
                              std::int64_t groups, IntVec (&acc)[kCount][2]) {
@@ -406,13 +407,16 @@ TESSERA_INLINE void sum_tile(const IntegerTile& t, std::int64_t first, std::int6
   for (std::int64_t r = 0; r < kCount; ++r)
     acc[r][0] = acc[r][1] = start_of(t.rows, first + r, groups, g) - IntVec{};
   std::int64_t i = g * t.group;
-  if (g == 0) {  // a row a step, for few lines can be on their way at a time
-    for (std::int64_t r = 0; r < kCount && i < end; ++r, i += kDepth) {
+  if (g == 0) {
+    std::int64_t r = 0;
+    for (; r < kCount && i + kDepth < end; ++r) {
       prefetch_results(t, first + r);
-      add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
+      for (std::int64_t j = 0; j < 2; ++j, i += kDepth)
+        add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
     }
+    for (; r < kCount; ++r) prefetch_results(t, first + r);
   }
-  if (t.next) {  // a share of it by each tile: few lines can be on their way at a time
+  if (t.next) {  // a share of it
     constexpr std::int64_t kLine = 64;
     const std::int64_t bytes = t.k * kPanel, share = (bytes / t.m + kLine - 1) / kLine * kLine;
     const std::uint8_t* ask = t.next + first * share;
