@@ -411,6 +411,8 @@ class PanelProduct {
       const std::int64_t j = task % pieces * kColumnsPerTask,
                          n = std::min(kColumnsPerTask, w_.n_ - j);
       const std::int64_t done = finished ? n / columns_ * columns_ : 0;
+      // What this thread takes next if all of them go on in turn.
+      const std::int64_t later = (task + ctx_.threads()) % pieces * kColumnsPerTask / columns_;
       Tensor sums;
       if (done < n) sums = ctx_.empty({block, kColumnsPerTask});
       Widened wide;
@@ -419,11 +421,11 @@ class PanelProduct {
         const std::int64_t m = std::min(block, end - r);
         for (std::int64_t c = 0; c < n; c += columns_) {
           const std::int64_t panel = (j + c) / columns_;
-          const bool has_next = c + columns_ < n;
+          const std::int64_t next = c + columns_ < n ? panel + 1 : later;
           if (c < done) {
-            tile(r, m, panel, has_next, wide, a_.y + r * a_.ldy + j + c, a_.ldy, true);
+            tile(r, m, panel, next, wide, a_.y + r * a_.ldy + j + c, a_.ldy, true);
           } else {
-            tile(r, m, panel, has_next, wide, sums.data() + c, kColumnsPerTask, false);
+            tile(r, m, panel, next, wide, sums.data() + c, kColumnsPerTask, false);
           }
         }
         if (done < n) finish(a_, r, m, j + done, n - done, sums.data() + done, kColumnsPerTask);
@@ -440,7 +442,8 @@ class PanelProduct {
     Tensor weight, scales;
   };
 
-  void tile(std::int64_t r, std::int64_t m, std::int64_t panel, bool has_next, Widened& wide,
+  /// `next`: the panel that is likely to be multiplied after this one.
+  void tile(std::int64_t r, std::int64_t m, std::int64_t panel, std::int64_t next, Widened& wide,
             float* sums, std::int64_t lds, bool finishes) {
     if (w_.bits_ == 16) {
       for (std::int64_t k = 0; k < w_.padded_k_; k += kRun) {
@@ -459,7 +462,7 @@ class PanelProduct {
                      .lds = lds,
                      .results = a_.y + r * a_.ldy + panel * columns_,
                      .ld_results = a_.ldy,
-                     .next = w_.bits_ == 8 && has_next ? bytes(panel + 1) : nullptr};
+                     .next = w_.bits_ == 8 ? bytes(next) : nullptr};
     if (finishes) {
       const std::int64_t j = panel * columns_;
       tile.activation = a_.activation;
