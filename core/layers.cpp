@@ -202,7 +202,9 @@ Linear Embedding::as_linear() const { return {table, {}, int8_at_least(precision
 namespace {
 
 /// Of a convolution: everything that follows depends on it, and it takes little time, so 8 bits are
-/// too few where bf16 is fast (activations have 7 bits there, 12 on other machines).
+/// too few where bf16 is fast. Where only VNNI is, which gives activations 7 bits too (12
+/// elsewhere), f32 would take three times as long, and Whisper's word error rate is no worse for
+/// it.
 Precision of_convolution(Precision p) {
   return p == Precision::int8 && kernels::vector_kernels().half.native ? Precision::bf16 : p;
 }

@@ -39,6 +39,22 @@ struct IntegerRows {
   const std::int32_t* group_sums;
 };
 
+/// Most rows that are rounded at a time.
+constexpr std::int64_t kRowsRounded = 4;
+struct RoundedRows {
+  std::int64_t m;  // at most kRowsRounded
+  const float* x;  // [m, k], row stride ldx
+  std::int64_t ldx, k, padded;
+  float limit;
+  void* q;  // [m, padded], row stride ldq
+  std::int64_t ldq;
+  float* units;                   // [m]
+  const float* weight = nullptr;  // of LayerNorm [k], or null
+  const float* bias = nullptr;    // [k]
+  float eps = 0;
+  float* normal = nullptr;  // [m, k] for its results
+};
+
 struct IntegerTile {
   std::int64_t m;  // rows
   IntegerRows rows;
@@ -78,10 +94,10 @@ struct IntegerKernels {
   std::int64_t columns;    // of a panel
   std::int64_t tile_rows;  // rows that one tile computes at a time
   std::int64_t depth;      // 2 or 4, see above
-  /// x [k] -> q [padded] within +-limit; returns what one unit is worth: 0 for a row of zeros, NaN
-  /// where a number is not finite.
-  float (*quantize_row)(const float* x, std::int64_t k, std::int64_t padded, float limit, void* q);
-  /// The same with 14 bits and a sign: x is q[0..padded) * 2^kLowBits + q[padded..2*padded), in
+  /// x [m, k], after LayerNorm where there is one -> q [m, padded] within +-limit, and what one
+  /// unit of each row is worth: 0 for a row of zeros, NaN where a number is not finite.
+  void (*quantize_rows)(const RoundedRows& rows);
+  /// A row x [k] with 14 bits and a sign: x is q[0..padded) * 2^kLowBits + q[padded..2*padded), in
   /// units of what is returned; limit as for the high parts. Null with depth 2.
   float (*quantize_fine)(const float* x, std::int64_t k, std::int64_t padded, float limit, void* q);
   /// sums [k/group] of the integers of each group.

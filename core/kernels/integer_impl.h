@@ -1,6 +1,7 @@
 // Products of quantised numbers; see integer.h.
 #pragma once
 #include "core/kernels/finish_impl.h"
+#include "core/kernels/vector_impl.h"
 #include "core/kernels/vector_types.h"
 
 namespace tessera::kernels {
@@ -126,40 +127,60 @@ TESSERA_INLINE std::int32_t largest_of(IntVec v) {
 struct RowSize {
   float most, check;
 };
-TESSERA_INLINE RowSize size_of_row(const float* x, std::int64_t k) {
-  constexpr std::int32_t kSize = 0x7fffffff, kInfinite = 0x7f800000;  // floats' sizes lie as
-  const std::int64_t whole = k / kLanes * kLanes;                     // integers do
-  IntVec high{};
-  for (std::int64_t i = 0; i < whole; i += kLanes) {
-    const IntVec v = load_as<IntVec>(x + i) & kSize;
-    high = v > high ? v : high;
-  }
-  std::int32_t most = largest_of(high);
-  for (std::int64_t i = whole; i < k; ++i) {
-    const std::int32_t v = __builtin_bit_cast(std::int32_t, x[i]) & kSize;
-    most = v > most ? v : most;
-  }
+constexpr std::int32_t kSizeBits = 0x7fffffff;  // floats' sizes lie as integers do
+TESSERA_INLINE RowSize row_size(std::int32_t most) {
+  constexpr std::int32_t kInfinite = 0x7f800000;
   if (most >= kInfinite) return {0, __builtin_nanf("")};
   const auto size = __builtin_bit_cast(float, most);
   return {size > 1e-30f ? size : 0.0f, 0};
 }
+/// The larger of `high` and v's sizes.
+TESSERA_INLINE IntVec larger_size(IntVec high, Vec v) {
+  const IntVec size = (IntVec)v & kSizeBits;
+  return size > high ? size : high;
+}
+TESSERA_INLINE RowSize size_of_row(const float* x, std::int64_t k) {
+  const std::int64_t whole = k / kLanes * kLanes;
+  IntVec high{};
+  for (std::int64_t i = 0; i < whole; i += kLanes) high = larger_size(high, load(x + i));
+  std::int32_t most = largest_of(high);
+  for (std::int64_t i = whole; i < k; ++i) {
+    const std::int32_t v = __builtin_bit_cast(std::int32_t, x[i]) & kSizeBits;
+    most = v > most ? v : most;
+  }
+  return row_size(most);
+}
 
-/// Calls put(i, integers) for whole vectors of x / unit, put_one(i, integer) for the rest and for
-/// zeros up to `padded`; returns the unit: the largest number over `limit`.
+/// Calls put(i, integers) for whole vectors of x / unit from `first` on, put_one(i, integer) for
+/// the rest and for zeros up to `padded`; the unit is the largest number over `limit`.
+template <class Put, class PutOne>
+TESSERA_INLINE void round_numbers(const float* x, std::int64_t first, std::int64_t k,
+                                  std::int64_t padded, float inverse, Put put, PutOne put_one) {
+  const std::int64_t whole = inverse != 0.0f ? k / kLanes * kLanes : 0;
+  const Vec round = splat(12582912.0f);  // 1.5 * 2^23, see exp_negative()
+  std::int64_t i = first;
+  for (; i < whole; i += kLanes) put(i, (IntVec)(load(x + i) * inverse + round) - (IntVec)round);
+  for (; i < padded; ++i) {
+    const bool counts = i < k && inverse != 0.0f;
+    put_one(i, counts ? static_cast<std::int32_t>(__builtin_rintf(x[i] * inverse)) : 0);
+  }
+}
+/// What numbers are multiplied by to become integers within +-limit; 0 for a row of zeros.
+TESSERA_INLINE float inverse_unit(const RowSize& size, float limit) {
+  return size.most != 0.0f ? limit / size.most : 0.0f;
+}
+/// What one integer is worth.
+TESSERA_INLINE float unit_of(const RowSize& size, float limit) {
+  return size.check == 0.0f ? size.most / limit : size.check;
+}
+
+/// Both of whole rows; returns the unit.
 template <class Put, class PutOne>
 TESSERA_INLINE float quantize_numbers(const float* x, std::int64_t k, std::int64_t padded,
                                       float limit, Put put, PutOne put_one) {
   const RowSize size = size_of_row(x, k);
-  const float inverse = size.most != 0.0f ? limit / size.most : 0.0f;
-  const std::int64_t whole = size.most != 0.0f ? k / kLanes * kLanes : 0;
-  const Vec round = splat(12582912.0f);  // 1.5 * 2^23, see exp_negative()
-  for (std::int64_t i = 0; i < whole; i += kLanes)
-    put(i, (IntVec)(load(x + i) * inverse + round) - (IntVec)round);
-  for (std::int64_t i = whole; i < padded; ++i) {
-    const bool counts = i < k && size.most != 0.0f;
-    put_one(i, counts ? static_cast<std::int32_t>(__builtin_rintf(x[i] * inverse)) : 0);
-  }
-  return size.check == 0.0f ? size.most / limit : size.check;
+  round_numbers(x, 0, k, padded, inverse_unit(size, limit), put, put_one);
+  return unit_of(size, limit);
 }
 
 TESSERA_INLINE void put_numbers(RowNumber* q, IntVec v) {
@@ -167,11 +188,120 @@ TESSERA_INLINE void put_numbers(RowNumber* q, IntVec v) {
   __builtin_memcpy(q, &narrow, sizeof narrow);
 }
 
-float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float limit, void* to) {
-  auto* q = static_cast<RowNumber*>(to);
-  return quantize_numbers(
-      x, k, padded, limit, [&](std::int64_t i, IntVec v) { put_numbers(q + i, v); },
+/// Rounds numbers by whole fours of vectors, as many as there are; returns their number. Asks
+/// memory for as many at `later`.
+TESSERA_INLINE std::int64_t round_fours(const float* x, std::int64_t k, float inverse, RowNumber* q,
+                                        const float* later) {
+  std::int64_t i = 0;
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+  const Vec round = splat(12582912.0f);
+  const IntVec order = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  for (; i + kVector <= k; i += kVector) {
+    __m512i v[4];
+#pragma GCC unroll 4
+    for (std::int64_t j = 0; j < 4; ++j) {
+      __builtin_prefetch(later + i + j * kLanes);
+      v[j] = (__m512i)((IntVec)(load(x + i + j * kLanes) * inverse + round) - (IntVec)round);
+    }
+    const __m512i bytes =
+        _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+    _mm512_storeu_si512(q + i, _mm512_maskz_permutexvar_epi32(0xffff, (__m512i)order, bytes));
+  }
+#endif
+  return i;
+}
+
+TESSERA_INLINE float quantize_sized(const float* x, std::int64_t k, std::int64_t padded,
+                                    float limit, const RowSize& size, RowNumber* q,
+                                    const float* later) {
+  const float inverse = inverse_unit(size, limit);
+  round_numbers(
+      x, round_fours(x, k, inverse, q, later), k, padded, inverse,
+      [&](std::int64_t i, IntVec v) { put_numbers(q + i, v); },
       [&](std::int64_t i, std::int32_t n) { q[i] = static_cast<RowNumber>(n); });
+  return unit_of(size, limit);
+}
+/// x [k] -> q [padded] within +-limit; returns what one unit is worth.
+TESSERA_INLINE float quantize_row(const float* x, std::int64_t k, std::int64_t padded, float limit,
+                                  RowNumber* q) {
+  return quantize_sized(x, k, padded, limit, size_of_row(x, k), q, x + k);
+}
+
+#if TESSERA_VECTOR_BYTES == 64
+TESSERA_INLINE float sum_of_four(const Vec (&v)[4]) {
+  const Vec sum = (v[0] + v[1]) + (v[2] + v[3]);
+  return __builtin_bit_cast(float, lanes_together((IntVec)sum, [](__m256i a, __m256i b) {
+                              return (__m256i)_mm256_add_ps((__m256)a, (__m256)b);
+                            }));
+}
+
+/// layer_norm() of rows that are whole fours of vectors, with sums in another order. Step by step,
+/// all rows one after the other: each step waits for a sum of the one before.
+TESSERA_INLINE void normal_fours(const RoundedRows& r, RowSize* sizes) {
+  constexpr std::int64_t kFour = 4 * kLanes;
+  const auto width = static_cast<float>(r.k);
+  float mean[kRowsRounded], inverse[kRowsRounded];
+  for (std::int64_t row = 0; row < r.m; ++row) {
+    const float* x = r.x + row * r.ldx;
+    Vec sums[4] = {};
+    for (std::int64_t i = 0; i < r.k; i += kFour) {
+#pragma GCC unroll 4
+      for (std::int64_t j = 0; j < 4; ++j) sums[j] += load(x + i + j * kLanes);
+    }
+    mean[row] = sum_of_four(sums) / width;
+  }
+  for (std::int64_t row = 0; row < r.m; ++row) {
+    const float* x = r.x + row * r.ldx;
+    Vec squares[4] = {};
+    for (std::int64_t i = 0; i < r.k; i += kFour) {
+#pragma GCC unroll 4
+      for (std::int64_t j = 0; j < 4; ++j) {
+        const Vec d = load(x + i + j * kLanes) - mean[row];
+        squares[j] += d * d;
+      }
+    }
+    inverse[row] = 1.0f / __builtin_sqrtf(sum_of_four(squares) / width + r.eps);
+  }
+  for (std::int64_t row = 0; row < r.m; ++row) {
+    const float* x = r.x + row * r.ldx;
+    IntVec high{};
+    for (std::int64_t i = 0; i < r.k; i += kLanes) {
+      const Vec v =
+          (load(x + i) - mean[row]) * inverse[row] * load(r.weight + i) + load(r.bias + i);
+      store(r.normal + row * r.k + i, v);
+      high = larger_size(high, v);
+    }
+    sizes[row] = row_size(largest_of(high));
+  }
+}
+#endif
+
+/// LayerNorm of rows, and how large its results are.
+TESSERA_INLINE void normal_rows(const RoundedRows& r, RowSize* sizes) {
+#if TESSERA_VECTOR_BYTES == 64
+  if (r.k % (4 * kLanes) == 0) return normal_fours(r, sizes);
+#endif
+  for (std::int64_t row = 0; row < r.m; ++row) {
+    float* normal = r.normal + row * r.k;
+    layer_norm(r.x + row * r.ldx, r.weight, r.bias, r.eps, r.k, normal);
+    sizes[row] = size_of_row(normal, r.k);
+  }
+}
+
+void quantize_rows(const RoundedRows& r) {
+  RowSize sizes[kRowsRounded];
+  const float* x = r.weight ? r.normal : r.x;
+  const std::int64_t ldx = r.weight ? r.k : r.ldx;
+  if (r.weight) {
+    normal_rows(r, sizes);
+  } else {
+    for (std::int64_t row = 0; row < r.m; ++row) sizes[row] = size_of_row(x + row * ldx, r.k);
+  }
+  for (std::int64_t row = 0; row < r.m; ++row, x += ldx) {
+    RowNumber* q = static_cast<RowNumber*>(r.q) + row * r.ldq;
+    r.units[row] =
+        quantize_sized(x, r.k, r.padded, r.limit, sizes[row], q, r.x + (r.m + row) * r.ldx);
+  }
 }
 
 float quantize_fine(const float* x, std::int64_t k, std::int64_t padded, float limit, void* to) {
@@ -265,29 +395,38 @@ TESSERA_INLINE void add_to_tile(const RowNumber* a, std::int64_t lda, const Wide
   }
 }
 
-/// Sums of a group of k, less what the weights' offset adds.
+/// Sums of a group of k, less what the weights' offset adds. Meanwhile memory is asked for what is
+/// needed next, a row or a line every two steps: not many lines can be on their way.
 template <std::int64_t kCount>
 TESSERA_INLINE void sum_tile(const IntegerTile& t, std::int64_t first, std::int64_t g,
-                             IntVec (&acc)[kCount][2]) {
+                             std::int64_t groups, IntVec (&acc)[kCount][2]) {
   const RowNumber* a = row_of(t.rows, first);
   const auto* weight = static_cast<const WideNumber*>(t.weight);
-  const std::int64_t groups = t.k / t.group, end = (g + 1) * t.group;
+  const std::int64_t end = (g + 1) * t.group;
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kCount; ++r)
     acc[r][0] = acc[r][1] = start_of(t.rows, first + r, groups, g) - IntVec{};
   std::int64_t i = g * t.group;
-  if (g == 0) {  // a row a step, for few lines can be on their way at a time
-    for (std::int64_t r = 0; r < kCount && i < end; ++r, i += kDepth) {
+  if (g == 0) {
+    std::int64_t r = 0;
+    for (; r < kCount && i + kDepth < end; ++r) {
       prefetch_results(t, first + r);
-      add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
+      for (std::int64_t j = 0; j < 2; ++j, i += kDepth)
+        add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
     }
+    for (; r < kCount; ++r) prefetch_results(t, first + r);
   }
-  if (first == 0 && t.next) {
-    for (; i < end; i += kDepth) {
-      for (std::int64_t b = 0; b < kPanelRows; b += 64) __builtin_prefetch(t.next + i * kPanel + b);
-      add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
+  if (t.next) {  // a share of it
+    constexpr std::int64_t kLine = 64;
+    const std::int64_t bytes = t.k * kPanel, share = (bytes / t.m + kLine - 1) / kLine * kLine;
+    const std::uint8_t* ask = t.next + first * share;
+    const std::uint8_t* until = ask + kCount * share;
+    if (until > t.next + bytes) until = t.next + bytes;
+    for (; ask < until && i + kDepth < end; ask += kLine) {
+      __builtin_prefetch(ask);
+      for (std::int64_t j = 0; j < 2; ++j, i += kDepth)
+        add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
     }
-    return;
   }
   for (; i < end; i += kDepth) add_to_tile<kCount>(a + i, t.rows.lda, weight + i * kPanel, acc);
 }
@@ -295,9 +434,10 @@ TESSERA_INLINE void sum_tile(const IntegerTile& t, std::int64_t first, std::int6
 /// Tiles of weights in groups: sums as they are.
 template <std::int64_t kCount>
 TESSERA_INLINE void rows_times_groups(const IntegerTile& t, std::int64_t first) {
-  for (std::int64_t g = 0; g < t.k / t.group; ++g) {
+  const std::int64_t groups = t.k / t.group;
+  for (std::int64_t g = 0; g < groups; ++g) {
     IntVec acc[kCount][2];
-    sum_tile<kCount>(t, first, g, acc);
+    sum_tile<kCount>(t, first, g, groups, acc);
     const float* scales = t.scales + g * kPanel;
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kCount; ++r) {
@@ -315,7 +455,7 @@ TESSERA_INLINE void rows_times_groups(const IntegerTile& t, std::int64_t first) 
 template <std::int64_t kCount, Activation kActivation, bool kAdds>
 TESSERA_INLINE void rows_times_widened(const IntegerTile& t, std::int64_t first) {
   IntVec acc[kCount][2];
-  sum_tile<kCount>(t, first, 0, acc);
+  sum_tile<kCount>(t, first, 0, 1, acc);
   const Vec scales[2] = {load(t.scales), load(t.scales + kLanes)};
   Vec bias[2] = {};
   if (t.bias) bias[0] = load(t.bias), bias[1] = load(t.bias + kLanes);

@@ -252,37 +252,59 @@ class PanelProduct {
     rows_ = ctx_.empty({a_.m * parts_, row_step() * row_bytes()}, DType::u8);
     if (w_.bits_ != 16) units_ = ctx_.empty({a_.m * parts_});
     if (groups_) sums_ = ctx_.empty({a_.m * parts_, groups_}, DType::i32);
-    const float limit = activation_limit(w_.padded_k_);
     in_pieces(ctx_, a_.m, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
       Tensor normal;
-      if (a_.norm) normal = ctx_.empty({w_.k_});
-      for (std::int64_t r = begin; r < end; ++r) {
-        const float* x = a_.x + r * a_.ldx;
-        if (a_.norm) {
-          const auto& [weight, bias, eps] = *a_.norm;
-          vector_kernels().layer_norm(x, weight, bias, eps, w_.k_, normal.data());
-          x = normal.data();
-        }
-        if (w_.bits_ == 16) {
-          vector_kernels().half.round_row(x, w_.k_, w_.padded_k_, half_row(r));
+      // Few long ones, for they are gone through up to four times.
+      const std::int64_t at_once = w_.k_ > 1024 ? kRowsRounded / 2 : kRowsRounded;
+      if (a_.norm) normal = ctx_.empty({at_once, w_.k_});
+      for (std::int64_t r = begin; r < end; r += at_once) {
+        const std::int64_t m = std::min(at_once, end - r);
+        if (w_.bits_ == 16 || parts_ == 2) {
+          for (std::int64_t i = r; i < r + m; ++i) round_alone(i, normal);
         } else {
-          quantize(x, r * parts_, limit);
+          quantize(r, m, normal);
         }
+        if (groups_) sum_groups(r * parts_, m * parts_);
       }
     });
   }
 
-  /// One row, or its two parts as rows r and r + 1.
-  void quantize(const float* x, std::int64_t r, float limit) {
-    float* units = units_.data() + r;
-    if (parts_ == 2) {
-      units[1] = kernels().quantize_fine(x, w_.k_, w_.padded_k_, limit, row(r));
-      units[0] = units[1] * (1 << kLowBits);
-    } else {
-      units[0] = kernels().quantize_row(x, w_.k_, w_.padded_k_, limit, row(r));
+  /// One row as bf16 numbers or in two parts.
+  void round_alone(std::int64_t r, Tensor& normal) {
+    const float* x = a_.x + r * a_.ldx;
+    if (a_.norm) {
+      const auto& [weight, bias, eps] = *a_.norm;
+      vector_kernels().layer_norm(x, weight, bias, eps, w_.k_, normal.data());
+      x = normal.data();
     }
-    if (groups_ == 0) return;
-    for (std::int64_t i = r; i < r + parts_; ++i) {
+    if (w_.bits_ == 16) return vector_kernels().half.round_row(x, w_.k_, w_.padded_k_, half_row(r));
+    float* units = units_.data() + r * parts_;
+    units[1] = kernels().quantize_fine(x, w_.k_, w_.padded_k_, activation_limit(w_.padded_k_),
+                                       row(r * parts_));
+    units[0] = units[1] * (1 << kLowBits);
+  }
+
+  void quantize(std::int64_t r, std::int64_t m, Tensor& normal) {
+    RoundedRows rows{.m = m,
+                     .x = a_.x + r * a_.ldx,
+                     .ldx = a_.ldx,
+                     .k = w_.k_,
+                     .padded = w_.padded_k_,
+                     .limit = activation_limit(w_.padded_k_),
+                     .q = row(r),
+                     .ldq = row_step(),
+                     .units = units_.data() + r};
+    if (a_.norm) {
+      rows.weight = a_.norm->weight;
+      rows.bias = a_.norm->bias;
+      rows.eps = a_.norm->eps;
+      rows.normal = normal.data();
+    }
+    kernels().quantize_rows(rows);
+  }
+
+  void sum_groups(std::int64_t begin, std::int64_t count) {
+    for (std::int64_t i = begin; i < begin + count; ++i) {
       kernels().sum_groups(row(i), w_.padded_k_, w_.padded_k_ / groups_,
                            sums_.data<std::int32_t>() + i * groups_);
     }
@@ -389,6 +411,8 @@ class PanelProduct {
       const std::int64_t j = task % pieces * kColumnsPerTask,
                          n = std::min(kColumnsPerTask, w_.n_ - j);
       const std::int64_t done = finished ? n / columns_ * columns_ : 0;
+      // What this thread takes next if all of them go on in turn.
+      const std::int64_t later = (task + ctx_.threads()) % pieces * kColumnsPerTask / columns_;
       Tensor sums;
       if (done < n) sums = ctx_.empty({block, kColumnsPerTask});
       Widened wide;
@@ -397,11 +421,11 @@ class PanelProduct {
         const std::int64_t m = std::min(block, end - r);
         for (std::int64_t c = 0; c < n; c += columns_) {
           const std::int64_t panel = (j + c) / columns_;
-          const bool has_next = c + columns_ < n;
+          const std::int64_t next = c + columns_ < n ? panel + 1 : later;
           if (c < done) {
-            tile(r, m, panel, has_next, wide, a_.y + r * a_.ldy + j + c, a_.ldy, true);
+            tile(r, m, panel, next, wide, a_.y + r * a_.ldy + j + c, a_.ldy, true);
           } else {
-            tile(r, m, panel, has_next, wide, sums.data() + c, kColumnsPerTask, false);
+            tile(r, m, panel, next, wide, sums.data() + c, kColumnsPerTask, false);
           }
         }
         if (done < n) finish(a_, r, m, j + done, n - done, sums.data() + done, kColumnsPerTask);
@@ -418,7 +442,8 @@ class PanelProduct {
     Tensor weight, scales;
   };
 
-  void tile(std::int64_t r, std::int64_t m, std::int64_t panel, bool has_next, Widened& wide,
+  /// `next`: the panel that is likely to be multiplied after this one.
+  void tile(std::int64_t r, std::int64_t m, std::int64_t panel, std::int64_t next, Widened& wide,
             float* sums, std::int64_t lds, bool finishes) {
     if (w_.bits_ == 16) {
       for (std::int64_t k = 0; k < w_.padded_k_; k += kRun) {
@@ -437,7 +462,7 @@ class PanelProduct {
                      .lds = lds,
                      .results = a_.y + r * a_.ldy + panel * columns_,
                      .ld_results = a_.ldy,
-                     .next = w_.bits_ == 8 && has_next ? bytes(panel + 1) : nullptr};
+                     .next = w_.bits_ == 8 ? bytes(next) : nullptr};
     if (finishes) {
       const std::int64_t j = panel * columns_;
       tile.activation = a_.activation;

@@ -1,4 +1,5 @@
 // Norms, sums and products of few rows; see vector.h.
+#pragma once
 #include "core/kernels/attention_few_impl.h"
 #include "core/kernels/vector_types.h"
 

@@ -39,7 +39,7 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     attention_part,
     {bytes_of_block, write_byte_rows, read_byte_row, byte_scratch},
     {kHasBf16, kPanel, round_row, half_tile},
-    {kPanel, kRows, kDepth, quantize_row, kDepth == 4 ? quantize_fine : nullptr, sum_groups,
+    {kPanel, kRows, kDepth, quantize_rows, kDepth == 4 ? quantize_fine : nullptr, sum_groups,
      kDepth == 4 ? nullptr : widen8, widen4, integer_tile, few_rows8, few_rows4, quantize4},
     {kRows,
      {1, pack_rows, pack_columns, product_tile<false>},

@@ -96,7 +96,14 @@ TESSERA_INLINE float max_of(Vec v) {
   return best;
 #endif
 }
-TESSERA_INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+/// One instruction where the compiler takes a comparison and a choice.
+TESSERA_INLINE Vec larger(Vec a, Vec b) {
+#if TESSERA_VECTOR_BYTES == 64
+  return (Vec)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+#else
+  return a > b ? a : b;
+#endif
+}
 
 /// e^x for x <= 0 (relative error about 2e-7; 0 below -87): 2^n times a polynomial of degree 6 on
 /// [-ln2/2, ln2/2].

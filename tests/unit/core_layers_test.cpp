@@ -427,8 +427,11 @@ TEST_F(Layers, Conv1d) {
       return Conv1d(checkpoint({{"weight", weight}, {"bias", bias}}).with(precision), c.in, c.out,
                     c.kernel, c.stride, c.padding);
     };
+    const auto& kernels = kernels::vector_kernels();
+    const bool seven_bits = kernels.integer.depth == 4 && !kernels.half.native;
     for (const Precision precision : {Precision::bf16, Precision::int8}) {
-      EXPECT_TRUE(close(with(precision)(ctx_, x).to_vector(), expected, 0.03)) << c.frames;
+      const double error = precision == Precision::int8 && seven_bits ? 0.06 : 0.03;
+      EXPECT_TRUE(close(with(precision)(ctx_, x).to_vector(), expected, error)) << c.frames;
       EXPECT_EQ(with(precision)(ctx_, x).to_vector(),
                 with(precision)(ctx_, strided(x)).to_vector());
     }

@@ -33,7 +33,8 @@ INSTANTIATE_TEST_SUITE_P(Isa, IntegerKernelsTest,
                                            "avx512_bf16"),
                          [](const auto& isa) { return std::string(isa.param); });
 
-/// What quantize_row() writes, whichever the size of its numbers, and what one unit is worth.
+/// What quantize_rows() writes of a row, whichever the size of its numbers, and what one unit is
+/// worth.
 struct QuantizedRow {
   std::vector<int> numbers;
   float unit;
@@ -43,7 +44,16 @@ QuantizedRow quantized(const IntegerKernels& kernels, const float* x, std::int64
   constexpr int kMark = 99;
   const auto filled = [&](auto mark) {
     std::vector<decltype(mark)> q(static_cast<std::size_t>(padded + 8), mark);
-    const float unit = kernels.quantize_row(x, k, padded, limit, q.data());
+    float unit = -1;
+    kernels.quantize_rows({.m = 1,
+                           .x = x,
+                           .ldx = k,
+                           .k = k,
+                           .padded = padded,
+                           .limit = limit,
+                           .q = q.data(),
+                           .ldq = padded,
+                           .units = &unit});
     EXPECT_EQ(q[static_cast<std::size_t>(padded)], kMark) << "written behind the end";
     return QuantizedRow{{q.begin(), q.begin() + padded}, unit};
   };
