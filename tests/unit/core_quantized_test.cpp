@@ -80,6 +80,47 @@ TEST_P(IntegerKernelsTest, QuantizesRows) {
   }
 }
 
+TEST_P(IntegerKernelsTest, QuantizesRowsAfterTheirNorm) {
+  const float limit = largest_activation(*kernels_);
+  for (const std::int64_t k : {5, 97, 128, 384}) {
+    for (std::int64_t m = 1; m <= kRowsRounded; ++m) {
+      const std::int64_t ldx = k + 3, padded = (k + 3) / 4 * 4, ldq = padded + 4,
+                         bytes = kernels_->depth == 4 ? 1 : 2;
+      const Floats x = random_numbers(m * ldx, 1), weight = random_numbers(k, 2),
+                   bias = random_numbers(k, 3);
+      Floats normal(static_cast<std::size_t>(m * k)), units(static_cast<std::size_t>(m));
+      std::vector<std::int8_t> q(static_cast<std::size_t>(m * ldq * bytes));
+      kernels_->quantize_rows({.m = m,
+                               .x = x.data(),
+                               .ldx = ldx,
+                               .k = k,
+                               .padded = padded,
+                               .limit = limit,
+                               .q = q.data(),
+                               .ldq = ldq,
+                               .units = units.data(),
+                               .weight = weight.data(),
+                               .bias = bias.data(),
+                               .eps = 1e-5f,
+                               .normal = normal.data()});
+      Floats expected(static_cast<std::size_t>(k));
+      for (std::int64_t r = 0; r < m; ++r) {
+        reference::layer_norm(x.data() + r * ldx, weight.data(), bias.data(), 1e-5f, k,
+                              expected.data());
+        const float unit = units[static_cast<std::size_t>(r)];
+        for (std::int64_t i = 0; i < k; ++i) {
+          const std::int64_t at = r * ldq + i;
+          const int number = bytes == 1 ? q[static_cast<std::size_t>(at)]
+                                        : reinterpret_cast<const std::int16_t*>(q.data())[at];
+          EXPECT_NEAR(static_cast<float>(number) * unit, expected[static_cast<std::size_t>(i)],
+                      unit * 0.51f)
+              << k << ": " << r << ", " << i;
+        }
+      }
+    }
+  }
+}
+
 /// The same of quantize_fine().
 QuantizedRow fine(const IntegerKernels& kernels, const float* x, std::int64_t k,
                   std::int64_t padded) {
