@@ -550,16 +550,6 @@ TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::
                      padded, factors, out);
 }
 
-TESSERA_INLINE float total_of(Vec v) {
-#if TESSERA_VECTOR_BYTES == 64
-  return __builtin_bit_cast(float, lanes_together((IntVec)v, [](__m256i a, __m256i b) {
-                              return (__m256i)_mm256_add_ps((__m256)a, (__m256)b);
-                            }));
-#else
-  return sum_of(v);
-#endif
-}
-
 /// What a group of rows gives in the end.
 template <class Scheme>
 TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first,
@@ -567,7 +557,7 @@ TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first,
   const std::int64_t padded = whole_panels(b.width);
   const float *value_means = b.head.units + padded, *value_units = value_means + padded;
   for (std::int64_t r = 0; r < kRows && first + r < b.rows; ++r) {
-    const float inverse = Scheme::kWeightUnits / total_of(load(rows.total + r * kLanes));
+    const float inverse = Scheme::kWeightUnits / quick_sum_of(load(rows.total + r * kLanes));
     float* out = b.out + (first + r) * b.ldo;
     for (std::int64_t c = 0; c < b.width; ++c)
       out[c] = sums[r * padded + c] * inverse * value_units[c] + value_means[c];

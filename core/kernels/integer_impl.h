@@ -229,10 +229,7 @@ TESSERA_INLINE float quantize_row(const float* x, std::int64_t k, std::int64_t p
 
 #if TESSERA_VECTOR_BYTES == 64
 TESSERA_INLINE float sum_of_four(const Vec (&v)[4]) {
-  const Vec sum = (v[0] + v[1]) + (v[2] + v[3]);
-  return __builtin_bit_cast(float, lanes_together((IntVec)sum, [](__m256i a, __m256i b) {
-                              return (__m256i)_mm256_add_ps((__m256)a, (__m256)b);
-                            }));
+  return quick_sum_of((v[0] + v[1]) + (v[2] + v[3]));
 }
 
 /// layer_norm() of rows that are whole fours of vectors, with sums in another order. Step by step,

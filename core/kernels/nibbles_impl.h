@@ -14,16 +14,6 @@ TESSERA_INLINE float rounded_to_bf16(float x) {
   return x;
 }
 
-/// sum_of() without taking all lanes out one by one.
-TESSERA_INLINE float quick_sum_of(Vec v) {
-  typedef float Quad __attribute__((vector_size(16)));
-  float lanes[kLanes];
-  store(lanes, v);
-  Quad sums = load_as<Quad>(lanes);
-  for (std::int64_t i = 4; i < kLanes; i += 4) sums += load_as<Quad>(lanes + i);
-  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
-}
-
 /// A group, how much the error of each number counts, and the best that was found for it.
 class NibbleSearch {
  public:

@@ -85,6 +85,21 @@ TESSERA_INLINE std::int32_t lanes_together(IntVec v, const Put& put) {
   return _mm256_cvtsi256_si32(put(half, _mm256_shuffle_epi32(half, 0xb1)));
 }
 #endif
+/// sum_of() in another order, without taking all lanes out one by one.
+TESSERA_INLINE float quick_sum_of(Vec v) {
+#if TESSERA_VECTOR_BYTES == 64
+  return __builtin_bit_cast(float, lanes_together((IntVec)v, [](__m256i a, __m256i b) {
+                              return (__m256i)_mm256_add_ps((__m256)a, (__m256)b);
+                            }));
+#else
+  typedef float Quad __attribute__((vector_size(16)));
+  float lanes[kLanes];
+  store(lanes, v);
+  Quad sums = load_as<Quad>(lanes);
+  for (std::int64_t i = 4; i < kLanes; i += 4) sums += load_as<Quad>(lanes + i);
+  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+#endif
+}
 TESSERA_INLINE float max_of(Vec v) {
 #if TESSERA_VECTOR_BYTES == 64
   return __builtin_bit_cast(float, lanes_together((IntVec)v, [](__m256i a, __m256i b) {
