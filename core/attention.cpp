@@ -79,9 +79,8 @@ Sizes check(const Tensor& q, const KeyValues& seen, const AttentionOptions& opti
   const std::int64_t width = q.dim(1) / options.heads;
   const float scale =
       options.scale != 0 ? options.scale : 1.0f / std::sqrt(static_cast<float>(width));
-  const bool native = kernels::vector_kernels().half.native;
-  const bool integers =
-      kernels::vector_kernels().integer.depth == 4 && width <= kernels::kWidestIntegerHead;
+  const auto& kernels = kernels::vector_kernels();
+  const bool native = kernels.half.native, fits = width <= kernels::kWidestIntegerHead;
   // A decoder keeps keys in f32 where attention is to be as exact as can be.
   const bool wanted = options.in_bytes && (!options.causal || seen.k.dtype() == DType::bf16);
   return {.queries = q.dim(0),
@@ -92,8 +91,9 @@ Sizes check(const Tensor& q, const KeyValues& seen, const AttentionOptions& opti
           .scale = scale,
           .causal = options.causal,
           .rounded = options.rounded && native,
-          .shorts = options.rounded && !native && integers,
-          .bytes = wanted && integers && !seen.bytes && seen.length >= kManyKeys};
+          .shorts = options.rounded && !native && kernels.multiplies_shorts && fits,
+          .bytes = wanted && kernels.integer.depth == 4 && fits && !seen.bytes &&
+                   seen.length >= kManyKeys};
 }
 
 /// Where the parts of attention_part() lie in memory.

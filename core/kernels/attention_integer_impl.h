@@ -62,6 +62,10 @@ struct InShorts {
   TESSERA_INLINE static void put(Number* to, IntVec v) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512F__)
     const auto shorts = (HalfShortVec)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)v);
+#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+    const auto low = (__m256i)(v & 0xffff);  // of which packing changes none
+    const __m128i shorts =
+        _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
 #else
     const auto shorts = __builtin_convertvector(v, HalfShortVec);
 #endif
@@ -70,6 +74,10 @@ struct InShorts {
   TESSERA_INLINE static IntVec add(IntVec sums, IntVec a, IntVec b) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
     return (IntVec)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
+#elif TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BW__)
+    return sums + (IntVec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+    return sums + (IntVec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #else
     return sums + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
 #endif

@@ -142,8 +142,9 @@ struct VectorKernels {
                        std::int64_t n, std::int64_t k, float* sums);
   AttentionKernels exact, rounded;  // f32; keys, values and weights in bf16
   /// All in 12 bits, less rounded than in bf16, and in 8 bits (weights without a sign); heads up to
-  /// kWidestIntegerHead wide. Slow unless integer.depth is 4.
+  /// kWidestIntegerHead wide. Slow unless multiplies_shorts, or integer.depth is 4.
   AttentionKernels shorts, bytes;
+  bool multiplies_shorts;  ///< pairs of 16-bit integers by one instruction, or one and an addition
   /// Few queries over a part of the keys. With keys and values in bf16 where bf16 pairs are
   /// multiplied natively, queries and weights are rounded to it as well; beside 8 bits they are
   /// rounded as activations are.

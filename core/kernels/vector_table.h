@@ -36,6 +36,7 @@ const VectorKernels TESSERA_KERNELS_NAME = {
      integer_attention_block<InShorts>, nullptr, measure_head<InShorts>},
     {sizeof(InBytes::Number), InBytes::kDepth, pack_integers<InBytes>,
      integer_attention_block<InBytes>, nullptr, measure_head<InBytes>},
+    TESSERA_VECTOR_BYTES >= 32,
     attention_part,
     {bytes_of_block, write_byte_rows, read_byte_row, byte_scratch},
     {kHasBf16, kPanel, round_row, half_tile},

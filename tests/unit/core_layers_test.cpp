@@ -538,7 +538,7 @@ TEST_F(Layers, RoundedAttention) {
         options.rounded = true;
         const Floats found = attention(ctx_, q, k, v, options).to_vector();
         EXPECT_TRUE(close(found, exact, 0.005)) << h.heads << " heads, " << queries << " queries";
-        const bool faster = kernels.half.native || (kernels.integer.depth == 4 && h.width <= 256);
+        const bool faster = kernels.half.native || (kernels.multiplies_shorts && h.width <= 256);
         EXPECT_EQ(found != exact, faster && queries >= 9) << h.width << ", " << queries;
         EXPECT_EQ(attention(ctx_, strided(q), strided(k), strided(v), options).to_vector(), found);
         Context alone({.threads = 1, .log = {}});
