@@ -124,13 +124,11 @@ std::vector<std::vector<std::int32_t>> own_texts(
         concat(model.path.string(), ": can't write texts by itself; give data to calibrate on"));
   }
   GenerateOptions options;
-  options.sampling = session.defaults(options.task);
-  options.sampling->do_sample = true;
-  options.sampling->temperature = 1;
-  options.sampling->top_k = 0;
-  options.sampling->top_p = 1;
-  options.sampling->num_beams = 1;
-  options.sampling->max_new_tokens = std::min(o.tokens, model.decoder->max_positions()) - 1;
+  const std::int64_t most = std::min(o.tokens, model.decoder->max_positions());
+  options.sampling = {.do_sample = true,
+                      .top_k = 0,
+                      .max_new_tokens = most - 1,
+                      .stop_tokens = session.defaults(options.task).stop_tokens};
   std::vector<std::vector<std::int32_t>> texts(static_cast<std::size_t>(o.examples));
   std::int64_t begun = 0, done = 0;
   bool goes_on = on_progress(0, o.examples);

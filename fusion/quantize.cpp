@@ -141,7 +141,8 @@ class Calibrator {
         if (!round(layer)) return {};
     }
     if (done_.empty()) {
-      throw ArgumentError(concat(options_.calibration->data.string(),
+      const std::string data = options_.calibration->data.string();
+      throw ArgumentError(concat(data.empty() ? "texts" : data,
                                  ": no matrix that is to be rounded takes part in what ",
                                  model_->path.string(), " makes of it; give other data"));
     }
@@ -224,7 +225,8 @@ QuantizeReport quantize_checkpoint(const fs::path& from, const fs::path& to,
 
   QuantizeReport report;
   std::optional<CalibrationOptions> calibration = options.calibration;
-  if (calibration && calibration->data.empty()) {  // by the small numbers, which are faster
+  if (calibration && calibration->data.empty() &&
+      calibration->texts.empty()) {  // by the small numbers, which are faster
     Session session(model, options.context);
     calibration->texts = own_texts(session, *calibration, [&](auto done, auto total) {
       report.cancelled =

@@ -7,7 +7,6 @@ import subprocess
 
 from cases import CASES
 
-
 SAME_TYPE = {"f32": ("f32",), "bf16": ("bf16",), "int8": ("int8", "q8_0"), "int4": ("q4_0",)}
 
 
@@ -39,7 +38,7 @@ def ratio(case, ours, peers):
         return f"{min(peers.values()) / min(ours.values()):.2f}"
     ratios = []
     for kind, ms in ours.items():
-        same = [peer for name, peer in peers.items() if name.split()[-1] in SAME_TYPE[kind]]
+        same = [peer for name, peer in peers.items() if name.split()[-1] in SAME_TYPE.get(kind, ())]
         if same:
             ratios.append(f"{kind} {min(same) / ms:.2f}")
     return ", ".join(ratios) or "-"

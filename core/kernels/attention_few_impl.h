@@ -150,7 +150,7 @@ TESSERA_INLINE void add_value_pairs(const std::uint16_t* weights, const std::uin
     Vec low = load(out + c), high = load(out + c + kLanes);
 #pragma GCC unroll 4
     for (std::int64_t j = 0; j < kCount; j += 2) {
-      const IntVec pair = splat_pair(weights + j);
+      const IntVec pair = splat_word(weights + j);
       __builtin_prefetch(v + (j + kRowsAhead) * ldv + c);
       __builtin_prefetch(v + (j + 1 + kRowsAhead) * ldv + c);
       const auto a = (__m512i)load_as<IntVec>(v + j * ldv + c),

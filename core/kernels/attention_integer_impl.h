@@ -27,13 +27,8 @@ struct InBytes {
   static constexpr int kWeightUnits = 128, kWeightDegree = 2;
 
   TESSERA_INLINE static Vec sums_as_floats(IntVec sums) { return (Vec)sums; }
-  /// The lowest byte of every lane.
   TESSERA_INLINE static void put(Number* to, IntVec v) {
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512F__)
-    const auto bytes = (QuarterByteVec)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v);
-#else
-    const auto bytes = __builtin_convertvector(v, QuarterByteVec);
-#endif
+    const QuarterByteVec bytes = low_bytes(v);
     __builtin_memcpy(to, &bytes, sizeof bytes);
   }
   /// sums + the products of a lane, of numbers without a sign and numbers with one.
@@ -60,40 +55,16 @@ struct InShorts {
 
   TESSERA_INLINE static Vec sums_as_floats(IntVec sums) { return to_float(sums); }
   TESSERA_INLINE static void put(Number* to, IntVec v) {
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512F__)
-    const auto shorts = (HalfShortVec)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)v);
-#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
-    const auto low = (__m256i)(v & 0xffff);  // of which packing changes none
-    const __m128i shorts =
-        _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
-#else
-    const auto shorts = __builtin_convertvector(v, HalfShortVec);
-#endif
+    const HalfShortVec shorts = low_shorts(v);
     __builtin_memcpy(to, &shorts, sizeof shorts);
   }
   TESSERA_INLINE static IntVec add(IntVec sums, IntVec a, IntVec b) {
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
-    return (IntVec)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
-#elif TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BW__)
-    return sums + (IntVec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
-    return sums + (IntVec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#else
-    return sums + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
-#endif
+    return add_pairs_of_shorts(sums, a, b);
   }
 };
 static_assert(float{kKeyBlock} * InShorts::kMost * InShorts::kMostWeight < 0x7fffffff &&
               float{kWidestIntegerHead} * InShorts::kMost * InShorts::kMost < 0x7fffffff &&
               float{kWidestIntegerHead} * InBytes::kMost * 128.0f <= 0x400000);
-
-/// A lane's numbers, which lie side by side.
-template <class Number>
-TESSERA_INLINE IntVec splat_lane(const Number* p) {
-  std::int32_t lane;
-  __builtin_memcpy(&lane, p, sizeof lane);
-  return lane - IntVec{};
-}
 
 /// 2^x for x <= 0 to a relative error of 1e-4.
 TESSERA_INLINE Vec power_of_two(Vec x) {
@@ -258,7 +229,7 @@ TESSERA_INLINE void add_tile(IntVec (&sums)[kRows][2], const typename Scheme::Nu
     const IntVec b0 = load_as<IntVec>(b), b1 = load_as<IntVec>(b + Scheme::kDepth * kLanes);
 #pragma GCC unroll 16
     for (std::int64_t r = 0; r < kRows; ++r) {
-      const IntVec x = splat_lane(a + r * row_step + Scheme::kDepth * i);
+      const IntVec x = splat_word(a + r * row_step + Scheme::kDepth * i);
       sums[r][0] = kRowsHaveSign ? Scheme::add(sums[r][0], b0, x) : Scheme::add(sums[r][0], x, b0);
       sums[r][1] = kRowsHaveSign ? Scheme::add(sums[r][1], b1, x) : Scheme::add(sums[r][1], x, b1);
     }

@@ -67,17 +67,12 @@ TESSERA_INLINE Vec add_pairs(Vec sums, IntVec a, IntVec b) {
   return sums + (Vec)(a << 16) * (Vec)(b << 16) + (Vec)(a & kHigh) * (Vec)(b & kHigh);
 #endif
 }
-TESSERA_INLINE IntVec splat_pair(const std::uint16_t* p) {
-  std::int32_t pair;
-  __builtin_memcpy(&pair, p, sizeof pair);
-  return pair - IntVec{};
-}
 
 /// sums + word * words: numbers, or pairs of bf16 numbers.
 template <bool kPairs>
 TESSERA_INLINE Vec add_words(Vec sums, const float* word, Vec words) {
   if constexpr (kPairs)
-    return add_pairs(sums, splat_pair(reinterpret_cast<const std::uint16_t*>(word)), (IntVec)words);
+    return add_pairs(sums, splat_word(reinterpret_cast<const std::uint16_t*>(word)), (IntVec)words);
   return sums + splat(*word) * words;
 }
 

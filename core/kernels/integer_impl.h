@@ -25,6 +25,40 @@ TESSERA_INLINE IntVec from_bytes(const std::uint8_t* p) {
   return __builtin_convertvector(load_as<QuarterUnsignedVec>(p), IntVec);
 #endif
 }
+/// sums + the products of both 16-bit integers of a lane.
+TESSERA_INLINE IntVec add_pairs_of_shorts(IntVec sums, IntVec a, IntVec b) {
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+  return (IntVec)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
+#elif TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BW__)
+  return sums + (IntVec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+  return sums + (IntVec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif TESSERA_VECTOR_BYTES == 16 && defined(__SSE2__)
+  return sums + (IntVec)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+  return sums + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+/// The low halves of all lanes (which GCC's own conversion takes several steps for).
+TESSERA_INLINE HalfShortVec low_shorts(IntVec v) {
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  return (HalfShortVec)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)v);
+#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+  const auto low = (__m256i)(v & 0xffff);  // of which packing changes none
+  return (HalfShortVec)_mm_packus_epi32(_mm256_castsi256_si128(low),
+                                        _mm256_extracti128_si256(low, 1));
+#else
+  return __builtin_convertvector(v, HalfShortVec);
+#endif
+}
+/// The lowest bytes of all lanes.
+TESSERA_INLINE QuarterByteVec low_bytes(IntVec v) {
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  return (QuarterByteVec)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v);
+#else
+  return __builtin_convertvector(v, QuarterByteVec);
+#endif
+}
 /// What a vector of weights (`kDepth` numbers of each of kLanes columns) and of neighbouring
 /// numbers of a row is made of; how they are multiplied and added.
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
@@ -40,9 +74,7 @@ TESSERA_INLINE IntVec add_products(IntVec sums, IntVec row, WeightVec weight) {
   return (IntVec)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)weight, (__m512i)row);
 }
 TESSERA_INLINE WeightVec load_bytes(const std::uint8_t* p) { return load_as<WeightVec>(p); }
-TESSERA_INLINE RowVec narrowed(IntVec v) {
-  return (RowVec)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v);
-}
+TESSERA_INLINE RowVec narrowed(IntVec v) { return low_bytes(v); }
 /// One number of 8 bits in all `kDepth` places of its column.
 TESSERA_INLINE WeightVec in_all_places(IntVec v) { return (WeightVec)(v * 0x01010101); }
 /// The numbers of a vector of 4-bit words.
@@ -62,16 +94,7 @@ typedef ShortVec WeightVec;
 constexpr std::int32_t kWeightOffset = 0;
 
 TESSERA_INLINE IntVec add_products(IntVec sums, IntVec row, WeightVec weight) {
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BW__)
-  return sums + (IntVec)_mm512_madd_epi16((__m512i)row, (__m512i)weight);
-#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
-  return sums + (IntVec)_mm256_madd_epi16((__m256i)row, (__m256i)weight);
-#elif TESSERA_VECTOR_BYTES == 16 && defined(__SSE2__)
-  return sums + (IntVec)_mm_madd_epi16((__m128i)row, (__m128i)weight);
-#else
-  const IntVec w = (IntVec)weight;
-  return sums + ((row << 16) >> 16) * ((w << 16) >> 16) + (row >> 16) * (w >> 16);
-#endif
+  return add_pairs_of_shorts(sums, row, (IntVec)weight);
 }
 /// Bytes to 16 bits (which GCC's own conversion does in five steps where one instruction will do).
 TESSERA_INLINE WeightVec load_bytes(const std::uint8_t* p) {
@@ -84,7 +107,7 @@ TESSERA_INLINE WeightVec load_bytes(const std::uint8_t* p) {
   return __builtin_convertvector(bytes, ShortVec);
 #endif
 }
-TESSERA_INLINE RowVec narrowed(IntVec v) { return __builtin_convertvector(v, RowVec); }
+TESSERA_INLINE RowVec narrowed(IntVec v) { return low_shorts(v); }
 TESSERA_INLINE WeightVec in_all_places(IntVec v) { return (WeightVec)((v & 0xffff) | (v << 16)); }
 TESSERA_INLINE void unpack(const std::uint32_t* words, WeightVec (&n)[8 / kDepth]) {
   typedef std::uint16_t WordVec __attribute__((vector_size(TESSERA_VECTOR_BYTES)));
@@ -102,12 +125,6 @@ constexpr std::int64_t kRowParts = kDepth == 4 ? 2 : 1;  // of one of few rows
 constexpr std::int64_t kVector = kDepth * kLanes;        // numbers of a vector of weights
 constexpr std::int64_t kPanelRows = kDepth * kPanel;     // numbers of a panel, kDepth rows of it
 
-/// kDepth neighbouring numbers of a row in every lane.
-TESSERA_INLINE IntVec splat_row(const RowNumber* p) {
-  std::int32_t numbers;
-  __builtin_memcpy(&numbers, p, sizeof numbers);
-  return numbers - IntVec{};
-}
 TESSERA_INLINE const RowNumber* row_of(const IntegerRows& rows, std::int64_t r) {
   return static_cast<const RowNumber*>(rows.a) + r * rows.lda;
 }
@@ -386,7 +403,7 @@ TESSERA_INLINE void add_to_tile(const RowNumber* a, std::int64_t lda, const Wide
   const WeightVec w0 = load_as<WeightVec>(weight), w1 = load_as<WeightVec>(weight + kVector);
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kCount; ++r) {
-    const IntVec x = splat_row(a + r * lda);
+    const IntVec x = splat_word(a + r * lda);
     acc[r][0] = add_products(acc[r][0], x, w0);
     acc[r][1] = add_products(acc[r][1], x, w1);
   }
@@ -502,7 +519,7 @@ TESSERA_INLINE void rows_times_bytes(const IntegerRows& rows, const std::uint8_t
       const WeightVec w = load_bytes(panel + i * kPanel + v * kVector);
 #pragma GCC unroll 6
       for (std::int64_t r = 0; r < kAll; ++r)
-        acc[r][v] = add_products(acc[r][v], splat_row(a + r * rows.lda + i), w);
+        acc[r][v] = add_products(acc[r][v], splat_word(a + r * rows.lda + i), w);
     }
   }
 #pragma GCC unroll 6
@@ -557,7 +574,7 @@ TESSERA_INLINE void rows_times_nibbles(const IntegerRows& rows, const NibblePane
           const RowNumber* a = row_of(rows, r) + b * 8;
 #pragma GCC unroll 4
           for (std::int64_t i = 0; i < kParts; ++i)
-            acc[r][v] = add_products(acc[r][v], splat_row(a + kDepth * i), n[i]);
+            acc[r][v] = add_products(acc[r][v], splat_word(a + kDepth * i), n[i]);
         }
       }
     }

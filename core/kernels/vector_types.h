@@ -68,6 +68,13 @@ TESSERA_INLINE float number_at(const std::uint16_t* p) {
 TESSERA_INLINE Vec numbers_at(const float* p) { return load(p); }
 TESSERA_INLINE Vec numbers_at(const std::uint16_t* p) { return from_bf16(p); }
 TESSERA_INLINE Vec splat(float x) { return x - Vec{}; }
+/// The numbers that make up a lane, which lie side by side, in every lane.
+template <class Number>
+TESSERA_INLINE IntVec splat_word(const Number* p) {
+  std::int32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return word - IntVec{};
+}
 
 TESSERA_INLINE float sum_of(Vec v) {
   float sum = 0;
