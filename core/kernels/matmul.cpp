@@ -349,8 +349,11 @@ void many_rows_unpacked(Context& ctx, const PackedMatrix& weight, const MatmulAr
 /// Tiles of rows, each one oneDNN call over all columns (oneDNN's blocked kernels want their output
 /// dense).
 void many_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) {
-  // The size of a tile follows from the shape alone, never from the number of threads.
-  const std::int64_t tile = a.m < 512 ? 32 : 64, tiles = (a.m + tile - 1) / tile;
+  constexpr std::int64_t kMost = 256, kLeast = 32, kStep = 8;
+  const std::int64_t threads = ctx.threads(), turns = (a.m + kMost * threads - 1) / (kMost * threads);
+  const std::int64_t even = (a.m + turns * threads - 1) / (turns * threads);
+  const std::int64_t tile = std::max(kLeast, (even + kStep - 1) / kStep * kStep),
+                     tiles = (a.m + tile - 1) / tile;
   const auto shape_of = [&](std::int64_t rows) {
     return TileShape{rows,
                      weight.n(),
