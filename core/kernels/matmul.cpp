@@ -350,7 +350,8 @@ void many_rows_unpacked(Context& ctx, const PackedMatrix& weight, const MatmulAr
 /// dense).
 void many_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) {
   constexpr std::int64_t kMost = 256, kLeast = 32, kStep = 8;
-  const std::int64_t threads = ctx.threads(), turns = (a.m + kMost * threads - 1) / (kMost * threads);
+  const std::int64_t threads = ctx.threads(),
+                     turns = (a.m + kMost * threads - 1) / (kMost * threads);
   const std::int64_t even = (a.m + turns * threads - 1) / (turns * threads);
   const std::int64_t tile = std::max(kLeast, (even + kStep - 1) / kStep * kStep),
                      tiles = (a.m + tile - 1) / tile;

@@ -16,6 +16,7 @@ constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
 /// Columns and words of b that are packed at a time; they fit the third cache.
 constexpr std::int64_t kColumns = 4096, kPackedWords = std::int64_t{1} << 21;
 constexpr std::int64_t kPanelsPerTask = 6;
+constexpr std::int64_t kLineNumbers = 16;
 /// Numbers of a result that is likely to have left the caches before it is read.
 constexpr std::int64_t kLargeResult = std::int64_t{1} << 22;
 
@@ -92,8 +93,11 @@ void add_run(const Part& part, std::int64_t begin, std::int64_t depth, const flo
   const float* initial = starts ? p.initial : p.c;
   const std::int64_t ld_initial = starts ? p.ld_initial : p.ldc;
   const bool passes = passes_by(p, part.depth);
+  const std::int64_t tiles = (count + tile - 1) / tile;
+  const std::int64_t lines = words * panel / (tiles * kLineNumbers);  // of a panel, for each tile
   for (std::int64_t j = 0; j < part.columns; j += panel) {
     const std::int64_t column = part.column + j;
+    const float* next = packed + (j + panel < part.columns ? j + panel : 0) * words;
     for (std::int64_t i = 0; i < count; i += tile) {
       part.kernels.tile({.a = rows + i * words,
                          .b = packed + j * words,
@@ -105,7 +109,9 @@ void add_run(const Part& part, std::int64_t begin, std::int64_t depth, const flo
                          .ldc = p.ldc,
                          .rows = std::min(tile, count - i),
                          .columns = std::min(panel, part.columns - j),
-                         .passes_by = passes});
+                         .passes_by = passes,
+                         .next = next + i / tile * lines * kLineNumbers,
+                         .next_lines = lines});
     }
   }
 }

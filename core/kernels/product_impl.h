@@ -326,22 +326,44 @@ TESSERA_INLINE void store_past(float* to, Vec v) {
 #endif
 }
 
+/// Numbers of a line of memory; what tells a prefetch to stop at the second cache.
+constexpr std::int64_t kLineNumbers = 16;
+constexpr int kSecondCache = 2;
+
 template <bool kPairs>
 void product_tile(const ProductTile& t) {
   Vec acc[kRows][2] = {};
   const float *a = t.a, *b = t.b;
+  const auto steps = [&](std::int64_t n) {
+    for (; n > 0; --n, a += kRows, b += kPanel) {
+      const Vec b0 = load(b), b1 = load(b + kLanes);
 #pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {  // what will be needed when the sums are there
-    if (r < t.rows && t.initial) __builtin_prefetch(t.initial + r * t.ld_initial);
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        acc[r][0] = add_words<kPairs>(acc[r][0], a + r, b0);
+        acc[r][1] = add_words<kPairs>(acc[r][1], a + r, b1);
+      }
+    }
+  };
+  // Meanwhile memory is asked for where results go and for the next panel, few lines at a time.
+  std::int64_t left = t.k;
+  for (std::int64_t r = 0; r < t.rows && left > 1 && !t.passes_by; ++r, left -= 2) {
+    const float *c = t.c + r * t.ldc, *initial = t.initial + r * t.ld_initial;
+    for (std::int64_t v = 0; v < 2; ++v) {
+      __builtin_prefetch(c + v * kLanes, 1);
+      if (t.initial && initial != c) __builtin_prefetch(initial + v * kLanes);
+    }
+    steps(2);
   }
-  for (std::int64_t i = 0; i < t.k; ++i, a += kRows, b += kPanel) {
-    const Vec b0 = load(b), b1 = load(b + kLanes);
-#pragma GCC unroll 16
-    for (std::int64_t r = 0; r < kRows; ++r) {
-      acc[r][0] = add_words<kPairs>(acc[r][0], a + r, b0);
-      acc[r][1] = add_words<kPairs>(acc[r][1], a + r, b1);
+  if (t.next_lines > 0) {
+    const std::int64_t each = left / t.next_lines > 0 ? left / t.next_lines : 1;
+    const float* ask = t.next;
+    for (; left >= each && ask < t.next + t.next_lines * kLineNumbers;
+         left -= each, ask += kLineNumbers) {
+      __builtin_prefetch(ask, 0, kSecondCache);
+      steps(each);
     }
   }
+  steps(left);
   if (t.rows < kRows || t.columns < kPanel) {
     float sums[kRows * kPanel];
 #pragma GCC unroll 16

@@ -20,6 +20,9 @@ struct ProductTile {
   std::int64_t rows, columns;  // that are there
   /// Nobody reads c soon: it need not come to the caches, where its rows begin on lines of memory.
   bool passes_by = false;
+  /// This tile's share of the panel that is multiplied next, for which memory is asked meanwhile.
+  const float* next = nullptr;
+  std::int64_t next_lines = 0;
 };
 
 /// Queries whose gradients are found at a time, and keys that are looked at meanwhile: whole tiles
