@@ -30,8 +30,7 @@ Tensor unpack_zeros(const Tensor& packed, std::int64_t out) {
   return zeros;
 }
 
-/// That of a matrix of `in` inputs: 4 bits are for whole groups, as they are saved
-/// (fits_four_bits).
+/// That of a matrix of `in` inputs: 4 bits are for whole groups, as they are saved.
 Precision precision_of(const Weights& w, std::int64_t in) {
   return in % kernels::kGroup == 0 ? w.precision() : int8_at_least(w.precision());
 }
@@ -81,24 +80,6 @@ Tensor read_bias(const Weights& w, std::int64_t out, Linear::Bias bias) {
 void check_matrix(const Tensor& weight) {
   if (weight.rank() != 2 || weight.numel() == 0)
     throw ShapeError(tessera::concat("a weight matrix of shape ", weight.shape().str()));
-}
-
-/// [n, k] -> [k, n], on all cores where it is large.
-Tensor transposed(const Tensor& matrix) {
-  constexpr std::int64_t kLarge = 1 << 18, kRows = 16, kColumns = 64;
-  const std::int64_t n = matrix.dim(0), k = matrix.dim(1);
-  Tensor out = Tensor::empty({k, n});
-  const float* from = matrix.data();
-  float* to = out.data();
-  Context ctx({.threads = n * k < kLarge ? 1 : 0});
-  in_pieces(ctx, k, kColumns, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t first = 0; first < n; first += kRows) {
-      for (std::int64_t c = begin; c < end; ++c)
-        for (std::int64_t r = first; r < std::min(n, first + kRows); ++r)
-          to[c * n + r] = from[r * k + c];
-    }
-  });
-  return out;
 }
 
 /// Bits of a number in the products; 0: f32.
@@ -152,6 +133,23 @@ class Piece {
 
 }  // namespace
 
+Tensor transposed(const Tensor& matrix) {
+  constexpr std::int64_t kLarge = 1 << 18, kRows = 16, kColumns = 64;
+  const std::int64_t n = matrix.dim(0), k = matrix.dim(1);
+  Tensor out = Tensor::empty({k, n});
+  const float* from = matrix.data();
+  float* to = out.data();
+  Context ctx({.threads = n * k < kLarge ? 1 : 0});
+  in_pieces(ctx, k, kColumns, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t first = 0; first < n; first += kRows) {
+      for (std::int64_t c = begin; c < end; ++c)
+        for (std::int64_t r = first; r < std::min(n, first + kRows); ++r)
+          to[c * n + r] = from[r * k + c];
+    }
+  });
+  return out;
+}
+
 struct Linear::Impl {
   /// `bits`: of each part.
   Impl(const StackedMatrix& source, const std::vector<int>& bits, Tensor bias_,
@@ -204,17 +202,13 @@ Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision,
 }
 
 Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t fine) {
+  if (w.has("weight_packed") || w.get("weight").dtype() == DType::i8) return Linear(w, in, out);
   const Tensor bias = w.get_f32("bias", {out});
   if (w.precision() == Precision::in_place) {
     Linear linear;
     linear.impl_ = std::make_shared<Impl>(InPlaceMatrix{
         {{w.get_f32("weight", {in, out}), true, bias, InPlaceMatrix::Lora::read(w, in, out)}}});
     return linear;
-  }
-  if (w.has("weight_packed") || w.get("weight").dtype() == DType::i8) {
-    throw UnsupportedError(
-        tessera::concat(w.where("weight"),
-                        ": quantised numbers are not supported for weights stored as [in, out]"));
   }
   const Tensor weight = transposed(w.get_f32("weight", {in, out}));
   StackedMatrix stored;
@@ -227,8 +221,10 @@ Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::
   const Precision precision = precision_of(w, in);
   add(0, out - fine, precision);
   add(out - fine, out, int8_at_least(precision));
+  w.note_matrix("weight", fine ? int8_at_least(precision) : precision, true);
   Linear linear;
-  linear.impl_ = std::make_shared<Impl>(stored, bits, bias);
+  linear.impl_ =
+      std::make_shared<Impl>(stored, bits, bias, std::vector<std::string>{w.full_name("weight")});
   return linear;
 }
 

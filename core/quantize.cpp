@@ -169,8 +169,6 @@ Tensor RoundedMatrix::multiplied_out() const {
   return out;
 }
 
-bool fits_four_bits(const Tensor& weight) { return weight.dim(1) % kGroup == 0; }
-
 std::int64_t columns_per_scale(int bits) { return bits == 4 ? kGroup : 0; }
 
 RoundedMatrix rounded(const std::string& name, const Tensor& weight, int bits) {

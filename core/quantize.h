@@ -33,7 +33,4 @@ std::int64_t columns_per_scale(int bits);
 /// `weight_scale`, `weight_zero_point`, `weight_shape`).
 std::vector<NamedTensor> stored_form(const std::string& name, const RoundedMatrix& matrix);
 
-/// Whether it can be had with 4 bits.
-bool fits_four_bits(const Tensor& weight);
-
 }  // namespace tessera

@@ -26,6 +26,7 @@ struct Weights::Store {
   std::vector<Stored> tensors;
   std::unique_ptr<std::atomic<bool>[]> read;            // by position in tensors
   std::unique_ptr<std::atomic<Precision>[]> precision;  // of matrices; as_stored: nothing known
+  std::unique_ptr<std::atomic<bool>[]> inputs_first;    // of matrices
 
   /// Brings the tensors in order; returns the first of two with the same name, else null.
   const Stored* sort() {
@@ -39,6 +40,7 @@ struct Weights::Store {
   void forget_what_was_read() {
     read = std::make_unique<std::atomic<bool>[]>(tensors.size());
     precision = std::make_unique<std::atomic<Precision>[]>(tensors.size());
+    inputs_first = std::make_unique<std::atomic<bool>[]>(tensors.size());
   }
 
   /// Positions of the names that start with `prefix`.
@@ -219,14 +221,21 @@ void Weights::ignore(std::string_view prefix) const {
   for (std::size_t i = begin; i < end; ++i) store_->read[i].store(true, std::memory_order_relaxed);
 }
 
-void Weights::note_matrix(std::string_view name, Precision precision) const {
-  if (const auto at = store_->find(prefix_ + std::string(name)))
+void Weights::note_matrix(std::string_view name, Precision precision, bool inputs_first) const {
+  if (const auto at = store_->find(prefix_ + std::string(name))) {
     store_->precision[*at].store(precision, std::memory_order_relaxed);
+    store_->inputs_first[*at].store(inputs_first, std::memory_order_relaxed);
+  }
 }
 
 Precision Weights::matrix_precision(std::string_view name) const {
   const auto at = store_->find(prefix_ + std::string(name));
   return at ? store_->precision[*at].load(std::memory_order_relaxed) : Precision::as_stored;
+}
+
+bool Weights::inputs_first(std::string_view name) const {
+  const auto at = store_->find(prefix_ + std::string(name));
+  return at && store_->inputs_first[*at].load(std::memory_order_relaxed);
 }
 
 std::vector<std::string> Weights::leftovers() const {

@@ -80,10 +80,13 @@ class Weights {
   /// Marks as read what a model knows it does not need ("embeddings.position_ids", tied heads,
   /// ...): every name that starts with `prefix`, seen from this cursor.
   void ignore(std::string_view prefix) const;
-  /// Says that this tensor is a matrix of floats that was taken to be multiplied in `precision`.
-  void note_matrix(std::string_view name, Precision precision) const;
+  /// Says that this tensor is a matrix of floats that was taken to be multiplied in `precision`;
+  /// `inputs_first`: that it lies as [in, out].
+  void note_matrix(std::string_view name, Precision precision, bool inputs_first = false) const;
   /// What was said of it; as_stored where nothing was.
   Precision matrix_precision(std::string_view name) const;
+  /// Whether it was said to lie so.
+  bool inputs_first(std::string_view name) const;
   /// Full names (of the whole checkpoint) of all tensors nobody has read.
   std::vector<std::string> leftovers() const;
   /// All names seen from this cursor, without the prefix, sorted.

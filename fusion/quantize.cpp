@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/input_moments.h"
+#include "core/layers.h"
 #include "core/output_file.h"
 #include "core/quantize.h"
 #include "fusion/description.h"
@@ -86,6 +87,12 @@ bool is_adapted(const Weights& weights, const std::string& layer) {
   });
 }
 
+/// A matrix as Linear multiplies it, [out, in].
+Tensor matrix_of(const Weights& weights, const std::string& name) {
+  const Tensor stored = weights.get(name);
+  return weights.inputs_first(name) ? transposed(stored.to_f32()) : stored;
+}
+
 /// A matrix that is to be rounded, and to how many bits.
 using Plan = std::map<std::string, int>;
 
@@ -94,10 +101,9 @@ Plan plan_of(const fs::path& from, const Weights& weights) {
   for (const std::string& name : weights.names()) {
     const Precision wanted = weights.matrix_precision(name);
     if (wanted != Precision::int8 && wanted != Precision::int4) continue;
-    const Tensor tensor = weights.get(name);
-    if (tensor.rank() != 2) continue;
-    const bool four = wanted == Precision::int4 && fits_four_bits(tensor) &&
-                      !is_adapted(weights, name.substr(0, name.rfind('.')));
+    if (weights.get(name).rank() != 2) continue;
+    const bool four =
+        wanted == Precision::int4 && !is_adapted(weights, name.substr(0, name.rfind('.')));
     plan[name] = four ? 4 : 8;
   }
   if (plan.empty())
@@ -167,7 +173,7 @@ class Calibrator {
     for (const std::string& name : layer.matrices) {
       const auto planned = plan_.find(name);
       if (planned == plan_.end()) continue;
-      const Tensor weight = weights_.get(name);
+      const Tensor weight = matrix_of(weights_, name);
       if (weight.dim(1) != layer.sum.dim(0)) continue;  // another matrix, of an adapter
       if (!go_on("round", std::ssize(done_), std::ssize(plan_))) return false;
       const int bits = planned->second;
@@ -193,16 +199,17 @@ std::vector<NamedTensor> tensors_of(const Weights& weights, const Plan& plan,
                                     bool half) {
   std::vector<NamedTensor> tensors;
   for (const std::string& name : weights.names()) {
-    const Tensor tensor = weights.get(name);
     const auto planned = plan.find(name);
     if (planned == plan.end()) {
+      const Tensor tensor = weights.get(name);
       tensors.push_back({name, half ? as_half(tensor) : tensor});
       continue;
     }
     const auto known = calibrated.find(name);
     for (NamedTensor& part :
-         stored_form(name, known != calibrated.end() ? known->second
-                                                     : rounded(name, tensor, planned->second)))
+         stored_form(name, known != calibrated.end()
+                               ? known->second
+                               : rounded(name, matrix_of(weights, name), planned->second)))
       tensors.push_back(std::move(part));
   }
   return tensors;

@@ -74,8 +74,8 @@ std::int64_t panels_per_task(std::int64_t panels, std::int64_t bytes);
 
 /// y = act(x W^T + bias) + residual. Many rows: oneDNN where it has blocked kernels, in tiles of
 /// rows, each one single-threaded call; else product(). Few rows: our own kernels, in groups of
-/// columns. How the work is cut does not depend on the number of threads, so the result does not
-/// either.
+/// columns. The result does not depend on the number of threads: oneDNN's tiles, which do, give the
+/// same sums however many rows they have (tests compare them).
 void matmul(Context& ctx, const PackedMatrix& weight, const MatmulArguments& arguments);
 
 /// oneDNN primitives by shape; one for each Context.

@@ -709,5 +709,22 @@ TEST_F(Layers, ResultsDoNotDependOnTheNumberOfThreads) {
   EXPECT_EQ(one, everything(3));
 }
 
+/// However many rows each of them takes at a time.
+TEST_F(Layers, ProductsDoNotDependOnTheNumberOfThreads) {
+  for (const auto& [in, out] : {std::pair{384, 300}, {1536, 96}, {1000, 512}}) {
+    const Linear linear(random_tensor({out, in}, 1), random_tensor({out}, 2));
+    for (const std::int64_t rows : {16, 100, 523}) {
+      const Tensor x = random_tensor({rows, in}, 3);
+      const auto with = [&](int threads) {
+        Context ctx({.threads = threads});
+        return linear(ctx, x, {.activation = Activation::gelu}).to_vector();
+      };
+      const auto one = with(1);
+      for (const int threads : {2, 3, 7, 16})
+        EXPECT_EQ(one, with(threads)) << rows << " x " << in << ", " << threads << " threads";
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tessera

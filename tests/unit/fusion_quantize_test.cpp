@@ -136,24 +136,25 @@ class Calibrated : public Quantize {
     options.context.threads = 1;
     return options;
   }
-  /// Squares of what rounding changes in the hidden states of a text.
-  double change(const fs::path& rounded) const {
-    std::vector<std::vector<float>> states;
-    for (const fs::path& path : {llama_, rounded}) {
-      const auto model = Model::open(path, {.precision = Precision::f32});
-      Context ctx({.threads = 1});
-      const auto ids = model->tokenizer->encode("line 7 says: a number is that");
-      KvCache cache = model->decoder->new_cache();
-      const text::Sequence sequence{&cache, static_cast<std::int64_t>(ids.size())};
-      states.push_back(
-          model->decoder->forward(ctx, model->decoder->embed(ctx, ids), std::span(&sequence, 1))
-              .to_vector());
-    }
+  /// Hidden states of a text.
+  static std::vector<float> states(const fs::path& path, Precision precision) {
+    const auto model = Model::open(path, {.precision = precision});
+    EXPECT_TRUE(model->unread.empty());
+    Context ctx({.threads = 1});
+    const auto ids = model->tokenizer->encode("line 7 says: a number is that");
+    KvCache cache = model->decoder->new_cache();
+    const text::Sequence sequence{&cache, static_cast<std::int64_t>(ids.size())};
+    return model->decoder->forward(ctx, model->decoder->embed(ctx, ids), std::span(&sequence, 1))
+        .to_vector();
+  }
+  /// Squares of what rounding changes in them.
+  static double change(const fs::path& exact, const fs::path& rounded) {
+    const std::vector<float> a = states(exact, Precision::f32), b = states(rounded, Precision::f32);
     double sum = 0;
-    for (std::size_t i = 0; i < states[0].size(); ++i)
-      sum += std::pow(static_cast<double>(states[0][i] - states[1][i]), 2);
+    for (std::size_t i = 0; i < a.size(); ++i) sum += std::pow(static_cast<double>(a[i] - b[i]), 2);
     return sum;
   }
+  double change(const fs::path& rounded) const { return change(llama_, rounded); }
   static std::string bytes(const fs::path& checkpoint) {
     return read_text_file(checkpoint / "model.safetensors");
   }
@@ -175,6 +176,53 @@ TEST_F(Calibrated, RoundsSoThatOutputsChangeLess) {
   EXPECT_TRUE(Model::open(out_)->unread.empty());
   for (const char* file : {"config.json", "tokenizer.json"})
     EXPECT_EQ(read_text_file(out_ / file), read_text_file(work_ / "nearest" / file)) << file;
+}
+
+/// GPT-2's matrices lie as [in, out]; rounded they lie as all others do, and that of queries, keys
+/// and values, of which values keep 8 bits, has 8.
+TEST_F(Calibrated, MatricesThatLieInputsFirst) {
+  const fs::path gpt2 = work_ / "gpt2", nearest = work_ / "nearest", eight = work_ / "eight";
+  fs::create_directories(gpt2);
+  fs::copy_file(llama_ / "tokenizer.json", gpt2 / "tokenizer.json");
+  write("gpt2/config.json", R"({"model_type": "gpt2", "vocab_size": 600, "n_embd": 64,
+                                "n_layer": 2, "n_head": 4, "n_positions": 64})");
+  Tensor tokens = numbers({600, 64});  // which 8 bits hold exactly
+  for (std::int64_t i = 0; i < tokens.numel(); ++i)
+    tokens.data()[i] = i % 64 == 0 ? 127.0f / 512 : std::round(tokens.data()[i] * 400) / 512;
+  std::vector<NamedTensor> tensors = {{"wte.weight", tokens},
+                                      {"wpe.weight", numbers({64, 64})},
+                                      {"ln_f.weight", ones()},
+                                      {"ln_f.bias", numbers({64})}};
+  for (const char* layer : {"h.0.", "h.1."}) {
+    for (const char* norm : {"ln_1", "ln_2"}) {
+      tensors.push_back({concat(layer, norm, ".weight"), ones()});
+      tensors.push_back({concat(layer, norm, ".bias"), numbers({64})});
+    }
+    const auto add = [&](const char* name, std::int64_t in, std::int64_t out) {
+      tensors.push_back({concat(layer, name, ".weight"), numbers({in, out})});
+      tensors.push_back({concat(layer, name, ".bias"), numbers({out})});
+    };
+    add("attn.c_attn", 64, 192);
+    add("attn.c_proj", 64, 64);
+    add("mlp.c_fc", 64, 256);
+    add("mlp.c_proj", 256, 64);
+  }
+  save_safetensors(gpt2 / "model.safetensors", tensors);
+
+  EXPECT_EQ(quantize_checkpoint(gpt2, eight, {.precision = Precision::int8}).eight_bits, 4 * 2 + 1);
+  const auto opened = states(gpt2, Precision::int8);
+  EXPECT_EQ(states(eight, Precision::as_stored), opened) << "the numbers of opening in int8";
+  EXPECT_EQ(states(eight, Precision::int8), opened);
+  EXPECT_GT(change(gpt2, eight), 0);
+
+  quantize_checkpoint(gpt2, nearest, {.precision = Precision::int4});
+  const QuantizeReport report = quantize_checkpoint(gpt2, out_, with(work_ / "text.txt"));
+  EXPECT_EQ(report.four_bits, 3 * 2);
+  EXPECT_EQ(report.eight_bits, 2 + 1);
+  EXPECT_EQ(report.calibrated, 4 * 2);
+  EXPECT_EQ(Weights::open(out_).get("h.0.mlp.c_fc.weight_packed").shape(), (Shape{256, 8}));
+  EXPECT_LT(change(gpt2, eight), 0.1 * change(gpt2, nearest));
+  EXPECT_LT(change(gpt2, out_), 0.7 * change(gpt2, nearest));
 }
 
 /// Values, and keys that heads share, keep 8 bits, in the file as in a model opened in int4, and
@@ -301,8 +349,16 @@ TEST_F(Calibrated, RefusesDataThatShowsNothing) {
   refuses(family("tessera-memory"), "", "can't write texts by itself");
   refuses(vit, "", "can't write texts by itself");
   refuses(llama_, "", "no token to begin a text with");
-  // Its decoder is a GPT-2, whose matrices are not rounded.
-  refuses(family("tessera-splice"), work_ / "text.txt", "no matrix that is to be rounded");
+  const fs::path bare = work_ / "bare";  // has nothing but tokens
+  fs::create_directories(bare);
+  fs::copy_file(llama_ / "tokenizer.json", bare / "tokenizer.json");
+  write("bare/config.json",
+        R"({"model_type": "gpt2", "vocab_size": 600, "n_embd": 64, "n_layer": 0, "n_head": 4})");
+  save_safetensors(bare / "model.safetensors", {{"wte.weight", numbers({600, 64})},
+                                                {"wpe.weight", numbers({1024, 64})},
+                                                {"ln_f.weight", ones()},
+                                                {"ln_f.bias", ones()}});
+  refuses(bare, work_ / "text.txt", "no matrix that is to be rounded");
   QuantizeOptions none = with(work_ / "text.txt");
   none.calibration->examples = 0;
   EXPECT_THROW(quantize_checkpoint(llama_, out_, none), ArgumentError);
