@@ -27,7 +27,7 @@ struct LinearOptions {
   float dropout = 0;
 };
 
-/// [n, k] f32 -> [k, n], on all cores where it is large.
+/// [n, k] -> [k, n]: i8, or f32 of floats of any type.
 Tensor transposed(const Tensor& matrix);
 
 /// y = act(x W^T + b) + residual. Holds its weight packed for the kernels; the only type that knows
@@ -46,7 +46,8 @@ class Linear {
   Linear(const Tensor& weight, const Tensor& bias, Precision precision = Precision::f32,
          const Tensor& scales = {});
   /// GPT-2's Conv1D: reads `weight` [in, out] and `bias` [out]. The last `fine` outputs' numbers
-  /// have 8 bits where others have 4. Numbers that are rounded already lie as Linear's, [out, in].
+  /// have 8 bits where others have 4. An int8 weight has a `weight_scale` [1, out]; packed 4 bits
+  /// lie as Linear's.
   static Linear conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t fine = 0);
   /// Several projections of the same input, those of the same precision as one product; the outputs
   /// lie side by side, biases that are not there count as zero.

@@ -131,14 +131,14 @@ class Piece {
   std::optional<kernels::QuantizedMatrix> quantized_;  // or instead
 };
 
-}  // namespace
-
-Tensor transposed(const Tensor& matrix) {
-  constexpr std::int64_t kLarge = 1 << 18, kRows = 16, kColumns = 64;
+/// On all cores where it is large.
+template <class Number>
+Tensor transposed_of(const Tensor& matrix) {
+  constexpr std::int64_t kLarge = 1 << 18, kRows = 64 / sizeof(Number), kColumns = 64;
   const std::int64_t n = matrix.dim(0), k = matrix.dim(1);
-  Tensor out = Tensor::empty({k, n});
-  const float* from = matrix.data();
-  float* to = out.data();
+  Tensor out = Tensor::empty({k, n}, matrix.dtype());
+  const auto* from = matrix.data<Number>();
+  auto* to = out.data<Number>();
   Context ctx({.threads = n * k < kLarge ? 1 : 0});
   in_pieces(ctx, k, kColumns, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t first = 0; first < n; first += kRows) {
@@ -148,6 +148,13 @@ Tensor transposed(const Tensor& matrix) {
     }
   });
   return out;
+}
+
+}  // namespace
+
+Tensor transposed(const Tensor& matrix) {
+  return matrix.dtype() == DType::i8 ? transposed_of<std::int8_t>(matrix)
+                                     : transposed_of<float>(matrix.to_f32());
 }
 
 struct Linear::Impl {
@@ -202,7 +209,7 @@ Linear::Linear(const Tensor& weight, const Tensor& bias, Precision precision,
 }
 
 Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::int64_t fine) {
-  if (w.has("weight_packed") || w.get("weight").dtype() == DType::i8) return Linear(w, in, out);
+  if (w.has("weight_packed")) return Linear(w, in, out);
   const Tensor bias = w.get_f32("bias", {out});
   if (w.precision() == Precision::in_place) {
     Linear linear;
@@ -210,18 +217,23 @@ Linear Linear::conv1d(const Weights& w, std::int64_t in, std::int64_t out, std::
         {{w.get_f32("weight", {in, out}), true, bias, InPlaceMatrix::Lora::read(w, in, out)}}});
     return linear;
   }
-  const Tensor weight = transposed(w.get_f32("weight", {in, out}));
+  const Tensor weight = transposed(w.get("weight", {in, out}));
+  Tensor scales;
+  if (weight.dtype() == DType::i8)
+    scales = w.get("weight_scale", {1, out}).to_f32().reshape({out, 1});
   StackedMatrix stored;
   std::vector<int> bits;
   const auto add = [&](std::int64_t begin, std::int64_t end, Precision precision) {
     if (begin == end) return;
-    stored.parts.push_back({.weight = weight.slice(begin, end)});
+    stored.parts.push_back({.weight = weight.slice(begin, end),
+                            .scales = scales ? scales.slice(begin, end) : scales,
+                            .name = w.where("weight")});
     bits.push_back(bits_of(stored.parts.back(), precision));
   };
   const Precision precision = precision_of(w, in);
   add(0, out - fine, precision);
   add(out - fine, out, int8_at_least(precision));
-  w.note_matrix("weight", fine ? int8_at_least(precision) : precision, true);
+  if (!scales) w.note_matrix("weight", fine ? int8_at_least(precision) : precision, true);
   Linear linear;
   linear.impl_ =
       std::make_shared<Impl>(stored, bits, bias, std::vector<std::string>{w.full_name("weight")});

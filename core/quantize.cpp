@@ -8,6 +8,7 @@
 #include "core/kernels/integer.h"
 #include "core/kernels/product.h"
 #include "core/kernels/quantized.h"
+#include "core/layers.h"
 
 namespace tessera {
 namespace {
@@ -202,8 +203,12 @@ RoundedMatrix rounded(Context& ctx, const std::string& name, const Tensor& weigh
   return out;
 }
 
-std::vector<NamedTensor> stored_form(const std::string& name, const RoundedMatrix& m) {
+std::vector<NamedTensor> stored_form(const std::string& name, const RoundedMatrix& m,
+                                     bool inputs_first) {
   if (m.bits == 4) return four_bit_form(name, m);
+  if (inputs_first)
+    return {{name, transposed(m.numbers)},
+            {name + "_scale", m.scales.reshape({1, m.scales.numel()})}};
   return {{name, m.numbers}, {name + "_scale", m.scales}};
 }
 

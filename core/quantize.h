@@ -30,7 +30,9 @@ RoundedMatrix rounded(Context& ctx, const std::string& name, const Tensor& weigh
 std::int64_t columns_per_scale(int bits);
 
 /// As compressed-tensors stores it with 8 bits (`weight` I8, `weight_scale`) or 4 (`weight_packed`,
-/// `weight_scale`, `weight_zero_point`, `weight_shape`).
-std::vector<NamedTensor> stored_form(const std::string& name, const RoundedMatrix& matrix);
+/// `weight_scale`, `weight_zero_point`, `weight_shape`). `inputs_first`: with 8 bits as [in, out]
+/// and [1, out], as what Linear::conv1d reads.
+std::vector<NamedTensor> stored_form(const std::string& name, const RoundedMatrix& matrix,
+                                     bool inputs_first = false);
 
 }  // namespace tessera

@@ -95,14 +95,13 @@ Tensor tensor_of(const safetensors::Entry& entry, const OpenFile& file, const st
   return copy;
 }
 
-/// Multiplies each row of an int8 tensor by its scale.
-Tensor multiply_out(const Tensor& weight, const Tensor& scales) {
+/// Multiplies each row of an int8 tensor by its scale, or each column by its own.
+Tensor multiply_out(const Tensor& weight, const Tensor& scales, bool by_columns) {
   Tensor result = weight.to_f32();
   const std::int64_t rows = weight.dim(0), width = rows ? weight.numel() / rows : 0;
   for (std::int64_t r = 0; r < rows; ++r) {
     float* row = result.data() + r * width;
-    const float scale = scales.data()[r];
-    for (std::int64_t i = 0; i < width; ++i) row[i] *= scale;
+    for (std::int64_t i = 0; i < width; ++i) row[i] *= scales.data()[by_columns ? i : r];
   }
   return result;
 }
@@ -213,7 +212,10 @@ Tensor Weights::get_f32(std::string_view name, const Shape& shape) const {
   if (!has(scale) || stored.rank() == 0) {
     throw FormatError(concat(where(name), ": an int8 tensor needs its scales in \"", scale, "\""));
   }
-  return multiply_out(stored, get(scale, {stored.dim(0), 1}).to_f32());
+  const bool by_columns =
+      stored.rank() == 2 && get(scale).shape() == Shape{1, stored.dim(1)} && stored.dim(0) > 1;
+  return multiply_out(stored, (by_columns ? get(scale) : get(scale, {stored.dim(0), 1})).to_f32(),
+                      by_columns);
 }
 
 void Weights::ignore(std::string_view prefix) const {

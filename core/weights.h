@@ -74,7 +74,8 @@ class Weights {
   /// The tensor as stored, of any shape.
   Tensor get(std::string_view name) const;
   /// get(), widened to f32. A tensor of compressed-tensors' int-quantized form (`weight` I8 with
-  /// `weight_scale` per output row) is multiplied out.
+  /// `weight_scale` per output row, or per output column [1, out] of a matrix [in, out]) is
+  /// multiplied out.
   Tensor get_f32(std::string_view name, const Shape& shape) const;
 
   /// Marks as read what a model knows it does not need ("embeddings.position_ids", tied heads,

@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kWeight = ".weight", kPeft = "base_model.model.", kA = ".lora_A.weight",
                            kB = ".lora_B.weight";
 
-/// GPT-2's Conv1D layers keep their weight as [in, out], unless it is rounded.
+/// GPT-2's Conv1D layers keep their weight as [in, out].
 bool is_conv1d(const std::string& layer) {
   return std::ranges::any_of(std::array<std::string_view, 4>{"c_attn", "c_proj", "c_fc", "q_attn"},
                              [&](std::string_view name) { return layer.ends_with(name); });
@@ -175,18 +175,15 @@ void merge(const Weights& checkpoint, const fs::path& folder, std::map<std::stri
         const Tensor high = adapter.get(other);
         const Tensor stored = checkpoint.get(target);
         const bool turned = config.fan_in_fan_out && is_conv1d(layer);
-        const bool lies_turned = turned && stored.dtype() != DType::i8;
-        const Shape expected = lies_turned ? Shape{in, high.dim(0)} : Shape{high.dim(0), in};
+        const Shape expected = turned ? Shape{in, high.dim(0)} : Shape{high.dim(0), in};
         if (rank < 1 || high.rank() != 2 || high.dim(1) != rank || stored.shape() != expected) {
           throw ShapeError(concat(adapter.where(name), ": ", low.shape().str(), " and ",
                                   high.shape().str(), " do not fit the checkpoint's ", target, " ",
                                   stored.shape().str(), "; it is an adapter for another model"));
         }
         Tensor& merged = all.at(target);
-        if (merged.raw() == stored.raw() || merged.dtype() != DType::f32) {
+        if (merged.raw() == stored.raw() || merged.dtype() != DType::f32)
           merged = own_copy(checkpoint, target, stored);
-          if (turned && !lies_turned) merged = transposed(merged);
-        }
         all.erase(target + "_scale");  // multiplied out
         add_product(merged, turned, low.to_f32(), high.to_f32(), config.scale(rank));
       });
@@ -206,8 +203,8 @@ NewLora new_lora(const std::vector<NamedTensor>& checkpoint, LoraOptions options
     if (!t.name.ends_with(kWeight) || t.tensor.rank() != 2) continue;
     const std::string layer = layer_of(t.name);
     if (!is_target(layer, options.targets)) continue;
-    conv1d = conv1d || is_conv1d(layer);
-    const bool turned = is_conv1d(layer) && t.tensor.dtype() != DType::i8;
+    const bool turned = is_conv1d(layer);
+    conv1d = conv1d || turned;
     const std::int64_t in = t.tensor.dim(turned ? 0 : 1), out = t.tensor.dim(turned ? 1 : 0);
     const Tensor a = uniform({options.rank, in}, 1 / std::sqrt(static_cast<double>(in)), random);
     const Tensor b = Tensor::zeros({out, options.rank});

@@ -90,7 +90,7 @@ bool is_adapted(const Weights& weights, const std::string& layer) {
 /// A matrix as Linear multiplies it, [out, in].
 Tensor matrix_of(const Weights& weights, const std::string& name) {
   const Tensor stored = weights.get(name);
-  return weights.inputs_first(name) ? transposed(stored.to_f32()) : stored;
+  return weights.inputs_first(name) ? transposed(stored) : stored;
 }
 
 /// A matrix that is to be rounded, and to how many bits.
@@ -206,10 +206,11 @@ std::vector<NamedTensor> tensors_of(const Weights& weights, const Plan& plan,
       continue;
     }
     const auto known = calibrated.find(name);
-    for (NamedTensor& part :
-         stored_form(name, known != calibrated.end()
-                               ? known->second
-                               : rounded(name, matrix_of(weights, name), planned->second)))
+    for (NamedTensor& part : stored_form(
+             name,
+             known != calibrated.end() ? known->second
+                                       : rounded(name, matrix_of(weights, name), planned->second),
+             weights.inputs_first(name)))
       tensors.push_back(std::move(part));
   }
   return tensors;

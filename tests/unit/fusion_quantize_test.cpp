@@ -178,8 +178,8 @@ TEST_F(Calibrated, RoundsSoThatOutputsChangeLess) {
     EXPECT_EQ(read_text_file(out_ / file), read_text_file(work_ / "nearest" / file)) << file;
 }
 
-/// GPT-2's matrices lie as [in, out]; rounded they lie as all others do, and that of queries, keys
-/// and values, of which values keep 8 bits, has 8.
+/// GPT-2's matrices lie as [in, out], rounded to 8 bits as well; that of queries, keys and values,
+/// of which values keep 8 bits, has 8.
 TEST_F(Calibrated, MatricesThatLieInputsFirst) {
   const fs::path gpt2 = work_ / "gpt2", nearest = work_ / "nearest", eight = work_ / "eight";
   fs::create_directories(gpt2);
@@ -214,6 +214,13 @@ TEST_F(Calibrated, MatricesThatLieInputsFirst) {
   EXPECT_EQ(states(eight, Precision::as_stored), opened) << "the numbers of opening in int8";
   EXPECT_EQ(states(eight, Precision::int8), opened);
   EXPECT_GT(change(gpt2, eight), 0);
+  // As what is learnt from takes them: the same numbers, in floats.
+  const Weights floats = Weights::open(gpt2), rounded = Weights::open(eight);
+  for (const char* name : {"h.1.attn.c_proj.weight", "h.1.mlp.c_fc.weight"}) {
+    const Tensor a = floats.get(name), b = rounded.get_f32(name, a.shape());
+    for (std::int64_t i = 0; i < a.numel(); ++i)
+      ASSERT_NEAR(a.data()[i], b.data()[i], 0.3f / 127) << name << ' ' << i;
+  }
 
   quantize_checkpoint(gpt2, nearest, {.precision = Precision::int4});
   const QuantizeReport report = quantize_checkpoint(gpt2, out_, with(work_ / "text.txt"));
