@@ -238,7 +238,7 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item, Tensor lse)
                   units_of(h));
   };
   // A thread goes on with the heads that it packed, unless there are too few for all of them.
-  const bool shares = 2 * s.kv_heads <= ctx.threads();
+  const bool shares = s.kv_heads < ctx.threads();
   if (shares) {
     ctx.parallel_for(s.kv_heads * pieces,
                      [&](std::int64_t task) { pack(task / pieces, task % pieces * piece); });

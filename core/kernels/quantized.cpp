@@ -406,8 +406,8 @@ class PanelProduct {
     const bool at_once = widens || (w_.bits_ == 16 && w_.padded_k_ > kRun);
     const std::int64_t block = at_once || finished ? height : 4 * kernels().tile_rows;
     const auto end_of = [&](std::int64_t t) { return std::min(a_.m, (t + 1) * height); };
-    // Few tiles are rounded by all threads first, for most of them would wait.
-    const std::int64_t sharing = std::max<std::int64_t>(1, ctx_.threads() / tiles);
+    // Fewer tiles than threads are rounded by all of them first, for some would wait.
+    const std::int64_t sharing = (ctx_.threads() + tiles - 1) / tiles;  // threads of a tile
     const auto round = [&](std::int64_t begin, std::int64_t end) { round_rows(begin, end); };
     if (sharing > 1) in_pieces(ctx_, a_.m, kRowsPerTask, round);
     const auto prepare = [&](std::int64_t t) {
