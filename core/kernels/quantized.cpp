@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/kernels/vector.h"
+#include "core/task_groups.h"
 
 namespace tessera::kernels {
 namespace {
@@ -221,11 +222,14 @@ class PanelProduct {
     // 8 bits: what offset weights add has to be taken off (integer.h)
     groups_ = w_.bits_ == 4 ? w_.padded_k_ / kGroup : w_.bits_ == 8 && kernels().depth == 4 ? 1 : 0;
     if (w_.bits_ != 16 && a_.m <= kMostFewRows && kernels().quantize_fine) parts_ = 2;
-    round_rows();
+    rows_ = ctx_.empty({a_.m * parts_, row_step() * row_bytes()}, DType::u8);
+    if (w_.bits_ != 16) units_ = ctx_.empty({a_.m * parts_});
+    if (groups_) sums_ = ctx_.empty({a_.m * parts_, groups_}, DType::i32);
   }
 
   void run() {
     if (a_.m <= kMostFewRows) {
+      round_rows(0, a_.m);
       few_rows();
     } else {
       many_rows();
@@ -247,26 +251,20 @@ class PanelProduct {
     return (lines | 1) * kLine / row_bytes();
   }
 
-  void round_rows() {
-    constexpr std::int64_t kRowsPerTask = 32;
-    rows_ = ctx_.empty({a_.m * parts_, row_step() * row_bytes()}, DType::u8);
-    if (w_.bits_ != 16) units_ = ctx_.empty({a_.m * parts_});
-    if (groups_) sums_ = ctx_.empty({a_.m * parts_, groups_}, DType::i32);
-    in_pieces(ctx_, a_.m, kRowsPerTask, [&](std::int64_t begin, std::int64_t end) {
-      Tensor normal;
-      // Few long ones, for they are gone through up to four times.
-      const std::int64_t at_once = w_.k_ > 1024 ? kRowsRounded / 2 : kRowsRounded;
-      if (a_.norm) normal = ctx_.empty({at_once, w_.k_});
-      for (std::int64_t r = begin; r < end; r += at_once) {
-        const std::int64_t m = std::min(at_once, end - r);
-        if (w_.bits_ == 16 || parts_ == 2) {
-          for (std::int64_t i = r; i < r + m; ++i) round_alone(i, normal);
-        } else {
-          quantize(r, m, normal);
-        }
-        if (groups_) sum_groups(r * parts_, m * parts_);
+  void round_rows(std::int64_t begin, std::int64_t end) {
+    Tensor normal;
+    // Few long ones, for they are gone through up to four times.
+    const std::int64_t at_once = w_.k_ > 1024 ? kRowsRounded / 2 : kRowsRounded;
+    if (a_.norm) normal = ctx_.empty({at_once, w_.k_});
+    for (std::int64_t r = begin; r < end; r += at_once) {
+      const std::int64_t m = std::min(at_once, end - r);
+      if (w_.bits_ == 16 || parts_ == 2) {
+        for (std::int64_t i = r; i < r + m; ++i) round_alone(i, normal);
+      } else {
+        quantize(r, m, normal);
       }
-    });
+      if (groups_) sum_groups(r * parts_, m * parts_);
+    }
   }
 
   /// One row as bf16 numbers or in two parts.
@@ -367,16 +365,16 @@ class PanelProduct {
     }
   }
 
-  /// Rows of a tile: what stays in the second-level cache, all tiles of about the same size, and
-  /// tasks that two threads share evenly. Follows from the shape alone.
-  std::int64_t rows_per_tile(std::int64_t pieces) const {
+  /// Rows of a tile: what stays in the second-level cache, all tiles of about the same size, which
+  /// two threads share evenly. Follows from the shape alone.
+  std::int64_t rows_per_tile() const {
     constexpr std::int64_t kBytes = 1 << 18, kMost = 192;
     const std::int64_t step = kernels().tile_rows;
     const std::int64_t depth = w_.bits_ == 16 ? std::min(kRun, w_.padded_k_) : w_.padded_k_;
     const std::int64_t most =
         std::max(step, std::min(kMost, kBytes / (row_bytes() * depth)) / step * step);
     std::int64_t tiles = (a_.m + most - 1) / most;
-    if (tiles > 1) tiles += tiles * pieces % 2;
+    if (tiles > 1) tiles += tiles % 2;
     return ((a_.m + tiles - 1) / tiles + step - 1) / step * step;
   }
 
@@ -394,30 +392,38 @@ class PanelProduct {
     }
   }
 
-  /// A task computes kColumnsPerTask columns of a tile of rows. Where tiles give sums alone, as
-  /// many rows at a time as keep these in the first-level cache, where finish() finds them again. A
-  /// panel that has to be widened first, or of which a run is in the cache at a time, is multiplied
-  /// by all rows at once.
+  /// A thread rounds a tile of rows and goes on with it, kColumnsPerTask columns at a time: what
+  /// another one has rounded would have to come out of that one's cache first. Where tiles give
+  /// sums alone, as many rows at a time as keep these in the first-level cache, where finish()
+  /// finds them again. A panel that has to be widened first, or of which a run is in the cache at a
+  /// time, is multiplied by all rows at once.
   void many_rows() {
-    constexpr std::int64_t kColumnsPerTask = 128;
+    constexpr std::int64_t kColumnsPerTask = 128, kRowsPerTask = 32;
     const bool finished = tiles_finish();
     const bool widens = w_.bits_ == 4 || (w_.bits_ == 8 && kernels().widen8);
     const std::int64_t pieces = (w_.n_ + kColumnsPerTask - 1) / kColumnsPerTask;
-    const std::int64_t height = rows_per_tile(pieces), tiles = (a_.m + height - 1) / height;
+    const std::int64_t height = rows_per_tile(), tiles = (a_.m + height - 1) / height;
     const bool at_once = widens || (w_.bits_ == 16 && w_.padded_k_ > kRun);
     const std::int64_t block = at_once || finished ? height : 4 * kernels().tile_rows;
-    ctx_.parallel_for(tiles * pieces, [&](std::int64_t task) {
-      const std::int64_t end = std::min(a_.m, (task / pieces + 1) * height);
-      const std::int64_t j = task % pieces * kColumnsPerTask,
-                         n = std::min(kColumnsPerTask, w_.n_ - j);
+    const auto end_of = [&](std::int64_t t) { return std::min(a_.m, (t + 1) * height); };
+    // Fewer tiles than threads are rounded by all of them first, for some would wait.
+    const std::int64_t sharing = (ctx_.threads() + tiles - 1) / tiles;  // threads of a tile
+    const auto round = [&](std::int64_t begin, std::int64_t end) { round_rows(begin, end); };
+    if (sharing > 1) in_pieces(ctx_, a_.m, kRowsPerTask, round);
+    const auto prepare = [&](std::int64_t t) {
+      if (sharing == 1) round(t * height, end_of(t));
+    };
+    TaskGroups(ctx_, tiles, pieces).run(prepare, [&](std::int64_t t, std::int64_t piece) {
+      const std::int64_t end = end_of(t);
+      const std::int64_t j = piece * kColumnsPerTask, n = std::min(kColumnsPerTask, w_.n_ - j);
       const std::int64_t done = finished ? n / columns_ * columns_ : 0;
-      // What this thread takes next if all of them go on in turn.
-      const std::int64_t later = (task + ctx_.threads()) % pieces * kColumnsPerTask / columns_;
+      // What this thread takes next if those that share the tile go on in turn.
+      const std::int64_t later = (piece + sharing) % pieces * kColumnsPerTask / columns_;
       Tensor sums;
       if (done < n) sums = ctx_.empty({block, kColumnsPerTask});
       Widened wide;
       if (widens) wide = Widened(ctx_, *this);
-      for (std::int64_t r = task / pieces * height; r < end; r += block) {
+      for (std::int64_t r = t * height; r < end; r += block) {
         const std::int64_t m = std::min(block, end - r);
         for (std::int64_t c = 0; c < n; c += columns_) {
           const std::int64_t panel = (j + c) / columns_;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/context.h"
+#include "core/task_groups.h"
 
 namespace tessera {
 namespace {
@@ -103,6 +104,44 @@ TEST_P(ThreadPoolTest, PassesOnAnInnerException) {
   ThreadPool pool(GetParam());
   const auto inner = [](std::int64_t) { throw std::invalid_argument("inner"); };
   EXPECT_THROW(pool.run(10, [&](std::int64_t) { pool.run(3, inner); }), std::invalid_argument);
+}
+
+class TaskGroupsTest : public ThreadPoolTest {};
+INSTANTIATE_TEST_SUITE_P(Threads, TaskGroupsTest, ::testing::Values(1, 2, 3, 8));
+
+TEST_P(TaskGroupsTest, PrepareEachGroupOnceBeforeItsPieces) {
+  Context ctx({.threads = GetParam(), .log = {}});
+  for (const std::int64_t groups : {0, 1, 2, 5, 30}) {
+    for (int round = 0; round < 40; ++round) {
+      const auto count = static_cast<std::size_t>(groups);
+      std::vector<int> prepared(count, 0);  // not atomic: pieces must see it
+      std::vector<std::atomic<int>> early(count), done(count * 7);
+      TaskGroups(ctx, groups, 7)
+          .run([&](std::int64_t g) { ++prepared[static_cast<std::size_t>(g)]; },
+               [&](std::int64_t g, std::int64_t piece) {
+                 if (prepared[static_cast<std::size_t>(g)] != 1)
+                   ++early[static_cast<std::size_t>(g)];
+                 ++done[static_cast<std::size_t>(g * 7 + piece)];
+               });
+      for (const int p : prepared) EXPECT_EQ(p, 1);
+      for (const auto& e : early) EXPECT_EQ(e, 0);
+      for (const auto& d : done) EXPECT_EQ(d, 1);
+    }
+  }
+}
+
+TEST_P(TaskGroupsTest, RethrowExceptions) {
+  Context ctx({.threads = GetParam(), .log = {}});
+  const auto fails = [](std::int64_t g) {
+    if (g == 3) throw std::runtime_error("group 3");
+  };
+  for (int round = 0; round < 50; ++round) {
+    EXPECT_THROW(TaskGroups(ctx, 5, 4).run(fails, [](std::int64_t, std::int64_t) {}),
+                 std::runtime_error);
+    EXPECT_THROW(TaskGroups(ctx, 5, 4).run([](std::int64_t) {},
+                                           [&](std::int64_t g, std::int64_t) { fails(g); }),
+                 std::runtime_error);
+  }
 }
 
 TEST(ThreadPoolStart, UnusedPoolsStartNoThreads) {
