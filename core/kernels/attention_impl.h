@@ -10,7 +10,8 @@ namespace {
 
 constexpr float kLog2E = 1.44269504089f;
 
-/// 2^x for x <= 0 (relative error below 2e-7; 0 below -126): 2^n times a polynomial of degree 5.
+/// 2^x for x <= 0 (relative error below 2e-7; 0 below -126): 2^n times a polynomial of degree 5 of
+/// what is left, n the integer below where instructions are made for it, else the nearest.
 TESSERA_INLINE Vec near_power_of_two(Vec x) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
   constexpr int kLessFloor = 9;
