@@ -8,10 +8,39 @@
 namespace tessera::kernels {
 namespace {
 
+constexpr float kLog2E = 1.44269504089f;
+
+/// 2^x for x <= 0 (relative error below 2e-7; 0 below -126): 2^n times a polynomial of degree 5 of
+/// what is left, n the integer below where instructions are made for it, else the nearest.
+TESSERA_INLINE Vec near_power_of_two(Vec x) {
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
+  constexpr int kLessFloor = 9;
+  const Vec f = (Vec)_mm512_maskz_reduce_ps(0xffff, (__m512)x, kLessFloor);
+  Vec p = f * 1.867130166e-3f + 9.017029777e-3f;
+  p = p * f + 5.579991266e-2f;
+  p = p * f + 2.401644439e-1f;
+  p = p * f + 6.931512952e-1f;
+  p = p * f + 1.0f;
+  const __mmask16 counts = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(-126.0f), _CMP_NLT_UQ);
+  return (Vec)_mm512_maskz_scalef_ps(counts, (__m512)p, (__m512)x);
+#else
+  const Vec round = splat(12582912.0f);  // see exp_negative()
+  const Vec shifted = x + round, f = x - (shifted - round);
+  Vec p = f * 1.326472725e-3f + 9.671512688e-3f;
+  p = p * f + 5.550733744e-2f;
+  p = p * f + 2.402224208e-1f;
+  p = p * f + 6.931469776e-1f;
+  p = p * f + 1.0f;
+  const Vec y = (Vec)((BitVec)p + ((BitVec)shifted << 23));
+  return x < -126.0f ? Vec{} : y;
+#endif
+}
+
 /// Keys, values and weights as they are.
 struct Exact {
   typedef float Number;
   static constexpr std::int64_t kDepth = 1;  // numbers side by side in a lane
+  static constexpr float kScale = kLog2E;    // of scores: weights are powers of 2
 
   template <class From>
   TESSERA_INLINE static void pack_keys(const From* k, std::int64_t ldk, std::int64_t count,
@@ -27,20 +56,15 @@ struct Exact {
   TESSERA_INLINE static void scale_row(const float* q, float scale, std::int64_t width, float* to) {
     for (std::int64_t c = 0; c < width; ++c) to[c] = q ? q[c] * scale : 0.0f;
   }
-  TESSERA_INLINE static Vec exponential(Vec x) { return exp_negative(x); }
+  TESSERA_INLINE static Vec exponential(Vec x) { return near_power_of_two(x); }
   TESSERA_INLINE static void put(float* row, std::int64_t j, Vec v) { store(row + j, v); }
-  template <bool kAccumulate>
-  TESSERA_INLINE static void product(const float* a, std::int64_t row_step, const float* b,
-                                     std::int64_t ldb, std::int64_t steps, float* c,
-                                     std::int64_t ldc) {
-    word_product<false, kRows, kAccumulate>(a, row_step, 1, b, ldb, steps, c, ldc);
-  }
 };
 
 /// Rounded to bf16, in pairs: of a key's numbers, and of a column of two neighbouring values.
 struct Rounded {
   typedef std::uint16_t Number;
   static constexpr std::int64_t kDepth = 2;
+  static constexpr float kScale = 1.0f;
 
   template <class From>
   TESSERA_INLINE static void pack_keys(const From* k, std::int64_t ldk, std::int64_t count,
@@ -81,13 +105,6 @@ struct Rounded {
   }
   TESSERA_INLINE static Vec exponential(Vec x) { return exp_negative_coarse(x); }
   TESSERA_INLINE static void put(Number* row, std::int64_t j, Vec v) { round_to(v, row + j); }
-  template <bool kAccumulate>
-  TESSERA_INLINE static void product(const Number* a, std::int64_t row_step, const Number* b,
-                                     std::int64_t ldb, std::int64_t steps, float* c,
-                                     std::int64_t ldc) {
-    word_product<true, kRows, kAccumulate>(words_at(a), row_step / 2, 1, words_at(b), ldb / 2,
-                                           steps, c, ldc);
-  }
 };
 
 TESSERA_INLINE std::int64_t whole_panels(std::int64_t n) {
@@ -123,47 +140,54 @@ void pack_head(const KeyValueRows& rows, std::int64_t begin, std::int64_t end, s
   }
 }
 
-template <class Scheme>
-struct Scratch {
-  typename Scheme::Number* q;  // [kQueryBlock, width], scaled
-  /// [kQueryBlock, kKeyBlock]; then, row by row in the same place, their exponentials as Numbers
-  float* scores;
-  float* out;    // [kQueryBlock, padded width]
-  float* best;   // [kQueryBlock] running maximum
-  float* total;  // [kQueryBlock] running sum of exponentials
+constexpr float kMissing = -1e30f;  // score of keys that are not seen
+
+/// Scores of keys from number `from` on, of which the first `seen` count; the others very negative.
+TESSERA_INLINE Vec masked(Vec scores, std::int64_t from, std::int64_t seen) {
+  alignas(64) static constexpr std::int32_t kLaneNumbers[] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                              8, 9, 10, 11, 12, 13, 14, 15};
+  const IntVec there =
+      load_as<IntVec>(kLaneNumbers) < static_cast<std::int32_t>(seen - from) - IntVec{};
+  return there ? scores : splat(kMissing);
+}
+
+static_assert(kRows <= kLanes);
+/// The largest of each vector, in lanes of one.
+TESSERA_INLINE Vec largest_of_rows(const Vec (&rows)[kRows]) {
+#if TESSERA_VECTOR_BYTES == 64 && TESSERA_TILE_ROWS == 12
+  constexpr __mmask16 kAll = 0xffff;
+  __m512 fours[3];  // rows 4 i to 4 i + 3 in each part of four lanes
+#pragma GCC unroll 3
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const auto of_two = [](Vec a, Vec b) {
+      return (__m512d)_mm512_maskz_max_ps(kAll,
+                                          _mm512_maskz_unpacklo_ps(kAll, (__m512)a, (__m512)b),
+                                          _mm512_maskz_unpackhi_ps(kAll, (__m512)a, (__m512)b));
+    };
+    const __m512d a = of_two(rows[4 * i], rows[4 * i + 1]),
+                  b = of_two(rows[4 * i + 2], rows[4 * i + 3]);
+    fours[i] = _mm512_maskz_max_ps(kAll, (__m512)_mm512_maskz_unpacklo_pd(255, a, b),
+                                   (__m512)_mm512_maskz_unpackhi_pd(255, a, b));
+  }
+  const auto of_halves = [](__m512 a, __m512 b) {
+    return _mm512_maskz_max_ps(kAll, _mm512_maskz_shuffle_f32x4(kAll, a, b, 0x44),
+                               _mm512_maskz_shuffle_f32x4(kAll, a, b, 0xee));
+  };
+  const __m512 a = of_halves(fours[0], fours[1]), b = of_halves(fours[2], fours[2]);
+  return (Vec)_mm512_maskz_max_ps(kAll, _mm512_maskz_shuffle_f32x4(kAll, a, b, 0x88),
+                                  _mm512_maskz_shuffle_f32x4(kAll, a, b, 0xdd));
+#else
+  Vec largest{};
+  for (std::int64_t r = 0; r < kRows; ++r) largest[r] = max_of(rows[r]);
+  return largest;
+#endif
+}
+
+/// A group of rows that will be needed, if any.
+struct RowsAhead {
+  const float* first;
+  std::int64_t ld;
 };
-
-/// One row of scores -> exponentials against the running maximum; returns the factor for what was
-/// summed before.
-template <class Scheme>
-TESSERA_INLINE float softmax_row(float* scores, std::int64_t padded_count, float& best,
-                                 float& total) {
-  auto* row = reinterpret_cast<typename Scheme::Number*>(scores);
-  Vec high = splat(best), higher = high;
-  for (std::int64_t j = 0; j < padded_count; j += kPanel) {
-    high = larger(high, load(scores + j));
-    higher = larger(higher, load(scores + j + kLanes));
-  }
-  const float now = max_of(larger(high, higher));
-  const float factor = now == best ? 1.0f : exp_negative(splat(best - now))[0];
-  Vec sums{}, more{};
-  for (std::int64_t j = 0; j < padded_count; j += kPanel) {
-    const Vec e = Scheme::exponential(load(scores + j) - now),
-              f = Scheme::exponential(load(scores + j + kLanes) - now);
-    Scheme::put(row, j, e);  // never before what is still to be read
-    Scheme::put(row, j + kLanes, f);
-    sums += e;
-    more += f;
-  }
-  total = total * factor + sum_of(sums + more);
-  best = now;
-  return factor;
-}
-
-/// Scores beyond what a row may see become very negative (their exponentials 0).
-TESSERA_INLINE void mask_row(float* scores, std::int64_t visible, std::int64_t padded_count) {
-  for (std::int64_t j = visible < 0 ? 0 : visible; j < padded_count; ++j) scores[j] = -1e30f;
-}
 
 /// Zeros in place of weights that are dropped; the stream begins at the first.
 template <class Number>
@@ -173,82 +197,197 @@ TESSERA_INLINE void drop_weights(Number* row, std::uint64_t stream, std::uint64_
     row[j] = mixed(stream + static_cast<std::uint64_t>(j)) >> 11 < least ? Number{} : row[j];
 }
 
+/// What is known so far of a group of kRows queries.
+struct RowGroup {
+  float best[kLanes];           // largest score
+  float total[kRows * kLanes];  // sums of weights relative to it, lane by lane
+};
+
+/// sums += rows of words (row_step apart) times kVectors vectors of each step (ldb apart).
+template <bool kPairs, std::int64_t kVectors>
+TESSERA_INLINE void add_products(Vec (&sums)[kRows][kVectors], const float* a,
+                                 std::int64_t row_step, const float* b, std::int64_t ldb,
+                                 std::int64_t steps) {
+  for (std::int64_t i = 0; i < steps; ++i, b += ldb) {
+    Vec column[kVectors];
+    for (std::int64_t v = 0; v < kVectors; ++v) column[v] = load(b + v * kLanes);
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      for (std::int64_t v = 0; v < kVectors; ++v)
+        sums[r][v] = add_words<kPairs>(sums[r][v], a + r * row_step + i, column[v]);
+    }
+  }
+}
+
+/// Scores of a group of queries (rows of `words`) and kVectors vectors of keys; the largest so far
+/// of each row's lanes. kMasks: row r sees seen + r * more of these keys.
+template <class Scheme, std::int64_t kVectors, bool kMasks>
+TESSERA_INLINE void score_tile(const float* q, std::int64_t words, const float* keys,
+                               std::int64_t seen, std::int64_t more, float* scores,
+                               Vec (&high)[kRows]) {
+  Vec sums[kRows][kVectors] = {};
+  add_products<Scheme::kDepth == 2>(sums, q, words, keys, kPanel, words);
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    for (std::int64_t v = 0; v < kVectors; ++v) {
+      const Vec s = kMasks ? masked(sums[r][v], v * kLanes, seen + r * more) : sums[r][v];
+      store(scores + r * kKeyBlock + v * kLanes, s);
+      high[r] = larger(s, high[r]);
+    }
+  }
+}
+
+/// Scores [kRows][count] of whole vectors -> weights relative to the largest, as Numbers at the
+/// beginning of their row; adds them to the rows' totals, which count `before` times.
+template <class Scheme>
+TESSERA_INLINE void weigh(float* scores, std::int64_t count, const float* before, RowGroup& rows) {
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    float* row = scores + r * kKeyBlock;
+    auto* weights = reinterpret_cast<typename Scheme::Number*>(row);
+    const Vec best = splat(rows.best[r]);
+    Vec sums{}, more{};
+    const auto weight = [&](std::int64_t j) {
+      const Vec w = Scheme::exponential(load(row + j) - best);
+      Scheme::put(weights, j, w);  // never before what is still to be read
+      return w;
+    };
+    std::int64_t j = 0;
+    for (; j + kPanel <= count; j += kPanel) {
+      sums += weight(j);
+      more += weight(j + kLanes);
+    }
+    if (j < count) sums += weight(j);
+    float* total = rows.total + r * kLanes;
+    store(total, load(total) * before[r] + (sums + more));
+  }
+}
+
+/// out [kRows, padded] = out * before + weights * values; before the first values, out is nothing.
+template <class Scheme>
+TESSERA_INLINE void add_values(const float* weights, const float* values, std::int64_t count,
+                               std::int64_t padded, bool first, const float* before, float* out) {
+  for (std::int64_t c = 0; c < padded; c += kPanel) {
+    Vec sums[kRows][2] = {};
+    if (!first) {
+#pragma GCC unroll 16
+      for (std::int64_t r = 0; r < kRows; ++r) {
+        sums[r][0] = load(out + r * padded + c) * before[r];
+        sums[r][1] = load(out + r * padded + c + kLanes) * before[r];
+      }
+    }
+    add_products<Scheme::kDepth == 2>(sums, weights, kKeyBlock, values + c, padded,
+                                      (count + Scheme::kDepth - 1) / Scheme::kDepth);
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      store(out + r * padded + c, sums[r][0]);
+      store(out + r * padded + c + kLanes, sums[r][1]);
+    }
+  }
+}
+
+/// A group of rows and the keys [begin, begin + count), which the last of them sees. Rows ahead lie
+/// far apart, each a wait by itself: they are asked for a few with each panel of keys.
+template <class Scheme, bool kDrops>
+TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::int64_t begin,
+                              std::int64_t count, const RowsAhead (&ahead)[2], const float* q,
+                              float* scores, RowGroup& rows, float* out) {
+  typedef typename Scheme::Number Number;
+  const std::int64_t padded = whole_panels(b.width),
+                     words = whole_lanes<Scheme>(b.width) / Scheme::kDepth;
+  const float* keys = static_cast<const float*>(b.head.keys) + begin * words;
+  Vec high[kRows];
+  for (Vec& v : high) v = splat(kMissing);
+  // Of the first row, and how many each other one sees more than the one before.
+  const std::int64_t seen = b.causal ? b.first + group * kRows - begin : count;
+  const std::int64_t more = b.causal ? 1 : 0;
+  for (std::int64_t j = 0; j < count; j += kPanel) {
+    for (std::int64_t r = j / kPanel; r < kRows; r += kKeyBlock / kPanel)
+      for (const auto& [first, ld] : ahead)
+        if (first) prefetch_row(first + r * ld, b.width);
+    const float* panel = keys + j * words;
+    if (j + kPanel <= seen) {
+      score_tile<Scheme, 2, false>(q, words, panel, 0, 0, scores + j, high);
+    } else if (count - j > kLanes) {
+      score_tile<Scheme, 2, true>(q, words, panel, seen - j, more, scores + j, high);
+    } else {
+      score_tile<Scheme, 1, true>(q, words, panel, seen - j, more, scores + j, high);
+    }
+  }
+  float before[kLanes];
+  const Vec past = load(rows.best), best = larger(largest_of_rows(high), past);
+  store(before, Scheme::exponential(past - best));
+  store(rows.best, best);
+  weigh<Scheme>(scores, (count + kLanes - 1) / kLanes * kLanes, before, rows);
+  if constexpr (kDrops) {
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      drop_weights(
+          reinterpret_cast<Number*>(scores + r * kKeyBlock),
+          b.dropped.stream + static_cast<std::uint64_t>((group * kRows + r) * b.keys + begin),
+          b.dropped.least, seen + r * more < count ? seen + r * more : count);
+    }
+  }
+  add_values<Scheme>(scores,
+                     static_cast<const float*>(b.head.values) + begin / Scheme::kDepth * padded,
+                     count, padded, begin == 0, before, out);
+}
+
+template <class Scheme>
+TESSERA_INLINE void start_rows(const AttentionBlock& b, std::int64_t first,
+                               typename Scheme::Number* q, RowGroup& rows) {
+  const std::int64_t wide = whole_lanes<Scheme>(b.width);
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    Scheme::scale_row(first + r < b.rows ? b.q + (first + r) * b.ldq : nullptr,
+                      b.scale * Scheme::kScale, b.width, q + r * wide);
+  }
+  for (std::int64_t r = 0; r < kLanes; ++r) rows.best[r] = kMissing;
+  for (std::int64_t i = 0; i < kRows * kLanes; ++i) rows.total[i] = 0;
+}
+
+/// What a group of rows gives in the end.
+template <class Scheme, bool kDrops>
+TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first, const RowGroup& rows,
+                                const float* sums) {
+  const std::int64_t padded = whole_panels(b.width);
+  for (std::int64_t r = 0; r < kRows && first + r < b.rows; ++r) {
+    const float total = quick_sum_of(load(rows.total + r * kLanes));
+    if (b.lse) {
+      b.lse[(first + r) * b.ld_lse] =
+          rows.best[r] * (1.0f / Scheme::kScale) + __builtin_logf(total);
+    }
+    const float inverse = (kDrops ? b.dropped.scale : 1.0f) / total;
+    float* out = b.out + (first + r) * b.ldo;
+    for (std::int64_t c = 0; c < b.width; ++c) out[c] = sums[r * padded + c] * inverse;
+  }
+}
+
+/// While a group is computed, the queries of the next one (that of the next block, too) and the
+/// places of its own results are asked for.
 template <class Scheme, bool kDrops>
 void attention_block(const AttentionBlock& b) {
   typedef typename Scheme::Number Number;
-  constexpr std::int64_t kDepth = Scheme::kDepth;
-  constexpr std::int64_t kScoreStep =
-      kKeyBlock * std::int64_t{sizeof(float)} / std::int64_t{sizeof(Number)};
   const std::int64_t padded = whole_panels(b.width), wide = whole_lanes<Scheme>(b.width);
-  const auto *keys = static_cast<const Number*>(b.head.keys),
-             *values = static_cast<const Number*>(b.head.values);
-  Scratch<Scheme> s{};
-  s.q = reinterpret_cast<Number*>(b.scratch);
-  s.scores = b.scratch + kQueryBlock * wide;
-  s.out = s.scores + kQueryBlock * kKeyBlock;
-  s.best = s.out + kQueryBlock * padded;
-  s.total = s.best + kQueryBlock;
-  const std::int64_t rows =
-      (b.rows + kRows - 1) / kRows * kRows;  // whole tiles; rows beyond b.rows are zero
-  for (std::int64_t r = 0; r < rows; ++r) {
-    Scheme::scale_row(r < b.rows ? b.q + r * b.ldq : nullptr, b.scale, b.width, s.q + r * wide);
-    for (std::int64_t c = 0; c < padded; ++c) s.out[r * padded + c] = 0.0f;
-    s.best[r] = -1e30f;
-    s.total[r] = 0.0f;
-  }
-  const std::int64_t seen =
-      b.causal && b.first + b.rows - 1 < b.keys ? b.first + b.rows - 1 : b.keys;
-  for (std::int64_t begin = 0; begin < seen; begin += kKeyBlock) {
-    const std::int64_t count = seen - begin < kKeyBlock ? seen - begin : kKeyBlock;
-    // Keys of this block that row r sees, at most.
-    const auto visible_to = [&](std::int64_t r) {
-      return b.causal && b.first + r - begin < count ? b.first + r - begin : count;
-    };
-    for (std::int64_t r = 0; r < rows; r += kRows) {
-      const std::int64_t visible = visible_to(r + kRows - 1);
-      for (std::int64_t j = 0; j < visible; j += kPanel) {
-        Scheme::template product<false>(s.q + r * wide, wide, keys + (begin + j) * wide,
-                                        kPanel * kDepth, wide / kDepth,
-                                        s.scores + r * kKeyBlock + j, kKeyBlock);
-      }
+  const std::int64_t groups = (b.rows + kRows - 1) / kRows;
+  alignas(64) RowGroup rows[kQueryBlock / kRows];
+  float *scores = b.scratch, *out = scores + kRows * kKeyBlock;
+  auto* q = reinterpret_cast<Number*>(out + kQueryBlock * padded);
+  const auto seen_by = [&](std::int64_t group) {
+    const std::int64_t last = b.first + (group + 1) * kRows - 1;
+    return b.causal && last < b.keys ? last : b.keys;
+  };
+  const std::int64_t all = seen_by(groups - 1);
+  for (std::int64_t begin = 0; begin < all; begin += kKeyBlock) {
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::int64_t first = g * kRows, left = seen_by(g) - begin;
+      if (left <= 0) continue;
+      const bool ends = left <= kKeyBlock;
+      if (begin == 0) start_rows<Scheme>(b, first, q + first * wide, rows[g]);
+      const RowsAhead ahead[2] = {{begin == 0 ? b.q + (first + kRows) * b.ldq : nullptr, b.ldq},
+                                  {ends ? b.out + first * b.ldo : nullptr, b.ldo}};
+      add_block<Scheme, kDrops>(b, g, begin, ends ? left : kKeyBlock, ahead,
+                                reinterpret_cast<const float*>(q + first * wide), scores, rows[g],
+                                out + first * padded);
+      if (ends) finish_rows<Scheme, kDrops>(b, first, rows[g], out + first * padded);
     }
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t visible = visible_to(r),
-                         whole = whole_panels(visible_to(r / kRows * kRows + kRows - 1));
-      mask_row(s.scores + r * kKeyBlock, visible, whole);
-      if (visible <=
-          0) {  // nothing to see in this block; leaves maximum, sum and output as they are
-        for (std::int64_t j = 0; j < whole; ++j) s.scores[r * kKeyBlock + j] = 0.0f;
-        continue;
-      }
-      const float factor =
-          softmax_row<Scheme>(s.scores + r * kKeyBlock, whole, s.best[r], s.total[r]);
-      if (factor != 1.0f) {
-        for (std::int64_t c = 0; c < padded; c += kLanes)
-          store(s.out + r * padded + c, load(s.out + r * padded + c) * factor);
-      }
-      if constexpr (kDrops) {
-        drop_weights(reinterpret_cast<Number*>(s.scores + r * kKeyBlock),
-                     b.dropped.stream + static_cast<std::uint64_t>(r * b.keys + begin),
-                     b.dropped.least, visible);
-      }
-    }
-    for (std::int64_t r = 0; r < rows; r += kRows) {
-      const std::int64_t visible = visible_to(r + kRows - 1);
-      if (visible <= 0) continue;
-      for (std::int64_t c = 0; c < padded; c += kPanel) {
-        Scheme::template product<true>(reinterpret_cast<const Number*>(s.scores + r * kKeyBlock),
-                                       kScoreStep, values + begin * padded + c * kDepth,
-                                       padded * kDepth, (visible + kDepth - 1) / kDepth,
-                                       s.out + r * padded + c, padded);
-      }
-    }
-  }
-  for (std::int64_t r = 0; r < b.rows; ++r) {
-    if (b.lse) b.lse[r * b.ld_lse] = s.best[r] + __builtin_logf(s.total[r]);
-    const float inverse = (kDrops ? b.dropped.scale : 1.0f) / s.total[r];
-    for (std::int64_t c = 0; c < b.width; ++c)
-      b.out[r * b.ldo + c] = s.out[r * padded + c] * inverse;
   }
 }
 

@@ -9,8 +9,6 @@
 namespace tessera::kernels {
 namespace {
 
-constexpr float kMissing = -1e30f;  // added to the scores of keys that are not there
-constexpr float kLog2E = 1.44269504089f;
 /// 1.5 * 2^23: an integer of up to 22 bits added to its bits is added to the number itself.
 constexpr float kIntegersFrom = 12582912.0f;
 
@@ -248,7 +246,6 @@ TESSERA_INLINE void add_tile(IntVec (&sums)[kRows][2], const typename Scheme::Nu
     add_lane<Scheme, kRowsHaveSign>(sums, a + Scheme::kDepth * i, row_step, b + i * ldb);
 }
 
-static_assert(kRows <= kLanes);
 /// Of differences of scores, as they are made to weights: parts of powers of 2.
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
 constexpr float kUnits = 2048.0f;
@@ -302,15 +299,6 @@ void start_rows(const AttentionBlock& b, std::int64_t first, IntegerGroup<Scheme
     rows.unit[r] = scaled < 1e-20f ? 1e-20f : scaled;
     rows.slope[r] = -kUnits * rows.unit[r];
   }
-}
-
-/// Scores of keys from number `from` on, of which the first `seen` count; the others very negative.
-TESSERA_INLINE Vec masked(Vec scores, std::int64_t from, std::int64_t seen) {
-  alignas(64) static constexpr std::int32_t kLaneNumbers[] = {0, 1, 2,  3,  4,  5,  6,  7,
-                                                              8, 9, 10, 11, 12, 13, 14, 15};
-  const IntVec there =
-      load_as<IntVec>(kLaneNumbers) < static_cast<std::int32_t>(seen - from) - IntVec{};
-  return there ? scores : splat(kMissing);
 }
 
 /// Scores of a group of queries and a panel of keys; the largest so far of each row's lanes.
@@ -398,37 +386,6 @@ TESSERA_INLINE void score_panels(const IntegerGroup<Scheme>& rows,
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kHalf; ++r)
     end_row<Scheme>(lower, r, kHalf, units + 2 * (count - kPanel), scores + count - kPanel, high);
-}
-
-/// The largest of each vector, in lanes of one.
-TESSERA_INLINE Vec largest_of_rows(const Vec (&rows)[kRows]) {
-#if TESSERA_VECTOR_BYTES == 64 && TESSERA_TILE_ROWS == 12
-  constexpr __mmask16 kAll = 0xffff;
-  __m512 fours[3];  // rows 4 i to 4 i + 3 in each part of four lanes
-#pragma GCC unroll 3
-  for (std::int64_t i = 0; i < 3; ++i) {
-    const auto of_two = [](Vec a, Vec b) {
-      return (__m512d)_mm512_maskz_max_ps(kAll,
-                                          _mm512_maskz_unpacklo_ps(kAll, (__m512)a, (__m512)b),
-                                          _mm512_maskz_unpackhi_ps(kAll, (__m512)a, (__m512)b));
-    };
-    const __m512d a = of_two(rows[4 * i], rows[4 * i + 1]),
-                  b = of_two(rows[4 * i + 2], rows[4 * i + 3]);
-    fours[i] = _mm512_maskz_max_ps(kAll, (__m512)_mm512_maskz_unpacklo_pd(255, a, b),
-                                   (__m512)_mm512_maskz_unpackhi_pd(255, a, b));
-  }
-  const auto of_halves = [](__m512 a, __m512 b) {
-    return _mm512_maskz_max_ps(kAll, _mm512_maskz_shuffle_f32x4(kAll, a, b, 0x44),
-                               _mm512_maskz_shuffle_f32x4(kAll, a, b, 0xee));
-  };
-  const __m512 a = of_halves(fours[0], fours[1]), b = of_halves(fours[2], fours[2]);
-  return (Vec)_mm512_maskz_max_ps(kAll, _mm512_maskz_shuffle_f32x4(kAll, a, b, 0x88),
-                                  _mm512_maskz_shuffle_f32x4(kAll, a, b, 0xdd));
-#else
-  Vec largest{};
-  for (std::int64_t r = 0; r < kRows; ++r) largest[r] = max_of(rows[r]);
-  return largest;
-#endif
 }
 
 /// What a block of keys changes for a group of rows: its largest scores (in kUnits), and factors of
@@ -572,12 +529,6 @@ TESSERA_INLINE void add_values(const typename Scheme::Number* weights,
     }
   }
 }
-
-/// A group of rows that will be needed, if any.
-struct RowsAhead {
-  const float* first;
-  std::int64_t ld;
-};
 
 /// A group of rows and the keys [begin, begin + count), which the last of them sees. Rows ahead lie
 /// far apart, each a wait by itself: they are asked for a few with each panel of keys.

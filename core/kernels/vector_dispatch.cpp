@@ -60,9 +60,9 @@ const VectorKernels& vector_kernels() {
 }
 
 std::int64_t attention_scratch(std::int64_t width) {
-  constexpr std::int64_t kWidestPanel = 32;
+  constexpr std::int64_t kWidestPanel = 32, kMostRows = 12;
   const std::int64_t padded = (width + kWidestPanel - 1) / kWidestPanel * kWidestPanel;
-  return kQueryBlock * (width + 1 + kKeyBlock + padded + 2);
+  return kMostRows * kKeyBlock + kQueryBlock * (padded + width + 1);
 }
 
 std::int64_t attention_units(std::int64_t keys, std::int64_t width) {
