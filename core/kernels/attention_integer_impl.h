@@ -20,16 +20,9 @@ struct InBytes {
   static constexpr std::int32_t kKeyOffset = 128;
   /// Where sums of scores begin: their bits are those of floats, which saves converting them.
   static constexpr float kSumsFrom = kIntegersFrom;
-  /// What the largest weight counts in totals, before it is rounded; found by a polynomial of a
+  /// What a weight's unit is of what totals are made of, which is found by a polynomial of a
   /// degree.
-  static constexpr int kOne = 3 << 13, kWeightDegree = 2;
-  /// Whether scores are stored while the next ones are multiplied; in 12 bits, where that takes
-  /// twice as long, it gains nothing.
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
-  static constexpr bool kSpreadsEnds = true;
-#else
-  static constexpr bool kSpreadsEnds = false;
-#endif
+  static constexpr int kWeightUnits = 128, kWeightDegree = 2;
 
   TESSERA_INLINE static Vec sums_as_floats(IntVec sums) { return (Vec)sums; }
   TESSERA_INLINE static void put(Number* to, IntVec v) {
@@ -56,8 +49,7 @@ struct InShorts {
   static constexpr float kMost = 2047.0f, kMostWeight = 4095.0f;
   static constexpr std::int32_t kKeyOffset = 0;
   static constexpr float kSumsFrom = 0.0f;
-  static constexpr int kOne = 8 * 4095, kWeightDegree = 3;
-  static constexpr bool kSpreadsEnds = false;
+  static constexpr int kWeightUnits = 8, kWeightDegree = 3;
 
   TESSERA_INLINE static Vec sums_as_floats(IntVec sums) { return to_float(sums); }
   TESSERA_INLINE static void put(Number* to, IntVec v) {
@@ -225,25 +217,21 @@ void pack_integers(const KeyValueRows& rows, std::int64_t begin, std::int64_t en
   pack_integer_rows<Scheme, float>(rows, begin, end, width, keys, values, units);
 }
 
-/// sums += a lane of rows (row_step numbers apart) times one of a panel, [panel][kDepth].
-template <class Scheme, bool kRowsHaveSign, std::int64_t kCount>
-TESSERA_INLINE void add_lane(IntVec (&sums)[kCount][2], const typename Scheme::Number* a,
-                             std::int64_t row_step, const typename Scheme::Number* b) {
-  const IntVec b0 = load_as<IntVec>(b), b1 = load_as<IntVec>(b + Scheme::kDepth * kLanes);
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kCount; ++r) {
-    const IntVec x = splat_word(a + r * row_step);
-    sums[r][0] = kRowsHaveSign ? Scheme::add(sums[r][0], b0, x) : Scheme::add(sums[r][0], x, b0);
-    sums[r][1] = kRowsHaveSign ? Scheme::add(sums[r][1], b1, x) : Scheme::add(sums[r][1], x, b1);
-  }
-}
-/// The same with all lanes of a panel, ldb numbers from one to the next.
+/// sums += rows (row_step numbers apart) times a panel, [steps][panel][kDepth] (ldb numbers from
+/// one step to the next).
 template <class Scheme, bool kRowsHaveSign>
 TESSERA_INLINE void add_tile(IntVec (&sums)[kRows][2], const typename Scheme::Number* a,
                              std::int64_t row_step, const typename Scheme::Number* b,
                              std::int64_t ldb, std::int64_t steps) {
-  for (std::int64_t i = 0; i < steps; ++i)
-    add_lane<Scheme, kRowsHaveSign>(sums, a + Scheme::kDepth * i, row_step, b + i * ldb);
+  for (std::int64_t i = 0; i < steps; ++i, b += ldb) {
+    const IntVec b0 = load_as<IntVec>(b), b1 = load_as<IntVec>(b + Scheme::kDepth * kLanes);
+#pragma GCC unroll 16
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      const IntVec x = splat_word(a + r * row_step + Scheme::kDepth * i);
+      sums[r][0] = kRowsHaveSign ? Scheme::add(sums[r][0], b0, x) : Scheme::add(sums[r][0], x, b0);
+      sums[r][1] = kRowsHaveSign ? Scheme::add(sums[r][1], b1, x) : Scheme::add(sums[r][1], x, b1);
+    }
+  }
 }
 
 /// Of differences of scores, as they are made to weights: parts of powers of 2.
@@ -324,70 +312,6 @@ TESSERA_INLINE void score_tile(const IntegerGroup<Scheme>& rows, std::int64_t wi
   }
 }
 
-/// Of heads: whose tiles are made for it.
-constexpr std::int64_t kUsualWidth = 64;
-typedef IntVec HalfTile[kRows / 2][2];
-/// The sums of row r of those from `first` on become scores.
-template <class Scheme>
-TESSERA_INLINE void end_row(const HalfTile& sums, std::int64_t r, std::int64_t first,
-                            const float* units, float* scores, Vec (&high)[kRows]) {
-  const auto score = [&](std::int64_t v) {
-    return Scheme::sums_as_floats(sums[r][v]) * load(units + v * kLanes) +
-           load(units + kPanel + v * kLanes);
-  };
-  const Vec s0 = score(0), s1 = score(1);
-  store(scores + (first + r) * kKeyBlock, s0);
-  store(scores + (first + r) * kKeyBlock + kLanes, s1);
-  high[first + r] = larger(larger(s0, s1), high[first + r]);
-}
-
-/// sums = half of a group's rows, from `first` on, times a panel of keys. Meanwhile the other half,
-/// which was multiplied before, becomes scores row by row: stores one after the other would hold up
-/// what is multiplied next.
-template <class Scheme, std::int64_t kWide, bool kEnds>
-TESSERA_INLINE void score_half(const IntegerGroup<Scheme>& rows, std::int64_t first,
-                               const typename Scheme::Number* keys, HalfTile& sums,
-                               const HalfTile& before, const float* units, float* scores,
-                               Vec (&high)[kRows]) {
-  constexpr std::int64_t kLane = Scheme::kDepth;
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows / 2; ++r)
-    sums[r][0] = sums[r][1] = rows.start[first + r] - IntVec{};
-#pragma GCC unroll 64
-  for (std::int64_t i = 0; i < kWide / kLane; ++i) {
-    add_lane<Scheme, true>(sums, rows.q + first * kWide + i * kLane, kWide,
-                           keys + i * kLane * kPanel);
-    if (kEnds && i % 2 && i < kRows)
-      end_row<Scheme>(before, i / 2, kRows / 2 - first, units, scores, high);
-    asm volatile("" ::: "memory");  // GCC would load more ahead than it has registers for
-  }
-}
-
-/// score_tile() of whole panels, at least one.
-template <class Scheme, std::int64_t kWide, class Ask>
-TESSERA_INLINE void score_panels(const IntegerGroup<Scheme>& rows,
-                                 const typename Scheme::Number* keys, const float* units,
-                                 std::int64_t count, float* scores, Vec (&high)[kRows],
-                                 const Ask& ask) {
-  constexpr std::int64_t kHalf = kRows / 2;
-  HalfTile upper, lower;
-  ask(0);
-  score_half<Scheme, kWide, false>(rows, 0, keys, upper, lower, units, scores, high);
-  for (std::int64_t j = 0;;) {
-    score_half<Scheme, kWide, true>(rows, kHalf, keys + j * kWide, lower, upper, units + 2 * j,
-                                    scores + j, high);
-    const std::int64_t next = j + kPanel;
-    if (next == count) break;
-    ask(next);
-    score_half<Scheme, kWide, true>(rows, 0, keys + next * kWide, upper, lower, units + 2 * j,
-                                    scores + j, high);
-    j = next;
-  }
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kHalf; ++r)
-    end_row<Scheme>(lower, r, kHalf, units + 2 * (count - kPanel), scores + count - kPanel, high);
-}
-
 /// What a block of keys changes for a group of rows: its largest scores (in kUnits), and factors of
 /// what was summed before and of the block's own weights, which are relative to the largest.
 struct BlockFactors {
@@ -415,46 +339,39 @@ TESSERA_INLINE __m512i high_half(__m512i a, __m512i b) {
 /// negative: either way it becomes 0.
 template <class Scheme>
 TESSERA_INLINE __m512i short_weights(__m512i t) {
-  // 2^-f of t less its whole part, 0 <= f < 1
+  // 2^-f of t less its whole part, 0 <= f < 1: a - f * (b - f * (c - f * d)), in 65536ths but for a
   const auto number = [](float x) { return _mm512_set1_epi16(static_cast<std::int16_t>(x)); };
+  constexpr float kOne = Scheme::kMostWeight * Scheme::kWeightUnits;
+  const __m512i f = _mm512_slli_epi16(t, 5);
   __m512i p = _mm512_setzero_si512();
   if constexpr (Scheme::kWeightDegree == 3) {
-    // a - f * (b - f * (c - f * d)), in 65536ths but for a
-    constexpr float kOne = Scheme::kOne;
-    const __m512i f = _mm512_slli_epi16(t, 5);
     p = number(0.03901226f * kOne);
     p = _mm512_sub_epi16(number(0.23007037f * kOne), high_half(f, p));
     p = _mm512_sub_epi16(number(0.69102071f * kOne), high_half(f, p));
     p = _mm512_sub_epi16(number(0.99992522f * kOne), high_half(f, p));
   } else {
-    // (2 + (2 - f)^2) / 6, off by 0.3 %, with 2 - f as a bit and the opposite of 14 bits
-    constexpr int kOppositeOfSome = 0xae;  // ~a & b | c
-    const __m512i two_less =
-        _mm512_ternarylogic_epi32(_mm512_slli_epi16(t, 3), _mm512_set1_epi16(0x3fff),
-                                  _mm512_set1_epi16(0x4000), kOppositeOfSome);
-    p = _mm512_add_epi16(_mm512_set1_epi16(8182), high_half(two_less, two_less));
+    p = number(0.16859472f * kOne);
+    p = _mm512_sub_epi16(number(0.66600760f * kOne), high_half(f, p));
+    p = _mm512_sub_epi16(number(0.99827525f * kOne), high_half(f, p));
   }
   return _mm512_srlv_epi16(p, _mm512_srli_epi16(t, 11));
 }
-/// The nearest weights.
-template <class Scheme>
-TESSERA_INLINE __m512i rounded(__m512i w) {
-  constexpr float kFactor = 32768 * Scheme::kMostWeight / Scheme::kOne;
-  static_assert(kFactor == static_cast<int>(kFactor));
-  return _mm512_maskz_mulhrs_epi16(~0u, w, _mm512_set1_epi16(static_cast<int>(kFactor)));
+/// The nearest of w / kUnits.
+template <int kUnits>
+TESSERA_INLINE __m512i divided(__m512i w) {
+  return _mm512_maskz_mulhrs_epi16(~0u, w, _mm512_set1_epi16(32768 / kUnits));
 }
 /// Weights of 64 keys as they lie in memory, from what _mm512_packs_epi32() makes of their scores:
 /// four numbers of one vector, four of the next.
 TESSERA_INLINE void put_weights(__m512i first, __m512i second, std::uint8_t* to) {
   const __m512i fours = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0),
-                bytes = _mm512_packus_epi16(rounded<InBytes>(first), rounded<InBytes>(second));
+                bytes = _mm512_packus_epi16(divided<128>(first), divided<128>(second));
   _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi32(0xffff, fours, bytes));
 }
 TESSERA_INLINE void put_weights(__m512i first, __m512i second, std::int16_t* to) {
   const __m512i fours = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
-  _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi64(0xff, fours, rounded<InShorts>(first)));
-  _mm512_storeu_si512(to + kPanel,
-                      _mm512_maskz_permutexvar_epi64(0xff, fours, rounded<InShorts>(second)));
+  _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi64(0xff, fours, divided<8>(first)));
+  _mm512_storeu_si512(to + kPanel, _mm512_maskz_permutexvar_epi64(0xff, fours, divided<8>(second)));
 }
 
 /// Scores [kRows][count], whole panels -> weights; adds them to the rows' totals.
@@ -503,7 +420,7 @@ TESSERA_INLINE void weigh(const float* scores, std::int64_t count, const BlockFa
     for (std::int64_t j = 0; j < count; j += kLanes) {
       const Vec w = power_of_two(-(load(row + j) * slope + largest));
       Scheme::put(weights + r * kKeyBlock + j, (IntVec)(w * Scheme::kMostWeight + round));
-      sums += w * float{Scheme::kOne};
+      sums += w * (Scheme::kMostWeight * Scheme::kWeightUnits);
     }
     float* total = rows.total + r * kLanes;
     store(total, load(total) * f.before[r] + sums * f.own[r]);
@@ -545,20 +462,10 @@ TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::
   Vec high[kRows];
   for (Vec& v : high) v = splat(kMissing);
   const std::int64_t seen = b.causal ? b.first + group * kRows - begin : count;  // by its first row
-  const auto ask = [&](std::int64_t j) {
+  for (std::int64_t j = 0; j < count; j += kPanel) {
     for (std::int64_t r = j / kPanel; r < kRows; r += kKeyBlock / kPanel)
       for (const auto& [first, ld] : ahead)
         if (first) prefetch_row(first + r * ld, b.width);
-  };
-  std::int64_t j = 0;
-  if constexpr (Scheme::kSpreadsEnds) {
-    if (wide == kUsualWidth) {
-      j = seen < count ? seen / kPanel * kPanel : whole_panels(count);
-      if (j > 0) score_panels<Scheme, kUsualWidth>(rows, keys, units, j, scores, high, ask);
-    }
-  }
-  for (; j < count; j += kPanel) {
-    ask(j);
     const Number* panel = keys + j * wide;
     if (b.causal && j + kPanel > seen) {
       score_tile<Scheme, true>(rows, wide, panel, units + 2 * j, seen - j, scores + j, high);
@@ -580,8 +487,7 @@ TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first,
   const std::int64_t padded = whole_panels(b.width);
   const float *value_means = b.head.units + padded, *value_units = value_means + padded;
   for (std::int64_t r = 0; r < kRows && first + r < b.rows; ++r) {
-    const float inverse =
-        Scheme::kOne / Scheme::kMostWeight / quick_sum_of(load(rows.total + r * kLanes));
+    const float inverse = Scheme::kWeightUnits / quick_sum_of(load(rows.total + r * kLanes));
     float* out = b.out + (first + r) * b.ldo;
     for (std::int64_t c = 0; c < b.width; ++c)
       out[c] = sums[r * padded + c] * inverse * value_units[c] + value_means[c];
