@@ -157,14 +157,22 @@ TESSERA_INLINE Vec exp_negative_coarse(Vec x) {
   return x < -87.0f ? Vec{} : y;
 }
 
+/// Most rows that are left of whole tiles and computed in one go: the loop over k of one row takes
+/// nearly as long as that of so many.
+constexpr std::int64_t kLastRows = kRows < 7 ? kRows - 1 : 6;
+/// Calls `rows` for the last m rows, at most kCount.
+template <std::int64_t kCount = kLastRows, class Rows>
+TESSERA_INLINE void for_last_rows(std::int64_t m, std::int64_t r, const Rows& rows) {
+  if (m == kCount) return rows.template operator()<kCount>(r);
+  if constexpr (kCount > 1) for_last_rows<kCount - 1>(m, r, rows);
+}
 /// Calls `rows`, which takes a compile-time number of rows and the first of them, for m rows.
 template <class Rows>
 TESSERA_INLINE void for_tile_rows(std::int64_t m, const Rows& rows) {
   std::int64_t r = 0;
   for (; r + kRows <= m; r += kRows) rows.template operator()<kRows>(r);
-  for (; r + 4 <= m; r += 4) rows.template operator()<4>(r);
-  for (; r + 2 <= m; r += 2) rows.template operator()<2>(r);
-  if (r < m) rows.template operator()<1>(r);
+  if (r + kLastRows <= m) rows.template operator()<kLastRows>(r), r += kLastRows;
+  for_last_rows(m - r, r, rows);
 }
 
 }  // namespace
