@@ -349,6 +349,7 @@ void many_rows_unpacked(Context& ctx, const PackedMatrix& weight, const MatmulAr
 /// Tiles of rows, each one oneDNN call over all columns (oneDNN's blocked kernels want their output
 /// dense).
 void many_rows(Context& ctx, const PackedMatrix& weight, const MatmulArguments& a) {
+  // As few tiles as the threads can share, for each of them reads all weights.
   constexpr std::int64_t kMost = 256, kLeast = 32, kStep = 8;
   const std::int64_t threads = ctx.threads(),
                      turns = (a.m + kMost * threads - 1) / (kMost * threads);
