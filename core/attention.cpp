@@ -230,49 +230,42 @@ void many_queries(Context& ctx, const Sizes& s, AttentionItem& item, Tensor lse)
   // Rows that are measured first are still in the cache when they are packed.
   const std::int64_t piece = own.measure_head ? s.keys : kKeyBlock,
                      pieces = (s.keys + piece - 1) / piece;
-  const auto pack = [&](std::int64_t h, std::int64_t begin) {
+  const auto pack = [&](std::int64_t h, std::int64_t i) {
+    const std::int64_t begin = i * piece;
     const auto head = rows_of(rows, 0, h * s.width);
     if (own.measure_head) own.measure_head(head, s.keys, s.width, units_of(h));
     std::uint8_t* to = packed.data<std::uint8_t>() + h * packed.dim(1);
     own.pack_head(head, begin, std::min(s.keys, begin + piece), s.width, to, to + keys_size,
                   units_of(h));
   };
-  // A thread goes on with the heads that it packed, unless there are too few for all of them.
-  const bool shares = s.kv_heads < ctx.threads();
-  if (shares) {
-    ctx.parallel_for(s.kv_heads * pieces,
-                     [&](std::int64_t task) { pack(task / pieces, task % pieces * piece); });
-  }
 
   const std::int64_t blocks = (s.queries + kQueryBlock - 1) / kQueryBlock;
   const std::int64_t scratch_size = kernels::attention_scratch(s.width);
   const auto block = s.dropout > 0 ? own.dropping_block : own.block;
-  const auto prepare = [&](std::int64_t kv_head) {
-    for (std::int64_t i = 0; i < pieces && !shares; ++i) pack(kv_head, i * piece);
-  };
   const std::int64_t group = s.heads / s.kv_heads * blocks;
-  TaskGroups(ctx, s.kv_heads, group).run(prepare, [&](std::int64_t kv_head, std::int64_t task) {
-    task += kv_head * group;
-    const std::int64_t h = task / blocks, i = task % blocks * kQueryBlock;
-    Tensor scratch = ctx.empty({scratch_size});
-    const std::uint8_t* head = packed.data<std::uint8_t>() + s.kv_head(h) * packed.dim(1);
-    block({.q = q.data() + i * q.stride(0) + h * s.width,
-           .ldq = q.stride(0),
-           .rows = std::min(kQueryBlock, s.queries - i),
-           .first = s.visible(i),
-           .causal = s.causal,
-           .keys = s.keys,
-           .width = s.width,
-           .scale = s.scale,
-           .head = {head, head + keys_size, units_of(s.kv_head(h))},
-           .out = out.data() + i * out.dim(1) + h * s.width,
-           .ldo = out.dim(1),
-           .scratch = scratch.data(),
-           .dropped =
-               kernels::dropout_of(s.stream, s.dropout, s.place + (h * s.queries + i) * s.keys),
-           .lse = lse ? lse.data() + i * lse.stride(0) + h : nullptr,
-           .ld_lse = lse ? lse.stride(0) : 0});
-  });
+  TaskGroups(ctx, s.kv_heads, group)
+      .run(pieces, pack, [&](std::int64_t kv_head, std::int64_t task) {
+        task += kv_head * group;
+        const std::int64_t h = task / blocks, i = task % blocks * kQueryBlock;
+        Tensor scratch = ctx.empty({scratch_size});
+        const std::uint8_t* head = packed.data<std::uint8_t>() + s.kv_head(h) * packed.dim(1);
+        block({.q = q.data() + i * q.stride(0) + h * s.width,
+               .ldq = q.stride(0),
+               .rows = std::min(kQueryBlock, s.queries - i),
+               .first = s.visible(i),
+               .causal = s.causal,
+               .keys = s.keys,
+               .width = s.width,
+               .scale = s.scale,
+               .head = {head, head + keys_size, units_of(s.kv_head(h))},
+               .out = out.data() + i * out.dim(1) + h * s.width,
+               .ldo = out.dim(1),
+               .scratch = scratch.data(),
+               .dropped =
+                   kernels::dropout_of(s.stream, s.dropout, s.place + (h * s.queries + i) * s.keys),
+               .lse = lse ? lse.data() + i * lse.stride(0) + h : nullptr,
+               .ld_lse = lse ? lse.stride(0) : 0});
+      });
 }
 
 /// Causal: half of a square is not computed. Keys and values are read once where there is one

@@ -101,7 +101,13 @@ Tensor multiply_out(const Tensor& weight, const Tensor& scales, bool by_columns)
   const std::int64_t rows = weight.dim(0), width = rows ? weight.numel() / rows : 0;
   for (std::int64_t r = 0; r < rows; ++r) {
     float* row = result.data() + r * width;
-    for (std::int64_t i = 0; i < width; ++i) row[i] *= scales.data()[by_columns ? i : r];
+    const float* scale = scales.data() + (by_columns ? 0 : r);
+    if (by_columns) {
+      for (std::int64_t i = 0; i < width; ++i) row[i] *= scale[i];
+    } else {
+      const float one = *scale;
+      for (std::int64_t i = 0; i < width; ++i) row[i] *= one;
+    }
   }
   return result;
 }

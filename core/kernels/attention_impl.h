@@ -10,12 +10,19 @@ namespace {
 
 constexpr float kLog2E = 1.44269504089f;
 
+#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
+/// x less the largest integer that is not above it.
+TESSERA_INLINE Vec above_floor(Vec x) {
+  constexpr int kLessFloor = 9;
+  return (Vec)_mm512_maskz_reduce_ps(0xffff, (__m512)x, kLessFloor);
+}
+#endif
+
 /// 2^x for x <= 0 (relative error below 2e-7; 0 below -126): 2^n times a polynomial of degree 5 of
 /// what is left, n the integer below where instructions are made for it, else the nearest.
 TESSERA_INLINE Vec near_power_of_two(Vec x) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
-  constexpr int kLessFloor = 9;
-  const Vec f = (Vec)_mm512_maskz_reduce_ps(0xffff, (__m512)x, kLessFloor);
+  const Vec f = above_floor(x);
   Vec p = f * 1.867130166e-3f + 9.017029777e-3f;
   p = p * f + 5.579991266e-2f;
   p = p * f + 2.401644439e-1f;
@@ -24,7 +31,7 @@ TESSERA_INLINE Vec near_power_of_two(Vec x) {
   const __mmask16 counts = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(-126.0f), _CMP_NLT_UQ);
   return (Vec)_mm512_maskz_scalef_ps(counts, (__m512)p, (__m512)x);
 #else
-  const Vec round = splat(12582912.0f);  // see exp_negative()
+  const Vec round = splat(kIntegersFrom);
   const Vec shifted = x + round, f = x - (shifted - round);
   Vec p = f * 1.326472725e-3f + 9.671512688e-3f;
   p = p * f + 5.550733744e-2f;
@@ -188,6 +195,40 @@ struct RowsAhead {
   const float* first;
   std::int64_t ld;
 };
+/// Asks memory for some of them, with the panel of keys from j on of a block: they lie far apart,
+/// each a wait by itself.
+TESSERA_INLINE void ask_ahead(const RowsAhead (&ahead)[2], std::int64_t j, std::int64_t width) {
+  for (std::int64_t r = j / kPanel; r < kRows; r += kKeyBlock / kPanel)
+    for (const auto& [first, ld] : ahead)
+      if (first) prefetch_row(first + r * ld, width);
+}
+
+/// Takes groups of kRows queries through the blocks of keys that they see: start(group), then
+/// add(group, begin, count, ahead) for each block, then finish(group). While a group is computed,
+/// the queries of the next one (that of the next block, too) and the places of its own results are
+/// asked for.
+template <class Start, class Add, class Finish>
+TESSERA_INLINE void for_groups(const AttentionBlock& b, const Start& start, const Add& add,
+                               const Finish& finish) {
+  const std::int64_t groups = (b.rows + kRows - 1) / kRows;
+  const auto seen_by = [&](std::int64_t group) {
+    const std::int64_t last = b.first + (group + 1) * kRows - 1;
+    return b.causal && last < b.keys ? last : b.keys;
+  };
+  const std::int64_t all = seen_by(groups - 1);
+  for (std::int64_t begin = 0; begin < all; begin += kKeyBlock) {
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::int64_t first = g * kRows, left = seen_by(g) - begin;
+      if (left <= 0) continue;
+      const bool ends = left <= kKeyBlock;
+      if (begin == 0) start(g);
+      const RowsAhead ahead[2] = {{begin == 0 ? b.q + (first + kRows) * b.ldq : nullptr, b.ldq},
+                                  {ends ? b.out + first * b.ldo : nullptr, b.ldo}};
+      add(g, begin, ends ? left : kKeyBlock, ahead);
+      if (ends) finish(g);
+    }
+  }
+}
 
 /// Zeros in place of weights that are dropped; the stream begins at the first.
 template <class Number>
@@ -285,8 +326,7 @@ TESSERA_INLINE void add_values(const float* weights, const float* values, std::i
   }
 }
 
-/// A group of rows and the keys [begin, begin + count), which the last of them sees. Rows ahead lie
-/// far apart, each a wait by itself: they are asked for a few with each panel of keys.
+/// A group of rows and the keys [begin, begin + count), which the last of them sees.
 template <class Scheme, bool kDrops>
 TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::int64_t begin,
                               std::int64_t count, const RowsAhead (&ahead)[2], const float* q,
@@ -301,9 +341,7 @@ TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::
   const std::int64_t seen = b.causal ? b.first + group * kRows - begin : count;
   const std::int64_t more = b.causal ? 1 : 0;
   for (std::int64_t j = 0; j < count; j += kPanel) {
-    for (std::int64_t r = j / kPanel; r < kRows; r += kKeyBlock / kPanel)
-      for (const auto& [first, ld] : ahead)
-        if (first) prefetch_row(first + r * ld, b.width);
+    ask_ahead(ahead, j, b.width);
     const float* panel = keys + j * words;
     if (j + kPanel <= seen) {
       score_tile<Scheme, 2, false>(q, words, panel, 0, 0, scores + j, high);
@@ -360,35 +398,23 @@ TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first, con
   }
 }
 
-/// While a group is computed, the queries of the next one (that of the next block, too) and the
-/// places of its own results are asked for.
 template <class Scheme, bool kDrops>
 void attention_block(const AttentionBlock& b) {
   typedef typename Scheme::Number Number;
   const std::int64_t padded = whole_panels(b.width), wide = whole_lanes<Scheme>(b.width);
-  const std::int64_t groups = (b.rows + kRows - 1) / kRows;
   alignas(64) RowGroup rows[kQueryBlock / kRows];
   float *scores = b.scratch, *out = scores + kRows * kKeyBlock;
   auto* q = reinterpret_cast<Number*>(out + kQueryBlock * padded);
-  const auto seen_by = [&](std::int64_t group) {
-    const std::int64_t last = b.first + (group + 1) * kRows - 1;
-    return b.causal && last < b.keys ? last : b.keys;
-  };
-  const std::int64_t all = seen_by(groups - 1);
-  for (std::int64_t begin = 0; begin < all; begin += kKeyBlock) {
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::int64_t first = g * kRows, left = seen_by(g) - begin;
-      if (left <= 0) continue;
-      const bool ends = left <= kKeyBlock;
-      if (begin == 0) start_rows<Scheme>(b, first, q + first * wide, rows[g]);
-      const RowsAhead ahead[2] = {{begin == 0 ? b.q + (first + kRows) * b.ldq : nullptr, b.ldq},
-                                  {ends ? b.out + first * b.ldo : nullptr, b.ldo}};
-      add_block<Scheme, kDrops>(b, g, begin, ends ? left : kKeyBlock, ahead,
-                                reinterpret_cast<const float*>(q + first * wide), scores, rows[g],
-                                out + first * padded);
-      if (ends) finish_rows<Scheme, kDrops>(b, first, rows[g], out + first * padded);
-    }
-  }
+  for_groups(
+      b, [&](std::int64_t g) { start_rows<Scheme>(b, g * kRows, q + g * kRows * wide, rows[g]); },
+      [&](std::int64_t g, std::int64_t begin, std::int64_t count, const RowsAhead(&ahead)[2]) {
+        add_block<Scheme, kDrops>(b, g, begin, count, ahead,
+                                  reinterpret_cast<const float*>(q + g * kRows * wide), scores,
+                                  rows[g], out + g * kRows * padded);
+      },
+      [&](std::int64_t g) {
+        finish_rows<Scheme, kDrops>(b, g * kRows, rows[g], out + g * kRows * padded);
+      });
 }
 
 }  // namespace

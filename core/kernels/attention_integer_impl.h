@@ -9,9 +9,6 @@
 namespace tessera::kernels {
 namespace {
 
-/// 1.5 * 2^23: an integer of up to 22 bits added to its bits is added to the number itself.
-constexpr float kIntegersFrom = 12582912.0f;
-
 /// 8 bits: keys have 128 added and weights have no sign.
 struct InBytes {
   typedef std::uint8_t Number;
@@ -67,8 +64,7 @@ static_assert(float{kKeyBlock} * InShorts::kMost * InShorts::kMostWeight < 0x7ff
 /// 2^x for x <= 0 to a relative error of 1e-4.
 TESSERA_INLINE Vec power_of_two(Vec x) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
-  constexpr int kLessFloor = 9;
-  const Vec f = (Vec)_mm512_maskz_reduce_ps(0xffff, (__m512)x, kLessFloor);
+  const Vec f = above_floor(x);
   const Vec p = ((f * 0.07802452f + 0.22606716f) * f + 0.69583354f) * f + 0.99992522f;
   return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)x);
 #else
@@ -447,8 +443,7 @@ TESSERA_INLINE void add_values(const typename Scheme::Number* weights,
   }
 }
 
-/// A group of rows and the keys [begin, begin + count), which the last of them sees. Rows ahead lie
-/// far apart, each a wait by itself: they are asked for a few with each panel of keys.
+/// A group of rows and the keys [begin, begin + count), which the last of them sees.
 template <class Scheme>
 TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::int64_t begin,
                               std::int64_t count, const RowsAhead (&ahead)[2],
@@ -463,9 +458,7 @@ TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::
   for (Vec& v : high) v = splat(kMissing);
   const std::int64_t seen = b.causal ? b.first + group * kRows - begin : count;  // by its first row
   for (std::int64_t j = 0; j < count; j += kPanel) {
-    for (std::int64_t r = j / kPanel; r < kRows; r += kKeyBlock / kPanel)
-      for (const auto& [first, ld] : ahead)
-        if (first) prefetch_row(first + r * ld, b.width);
+    ask_ahead(ahead, j, b.width);
     const Number* panel = keys + j * wide;
     if (b.causal && j + kPanel > seen) {
       score_tile<Scheme, true>(rows, wide, panel, units + 2 * j, seen - j, scores + j, high);
@@ -494,8 +487,6 @@ TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first,
   }
 }
 
-/// While a group is computed, the queries of the next one (that of the next block, too) and the
-/// places of its own results are asked for.
 template <class Scheme>
 void integer_attention_block(const AttentionBlock& b) {
   const std::int64_t padded = whole_panels(b.width);
@@ -503,23 +494,12 @@ void integer_attention_block(const AttentionBlock& b) {
   alignas(64) IntegerGroup<Scheme> rows[kQueryBlock / kRows];
   float* sums = b.scratch;
   for (std::int64_t i = 0; i < groups * kRows * padded; ++i) sums[i] = 0.0f;
-  const auto seen_by = [&](std::int64_t group) {
-    const std::int64_t last = b.first + (group + 1) * kRows - 1;
-    return b.causal && last < b.keys ? last : b.keys;
-  };
-  const std::int64_t all = seen_by(groups - 1);
-  for (std::int64_t begin = 0; begin < all; begin += kKeyBlock) {
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::int64_t first = g * kRows, left = seen_by(g) - begin;
-      if (left <= 0) continue;
-      const bool ends = left <= kKeyBlock;
-      if (begin == 0) start_rows(b, first, rows[g]);
-      const RowsAhead ahead[2] = {{begin == 0 ? b.q + (first + kRows) * b.ldq : nullptr, b.ldq},
-                                  {ends ? b.out + first * b.ldo : nullptr, b.ldo}};
-      add_block(b, g, begin, ends ? left : kKeyBlock, ahead, rows[g], sums + first * padded);
-      if (ends) finish_rows(b, first, rows[g], sums + first * padded);
-    }
-  }
+  for_groups(
+      b, [&](std::int64_t g) { start_rows(b, g * kRows, rows[g]); },
+      [&](std::int64_t g, std::int64_t begin, std::int64_t count, const RowsAhead(&ahead)[2]) {
+        add_block(b, g, begin, count, ahead, rows[g], sums + g * kRows * padded);
+      },
+      [&](std::int64_t g) { finish_rows(b, g * kRows, rows[g], sums + g * kRows * padded); });
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ TESSERA_INLINE void write_values(const float* v, std::int64_t ldv, std::int64_t 
     scales_of(block, b)[kByteKeys + j + i] = size.check == 0.0f ? size.most / 127.0f : size.check;
   }
   const std::int64_t whole = width / kLanes * kLanes;
-  const Vec round = splat(12582912.0f);  // 1.5 * 2^23, see exp_negative()
+  const Vec round = splat(kIntegersFrom);
   for (std::int64_t c = 0; c < whole; c += kLanes) {
     IntVec words{};
     for (std::int64_t i = 0; i < kDepth; ++i) {

@@ -77,7 +77,7 @@ TESSERA_INLINE Vec gelu_coarse(Vec x) {
   constexpr int kLeastSize = 2;  // the smaller size, and the sign of x
   const __m512 near =
       _mm512_maskz_range_ps(0xffff, (__m512)x, (__m512)splat(kGeluEnd * kGeluPiece), kLeastSize);
-  const auto piece = (__m512i)((Vec)near * (1 / kGeluPiece) + 12582912.0f);  // see exp_negative()
+  const auto piece = (__m512i)((Vec)near * (1 / kGeluPiece) + kIntegersFrom);
   const auto pick = [&](const float* table) {
     return (Vec)_mm512_permutex2var_ps((__m512)load(table), piece, (__m512)load(table + kLanes));
   };

@@ -174,7 +174,7 @@ template <class Put, class PutOne>
 TESSERA_INLINE void round_numbers(const float* x, std::int64_t first, std::int64_t k,
                                   std::int64_t padded, float inverse, Put put, PutOne put_one) {
   const std::int64_t whole = inverse != 0.0f ? k / kLanes * kLanes : 0;
-  const Vec round = splat(12582912.0f);  // 1.5 * 2^23, see exp_negative()
+  const Vec round = splat(kIntegersFrom);
   std::int64_t i = first;
   for (; i < whole; i += kLanes) put(i, (IntVec)(load(x + i) * inverse + round) - (IntVec)round);
   for (; i < padded; ++i) {
@@ -211,7 +211,7 @@ TESSERA_INLINE std::int64_t round_fours(const float* x, std::int64_t k, float in
                                         const float* later) {
   std::int64_t i = 0;
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
-  const Vec round = splat(12582912.0f);
+  const Vec round = splat(kIntegersFrom);
   const IntVec order = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
   for (; i + kVector <= k; i += kVector) {
     __m512i v[4];

@@ -72,7 +72,7 @@ class NibbleSearch {
 
  private:
   TESSERA_INLINE Vec level_of(std::int64_t v, float inverse, float zero) const {
-    const Vec round = splat(12582912.0f), most = splat(15.0f);  // see exp_negative()
+    const Vec round = splat(kIntegersFrom), most = splat(15.0f);
     const Vec level = (x_[v] * inverse + round) - round + zero;
     const Vec bounded = level < 0.0f ? Vec{} : level;
     return bounded > most ? most : bounded;

@@ -16,7 +16,6 @@ constexpr std::int64_t kMostRows = 96, kLeastRows = 24;
 /// Columns and words of b that are packed at a time; they fit the third cache.
 constexpr std::int64_t kColumns = 4096, kPackedWords = std::int64_t{1} << 21;
 constexpr std::int64_t kPanelsPerTask = 6;
-constexpr std::int64_t kLineNumbers = 16;
 /// Numbers of a result that is likely to have left the caches before it is read.
 constexpr std::int64_t kLargeResult = std::int64_t{1} << 22;
 

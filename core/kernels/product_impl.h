@@ -326,8 +326,7 @@ TESSERA_INLINE void store_past(float* to, Vec v) {
 #endif
 }
 
-/// Numbers of a line of memory; what tells a prefetch to stop at the second cache.
-constexpr std::int64_t kLineNumbers = 16;
+/// What tells a prefetch to stop at the second cache.
 constexpr int kSecondCache = 2;
 
 template <bool kPairs>

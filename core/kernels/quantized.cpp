@@ -398,7 +398,7 @@ class PanelProduct {
   /// finds them again. A panel that has to be widened first, or of which a run is in the cache at a
   /// time, is multiplied by all rows at once.
   void many_rows() {
-    constexpr std::int64_t kColumnsPerTask = 128, kRowsPerTask = 32;
+    constexpr std::int64_t kColumnsPerTask = 128, kRowsPerPart = 32;
     const bool finished = tiles_finish();
     const bool widens = w_.bits_ == 4 || (w_.bits_ == 8 && kernels().widen8);
     const std::int64_t pieces = (w_.n_ + kColumnsPerTask - 1) / kColumnsPerTask;
@@ -406,14 +406,13 @@ class PanelProduct {
     const bool at_once = widens || (w_.bits_ == 16 && w_.padded_k_ > kRun);
     const std::int64_t block = at_once || finished ? height : 4 * kernels().tile_rows;
     const auto end_of = [&](std::int64_t t) { return std::min(a_.m, (t + 1) * height); };
-    // Fewer tiles than threads are rounded by all of them first, for some would wait.
-    const std::int64_t sharing = (ctx_.threads() + tiles - 1) / tiles;  // threads of a tile
-    const auto round = [&](std::int64_t begin, std::int64_t end) { round_rows(begin, end); };
-    if (sharing > 1) in_pieces(ctx_, a_.m, kRowsPerTask, round);
-    const auto prepare = [&](std::int64_t t) {
-      if (sharing == 1) round(t * height, end_of(t));
+    const auto round = [&](std::int64_t t, std::int64_t part) {
+      const std::int64_t begin = t * height + part * kRowsPerPart;
+      round_rows(begin, std::min(end_of(t), begin + kRowsPerPart));
     };
-    TaskGroups(ctx_, tiles, pieces).run(prepare, [&](std::int64_t t, std::int64_t piece) {
+    const std::int64_t parts = (height + kRowsPerPart - 1) / kRowsPerPart;
+    const std::int64_t sharing = (ctx_.threads() + tiles - 1) / tiles;  // threads of a tile
+    TaskGroups(ctx_, tiles, pieces).run(parts, round, [&](std::int64_t t, std::int64_t piece) {
       const std::int64_t end = end_of(t);
       const std::int64_t j = piece * kColumnsPerTask, n = std::min(kColumnsPerTask, w_.n_ - j);
       const std::int64_t done = finished ? n / columns_ * columns_ : 0;

@@ -6,6 +6,9 @@
 
 namespace tessera::kernels {
 
+/// Numbers of a line of memory.
+constexpr std::int64_t kLineNumbers = 16;
+
 /// A tile of a product: `rows` x one panel of columns, from packed factors. What is packed are
 /// words: numbers, or pairs of bf16 numbers that follow each other along the sums.
 struct ProductTile {

@@ -45,8 +45,7 @@ TESSERA_INLINE void prefetch_ahead(const void* p, std::int64_t bytes = kBytesAhe
 }
 /// Asks memory for n numbers, line by line.
 TESSERA_INLINE void prefetch_row(const float* row, std::int64_t n) {
-  constexpr std::int64_t kLine = 16;
-  for (std::int64_t i = 0; i < n; i += kLine) __builtin_prefetch(row + i);
+  for (std::int64_t i = 0; i < n; i += kLineNumbers) __builtin_prefetch(row + i);
 }
 TESSERA_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 TESSERA_INLINE Vec from_bf16(const std::uint16_t* p) {
@@ -127,11 +126,14 @@ TESSERA_INLINE Vec larger(Vec a, Vec b) {
 #endif
 }
 
+/// 1.5 * 2^23: added to a number of up to 22 bits it leaves the nearest integer in the low bits,
+/// and an integer added to its bits is added to the number itself.
+constexpr float kIntegersFrom = 12582912.0f;
+
 /// e^x for x <= 0 (relative error about 2e-7; 0 below -87): 2^n times a polynomial of degree 6 on
 /// [-ln2/2, ln2/2].
 TESSERA_INLINE Vec exp_negative(Vec x) {
-  const Vec round =
-      splat(12582912.0f);  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  const Vec round = splat(kIntegersFrom);
   const Vec shifted = x * 1.44269504089f + round;
   const Vec n = shifted - round;
   const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -149,7 +151,7 @@ TESSERA_INLINE Vec exp_negative(Vec x) {
 
 /// The same to a relative error of 5e-5, enough for what is rounded to bf16.
 TESSERA_INLINE Vec exp_negative_coarse(Vec x) {
-  const Vec round = splat(12582912.0f);
+  const Vec round = splat(kIntegersFrom);
   const Vec shifted = x * 1.44269504089f + round;
   const Vec r = x - (shifted - round) * 0.69314718056f;
   const Vec p = ((r * 4.1665795894e-2f + 1.6666665459e-1f) * r + 0.5f) * (r * r) + (r + 1.0f);

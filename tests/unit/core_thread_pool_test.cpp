@@ -114,15 +114,20 @@ TEST_P(TaskGroupsTest, PrepareEachGroupOnceBeforeItsPieces) {
   for (const std::int64_t groups : {0, 1, 2, 5, 30}) {
     for (int round = 0; round < 40; ++round) {
       const auto count = static_cast<std::size_t>(groups);
-      std::vector<int> prepared(count, 0);  // not atomic: pieces must see it
+      std::vector<int> prepared(count * 3, 0);  // not atomic: pieces must see it
       std::vector<std::atomic<int>> early(count), done(count * 7);
       TaskGroups(ctx, groups, 7)
-          .run([&](std::int64_t g) { ++prepared[static_cast<std::size_t>(g)]; },
-               [&](std::int64_t g, std::int64_t piece) {
-                 if (prepared[static_cast<std::size_t>(g)] != 1)
-                   ++early[static_cast<std::size_t>(g)];
-                 ++done[static_cast<std::size_t>(g * 7 + piece)];
-               });
+          .run(
+              3,
+              [&](std::int64_t g, std::int64_t part) {
+                ++prepared[static_cast<std::size_t>(g * 3 + part)];
+              },
+              [&](std::int64_t g, std::int64_t piece) {
+                for (std::int64_t part = 0; part < 3; ++part)
+                  if (prepared[static_cast<std::size_t>(g * 3 + part)] != 1)
+                    ++early[static_cast<std::size_t>(g)];
+                ++done[static_cast<std::size_t>(g * 7 + piece)];
+              });
       for (const int p : prepared) EXPECT_EQ(p, 1);
       for (const auto& e : early) EXPECT_EQ(e, 0);
       for (const auto& d : done) EXPECT_EQ(d, 1);
@@ -132,15 +137,13 @@ TEST_P(TaskGroupsTest, PrepareEachGroupOnceBeforeItsPieces) {
 
 TEST_P(TaskGroupsTest, RethrowExceptions) {
   Context ctx({.threads = GetParam(), .log = {}});
-  const auto fails = [](std::int64_t g) {
+  const auto fails = [](std::int64_t g, std::int64_t) {
     if (g == 3) throw std::runtime_error("group 3");
   };
   for (int round = 0; round < 50; ++round) {
-    EXPECT_THROW(TaskGroups(ctx, 5, 4).run(fails, [](std::int64_t, std::int64_t) {}),
-                 std::runtime_error);
-    EXPECT_THROW(TaskGroups(ctx, 5, 4).run([](std::int64_t) {},
-                                           [&](std::int64_t g, std::int64_t) { fails(g); }),
-                 std::runtime_error);
+    const auto nothing = [](std::int64_t, std::int64_t) {};
+    EXPECT_THROW(TaskGroups(ctx, 5, 4).run(1, fails, nothing), std::runtime_error);
+    EXPECT_THROW(TaskGroups(ctx, 5, 4).run(1, nothing, fails), std::runtime_error);
   }
 }
 
