@@ -1,7 +1,7 @@
 // Attention in blocks in integers of 8 and of 12 bits, after SageAttention (Zhang et al. 2024,
 // arXiv 2410.02367); see vector.h.
 #pragma once
-#include "core/kernels/attention_impl.h"
+#include "core/kernels/attention_scores_impl.h"
 #include "core/kernels/finish_impl.h"
 #include "core/kernels/integer_impl.h"
 #include "core/kernels/product_impl.h"
@@ -12,16 +12,11 @@ namespace {
 /// 8 bits: keys have 128 added and weights have no sign.
 struct InBytes {
   typedef std::uint8_t Number;
+  typedef ShortScores Scores;
   static constexpr std::int64_t kDepth = 4;  // numbers side by side in a lane
-  static constexpr float kMost = 127.0f, kMostWeight = 255.0f;
+  static constexpr float kMost = 127.0f;
   static constexpr std::int32_t kKeyOffset = 128;
-  /// Where sums of scores begin: their bits are those of floats, which saves converting them.
-  static constexpr float kSumsFrom = kIntegersFrom;
-  /// What a weight's unit is of what totals are made of, which is found by a polynomial of a
-  /// degree.
-  static constexpr int kWeightUnits = 128, kWeightDegree = 2;
 
-  TESSERA_INLINE static Vec sums_as_floats(IntVec sums) { return (Vec)sums; }
   TESSERA_INLINE static void put(Number* to, IntVec v) {
     const QuarterByteVec bytes = low_bytes(v);
     __builtin_memcpy(to, &bytes, sizeof bytes);
@@ -42,13 +37,11 @@ struct InBytes {
 /// head's queries times keys, in 32.
 struct InShorts {
   typedef std::int16_t Number;
+  typedef FloatScores Scores;
   static constexpr std::int64_t kDepth = 2;
-  static constexpr float kMost = 2047.0f, kMostWeight = 4095.0f;
+  static constexpr float kMost = 2047.0f;
   static constexpr std::int32_t kKeyOffset = 0;
-  static constexpr float kSumsFrom = 0.0f;
-  static constexpr int kWeightUnits = 8, kWeightDegree = 3;
 
-  TESSERA_INLINE static Vec sums_as_floats(IntVec sums) { return to_float(sums); }
   TESSERA_INLINE static void put(Number* to, IntVec v) {
     const HalfShortVec shorts = low_shorts(v);
     __builtin_memcpy(to, &shorts, sizeof shorts);
@@ -57,20 +50,9 @@ struct InShorts {
     return add_pairs_of_shorts(sums, a, b);
   }
 };
-static_assert(float{kKeyBlock} * InShorts::kMost * InShorts::kMostWeight < 0x7fffffff &&
+static_assert(float{kKeyBlock} * InShorts::kMost * FloatScores::kMostWeight < 0x7fffffff &&
               float{kWidestIntegerHead} * InShorts::kMost * InShorts::kMost < 0x7fffffff &&
               float{kWidestIntegerHead} * InBytes::kMost * 128.0f <= 0x400000);
-
-/// 2^x for x <= 0 to a relative error of 1e-4.
-TESSERA_INLINE Vec power_of_two(Vec x) {
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
-  const Vec f = above_floor(x);
-  const Vec p = ((f * 0.07802452f + 0.22606716f) * f + 0.69583354f) * f + 0.99992522f;
-  return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)x);
-#else
-  return exp_negative_coarse(x * 0.69314718056f);
-#endif
-}
 
 /// A vector of numbers, of which n are there.
 template <class From>
@@ -146,7 +128,7 @@ void pack_keys(const From* k, std::int64_t ldk, std::int64_t count, std::int64_t
   };
   for (std::int64_t j = 0; j < kPanel; ++j) {
     if (j >= count) {
-      units[j] = 0, units[kPanel + j] = kMissing;
+      units[j] = 0;
       for (std::int64_t c = 0; c < words; ++c) rows[j * words + c] = 0;
       continue;
     }
@@ -158,7 +140,6 @@ void pack_keys(const From* k, std::int64_t ldk, std::int64_t count, std::int64_t
                       v + Scheme::kKeyOffset);
         },
         [&](std::int64_t i, std::int32_t n) { put(j * wide + i, n); });
-    units[kPanel + j] = -Scheme::kSumsFrom * units[j];
   }
   turn_panel(rows, words, words, reinterpret_cast<float*>(panel));
 }
@@ -191,7 +172,7 @@ TESSERA_INLINE void pack_integer_rows(const KeyValueRows& rows, std::int64_t beg
   auto *to_keys = static_cast<Number*>(keys), *to_values = static_cast<Number*>(values);
   for (std::int64_t i = begin; i < end; i += kPanel) {
     pack_keys<Scheme>(k + i * rows.ldk, rows.ldk, end - i, width, units, to_keys + i * wide,
-                      units + 3 * padded + 2 * i);
+                      units + 3 * padded + i);
   }
   alignas(64) float inverse[kWidestIntegerHead];
   for (std::int64_t c = 0; c < padded; c += kLanes) {
@@ -230,22 +211,11 @@ TESSERA_INLINE void add_tile(IntVec (&sums)[kRows][2], const typename Scheme::Nu
   }
 }
 
-/// Of differences of scores, as they are made to weights: parts of powers of 2.
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
-constexpr float kUnits = 2048.0f;
-#else
-constexpr float kUnits = 1.0f;
-#endif
-
 /// A group of kRows queries and what is known of them so far.
 template <class Scheme>
-struct IntegerGroup {
+struct IntegerGroup : RowsSoFar {
   typename Scheme::Number q[kRows * kWidestIntegerHead];  // [kRows][whole lanes], with a sign
-  std::int32_t start[kRows];    // of sums: takes off what the keys' offset adds to them
-  float unit[kLanes];           // of scores, for powers of 2
-  float slope[kLanes];          // the same in kUnits, negative
-  float best[kLanes];           // running maximum, for powers of 2
-  float total[kRows * kLanes];  // running sums of weights, lane by lane
+  std::int32_t start[kRows];                              // of sums
 };
 
 /// The sum of bytes with a sign.
@@ -258,8 +228,10 @@ TESSERA_INLINE std::int32_t sum_of_bytes(const std::uint8_t* q, std::int64_t cou
   }
   return sum;
 }
+/// Where a row's sums begin. In bytes: at the bits of a float, which saves converting them, less
+/// what the keys' offset adds.
 TESSERA_INLINE std::int32_t start_of_sums(const std::uint8_t* q, std::int64_t count) {
-  return __builtin_bit_cast(std::int32_t, InBytes::kSumsFrom) -
+  return __builtin_bit_cast(std::int32_t, kIntegersFrom) -
          InBytes::kKeyOffset * sum_of_bytes(q, count);
 }
 TESSERA_INLINE std::int32_t start_of_sums(const std::int16_t*, std::int64_t) { return 0; }
@@ -281,148 +253,21 @@ void start_rows(const AttentionBlock& b, std::int64_t first, IntegerGroup<Scheme
     // At least so much that kMissing counts.
     const float scaled = unit * b.scale * kLog2E;
     rows.unit[r] = scaled < 1e-20f ? 1e-20f : scaled;
-    rows.slope[r] = -kUnits * rows.unit[r];
   }
 }
 
-/// Scores of a group of queries and a panel of keys; the largest so far of each row's lanes.
-/// kMasks: row r sees `seen` + r of these keys.
+/// Scores of a group of queries and the panel of keys from j on of a block.
 template <class Scheme, bool kMasks>
 TESSERA_INLINE void score_tile(const IntegerGroup<Scheme>& rows, std::int64_t wide,
-                               const typename Scheme::Number* keys, const float* units,
-                               std::int64_t seen, float* scores, Vec (&high)[kRows]) {
+                               const typename Scheme::Number* panel, const float* units,
+                               const SeenKeys& seen, std::int64_t j,
+                               typename Scheme::Scores& scores) {
   IntVec sums[kRows][2];
 #pragma GCC unroll 16
   for (std::int64_t r = 0; r < kRows; ++r) sums[r][0] = sums[r][1] = rows.start[r] - IntVec{};
-  add_tile<Scheme, true>(sums, rows.q, wide, keys, Scheme::kDepth * kPanel, wide / Scheme::kDepth);
-  const Vec unit0 = load(units), unit1 = load(units + kLanes);
-  const Vec more0 = load(units + kPanel), more1 = load(units + kPanel + kLanes);
-#pragma GCC unroll 16
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    Vec s0 = Scheme::sums_as_floats(sums[r][0]) * unit0 + more0,
-        s1 = Scheme::sums_as_floats(sums[r][1]) * unit1 + more1;
-    if (kMasks) s0 = masked(s0, 0, seen + r), s1 = masked(s1, kLanes, seen + r);
-    store(scores + r * kKeyBlock, s0);
-    store(scores + r * kKeyBlock + kLanes, s1);
-    high[r] = larger(larger(s0, s1), high[r]);
-  }
+  add_tile<Scheme, true>(sums, rows.q, wide, panel, Scheme::kDepth * kPanel, wide / Scheme::kDepth);
+  scores.template put<kMasks>(j, sums, units, seen);
 }
-
-/// What a block of keys changes for a group of rows: its largest scores (in kUnits), and factors of
-/// what was summed before and of the block's own weights, which are relative to the largest.
-struct BlockFactors {
-  float largest[kLanes], before[kLanes], own[kLanes];
-};
-template <class Scheme>
-TESSERA_INLINE void find_factors(const Vec (&high)[kRows], IntegerGroup<Scheme>& rows,
-                                 BlockFactors& f) {
-  const Vec least = splat(0.1f * kMissing);  // where a row sees none: more than its scores
-  const Vec own = larger(largest_of_rows(high), least) * load(rows.unit), before = load(rows.best),
-            best = larger(own, before);
-  // Not below what is rounded otherwise: differences from it must not turn negative.
-  store(f.largest, (own + positive(own) * 3e-7f) * kUnits);
-  store(f.before, power_of_two(before - best));
-  store(f.own, power_of_two(own - best));
-  store(rows.best, best);
-}
-
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
-/// (a * b) >> 16 of numbers without a sign.
-TESSERA_INLINE __m512i high_half(__m512i a, __m512i b) {
-  return _mm512_maskz_mulhi_epu16(~0u, a, b);
-}
-/// 2^-t of 32 numbers t >= 0 of 16 bits, in kUnits. What is 16 or more may have turned
-/// negative: either way it becomes 0.
-template <class Scheme>
-TESSERA_INLINE __m512i short_weights(__m512i t) {
-  // 2^-f of t less its whole part, 0 <= f < 1: a - f * (b - f * (c - f * d)), in 65536ths but for a
-  const auto number = [](float x) { return _mm512_set1_epi16(static_cast<std::int16_t>(x)); };
-  constexpr float kOne = Scheme::kMostWeight * Scheme::kWeightUnits;
-  const __m512i f = _mm512_slli_epi16(t, 5);
-  __m512i p = _mm512_setzero_si512();
-  if constexpr (Scheme::kWeightDegree == 3) {
-    p = number(0.03901226f * kOne);
-    p = _mm512_sub_epi16(number(0.23007037f * kOne), high_half(f, p));
-    p = _mm512_sub_epi16(number(0.69102071f * kOne), high_half(f, p));
-    p = _mm512_sub_epi16(number(0.99992522f * kOne), high_half(f, p));
-  } else {
-    p = number(0.16859472f * kOne);
-    p = _mm512_sub_epi16(number(0.66600760f * kOne), high_half(f, p));
-    p = _mm512_sub_epi16(number(0.99827525f * kOne), high_half(f, p));
-  }
-  return _mm512_srlv_epi16(p, _mm512_srli_epi16(t, 11));
-}
-/// The nearest of w / kUnits.
-template <int kUnits>
-TESSERA_INLINE __m512i divided(__m512i w) {
-  return _mm512_maskz_mulhrs_epi16(~0u, w, _mm512_set1_epi16(32768 / kUnits));
-}
-/// Weights of 64 keys as they lie in memory, from what _mm512_packs_epi32() makes of their scores:
-/// four numbers of one vector, four of the next.
-TESSERA_INLINE void put_weights(__m512i first, __m512i second, std::uint8_t* to) {
-  const __m512i fours = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0),
-                bytes = _mm512_packus_epi16(divided<128>(first), divided<128>(second));
-  _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi32(0xffff, fours, bytes));
-}
-TESSERA_INLINE void put_weights(__m512i first, __m512i second, std::int16_t* to) {
-  const __m512i fours = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
-  _mm512_storeu_si512(to, _mm512_maskz_permutexvar_epi64(0xff, fours, divided<8>(first)));
-  _mm512_storeu_si512(to + kPanel, _mm512_maskz_permutexvar_epi64(0xff, fours, divided<8>(second)));
-}
-
-/// Scores [kRows][count], whole panels -> weights; adds them to the rows' totals.
-template <class Scheme>
-TESSERA_INLINE void weigh(const float* scores, std::int64_t count, const BlockFactors& f,
-                          IntegerGroup<Scheme>& rows, typename Scheme::Number* weights) {
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    const Vec slope = splat(rows.slope[r]), largest = splat(f.largest[r]);
-    const float* row = scores + r * kKeyBlock;
-    const auto weights_from = [&](std::int64_t j) {
-      const Vec near = load(row + j) * slope + largest,
-                far = load(row + j + kLanes) * slope + largest;
-      return short_weights<Scheme>(
-          _mm512_packs_epi32(_mm512_maskz_cvtps_epi32(0xffff, (__m512)near),
-                             _mm512_maskz_cvtps_epi32(0xffff, (__m512)far)));
-    };
-    typename Scheme::Number* to = weights + r * kKeyBlock;
-    const __m512i one = _mm512_set1_epi16(1);
-    __m512i sums = _mm512_setzero_si512(), more = sums;
-    std::int64_t j = 0;
-    for (; j + 2 * kPanel <= count; j += 2 * kPanel) {
-      const __m512i a = weights_from(j), b = weights_from(j + kPanel);
-      sums = _mm512_dpwssd_epi32(sums, a, one);
-      more = _mm512_dpwssd_epi32(more, b, one);
-      put_weights(a, b, to + j);
-    }
-    if (j < count) {
-      const __m512i a = weights_from(j);
-      sums = _mm512_dpwssd_epi32(sums, a, one);
-      put_weights(a, _mm512_setzero_si512(), to + j);
-    }
-    float* total = rows.total + r * kLanes;
-    store(total, load(total) * f.before[r] + to_float((IntVec)sums + (IntVec)more) * f.own[r]);
-  }
-}
-#else
-/// Scores [kRows][count], whole panels -> weights; adds them to the rows' totals.
-template <class Scheme>
-TESSERA_INLINE void weigh(const float* scores, std::int64_t count, const BlockFactors& f,
-                          IntegerGroup<Scheme>& rows, typename Scheme::Number* weights) {
-  const Vec round = splat(kIntegersFrom);
-  for (std::int64_t r = 0; r < kRows; ++r) {
-    const Vec slope = splat(rows.slope[r]), largest = splat(f.largest[r]);
-    const float* row = scores + r * kKeyBlock;
-    Vec sums{};
-    for (std::int64_t j = 0; j < count; j += kLanes) {
-      const Vec w = power_of_two(-(load(row + j) * slope + largest));
-      Scheme::put(weights + r * kKeyBlock + j, (IntVec)(w * Scheme::kMostWeight + round));
-      sums += w * (Scheme::kMostWeight * Scheme::kWeightUnits);
-    }
-    float* total = rows.total + r * kLanes;
-    store(total, load(total) * f.before[r] + sums * f.own[r]);
-  }
-}
-#endif
 
 /// out [kRows, padded] = out * before + weights * values * own.
 template <class Scheme>
@@ -451,26 +296,25 @@ TESSERA_INLINE void add_block(const AttentionBlock& b, std::int64_t group, std::
   typedef typename Scheme::Number Number;
   const std::int64_t padded = whole_panels(b.width), wide = whole_lanes<Scheme>(b.width);
   const auto* keys = static_cast<const Number*>(b.head.keys) + begin * wide;
-  const float* units = b.head.units + 3 * padded + 2 * begin;
-  alignas(64) float scores[kRows * kKeyBlock];
+  const float* units = b.head.units + 3 * padded + begin;
+  typename Scheme::Scores scores;
   alignas(64) Number weights[kRows * kKeyBlock];
-  Vec high[kRows];
-  for (Vec& v : high) v = splat(kMissing);
-  const std::int64_t seen = b.causal ? b.first + group * kRows - begin : count;  // by its first row
+  SeenKeys seen{count, count, 0};
+  if (b.causal) seen.first = b.first + group * kRows - begin, seen.more = 1;
+  scores.start(units, count, wide);
   for (std::int64_t j = 0; j < count; j += kPanel) {
     ask_ahead(ahead, j, b.width);
     const Number* panel = keys + j * wide;
-    if (b.causal && j + kPanel > seen) {
-      score_tile<Scheme, true>(rows, wide, panel, units + 2 * j, seen - j, scores + j, high);
+    if (j + kPanel > seen.first) {
+      score_tile<Scheme, true>(rows, wide, panel, units + j, seen, j, scores);
     } else {
-      score_tile<Scheme, false>(rows, wide, panel, units + 2 * j, 0, scores + j, high);
+      score_tile<Scheme, false>(rows, wide, panel, units + j, seen, j, scores);
     }
   }
-  BlockFactors factors;
-  find_factors(high, rows, factors);
-  weigh(scores, whole_panels(count), factors, rows, weights);
+  scores.find_factors(seen, rows);
+  scores.weigh(seen, rows, weights);
   add_values<Scheme>(weights, static_cast<const Number*>(b.head.values) + begin * padded, count,
-                     padded, factors, out);
+                     padded, scores.factors, out);
 }
 
 /// What a group of rows gives in the end.
@@ -480,7 +324,8 @@ TESSERA_INLINE void finish_rows(const AttentionBlock& b, std::int64_t first,
   const std::int64_t padded = whole_panels(b.width);
   const float *value_means = b.head.units + padded, *value_units = value_means + padded;
   for (std::int64_t r = 0; r < kRows && first + r < b.rows; ++r) {
-    const float inverse = Scheme::kWeightUnits / quick_sum_of(load(rows.total + r * kLanes));
+    const float inverse =
+        Scheme::Scores::kWeightUnits / quick_sum_of(load(rows.total + r * kLanes));
     float* out = b.out + (first + r) * b.ldo;
     for (std::int64_t c = 0; c < b.width; ++c)
       out[c] = sums[r * padded + c] * inverse * value_units[c] + value_means[c];

@@ -67,7 +67,7 @@ std::int64_t attention_scratch(std::int64_t width) {
 
 std::int64_t attention_units(std::int64_t keys, std::int64_t width) {
   constexpr std::int64_t kWidestPanel = 32;
-  return 3 * (width + kWidestPanel) + 2 * (keys + kWidestPanel);
+  return 3 * (width + kWidestPanel) + keys + kWidestPanel;
 }
 
 bool VectorKernels::has_avx512() const { return std::strncmp(name, "avx512", 6) == 0; }

@@ -402,6 +402,23 @@ TEST_P(VectorKernelsTest, AttentionInIntegers) {
   }
 }
 
+/// Scores so far apart that 16 bits hold them only in coarse steps.
+TEST_P(VectorKernelsTest, AttentionInIntegersOfLargeScores) {
+  const std::int64_t queries = 40, keys = 300, width = 64;
+  const Floats q = random_numbers(queries * width, 1), k = random_numbers(keys * width, 2),
+               v = random_numbers(keys * width, 3);
+  Floats rounded(q.size());
+  for (const float scale : {0.5f, 2.0f, 8.0f, 64.0f}) {
+    for (const Rounding& r : kRoundings) {
+      reference::attention_in_integers(q.data(), k.data(), v.data(), queries, keys, width, scale,
+                                       r.most, r.parts, rounded.data());
+      const Floats found =
+          attention_in_integers(*kernels_, r, q, k, v, queries, keys, width, scale);
+      EXPECT_TRUE(close(found, rounded, 0.02)) << scale << ", " << r.most;
+    }
+  }
+}
+
 TEST_P(VectorKernelsTest, CausalAttentionInIntegers) {
   for (const std::int64_t width : {3, 64, 80}) {
     for (const auto& [queries, keys] :
