@@ -32,6 +32,8 @@ class Prompts {
       ids_.insert(ids_.end(), ids.begin(), ids.end());
     }
   }
+  Prompts(const Prompts&) = delete;
+  Prompts& operator=(const Prompts&) = delete;
 
   Tensor forward(Outputs outputs) {
     return model_.forward(ctx_, model_.embed(ctx_, ids_), sequences_, outputs);
