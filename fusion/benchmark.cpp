@@ -96,11 +96,10 @@ class Benchmark {
       ids.push_back(static_cast<std::int32_t>(i * 7919 % decoder.vocab_size()));
     std::int32_t next = 0;
     const auto run = [&](std::span<const std::int32_t> tokens) {
-      const auto count = static_cast<std::int64_t>(tokens.size());
-      const text::Sequence sequence{&cache, count};
-      const Tensor hidden =
-          decoder.forward(ctx_, decoder.embed(ctx_, tokens), std::span(&sequence, 1));
-      const Tensor logits = decoder.logits(ctx_, hidden.slice(count - 1, count));
+      const text::Sequence sequence{&cache, std::ssize(tokens)};
+      const Tensor hidden = decoder.forward(ctx_, decoder.embed(ctx_, tokens),
+                                            std::span(&sequence, 1), text::Outputs::last_rows);
+      const Tensor logits = decoder.logits(ctx_, hidden);
       next = text::argmax({logits.data(), static_cast<std::size_t>(logits.numel())});
     };
     measure(

@@ -568,7 +568,6 @@ void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
     const TapeScope unrecorded(ctx, nullptr);
     std::vector<text::Sequence> sequences;
     std::vector<Tensor> rows;
-    Ids last;
     std::vector<Draw*> active;
     for (std::size_t i = 0; i < which.size(); ++i) {
       const Example& example = examples_.list[static_cast<std::size_t>(which[i])];
@@ -583,17 +582,16 @@ void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
         active.push_back(&all.back());
         rows.push_back(before.rows());
         sequences.push_back({&all.back().cache, std::ssize(before.ids())});
-        last.push_back((last.empty() ? -1 : last.back()) +
-                       static_cast<std::int32_t>(before.ids().size()));
       }
     }
     while (!active.empty()) {
-      const Tensor hidden = decoder.forward(ctx, join_rows(ctx, rows), sequences);
-      const Tensor scores = head_for(ctx, decoder, ids)(ctx, gather_rows(ctx, hidden, last));
+      const Tensor hidden =
+          decoder.forward(ctx, join_rows(ctx, rows), sequences, text::Outputs::last_rows);
+      const Tensor scores = head_for(ctx, decoder, ids)(ctx, hidden);
       std::vector<text::Candidate> rivals(static_cast<std::size_t>(scores.dim(1)));
       std::vector<Draw*> going;
       Ids next;
-      sequences.clear(), last.clear();
+      sequences.clear();
       for (std::size_t i = 0; i < active.size(); ++i) {
         Draw& draw = *active[i];
         const float* row = scores[static_cast<std::int64_t>(i)].data();
@@ -605,7 +603,6 @@ void ExampleLoss::add_drawn(Context& ctx, const text::LanguageModel& decoder,
             draw.ids.size() >= kMostTokens || draw.cache.length() >= decoder.max_positions();
         if (draw.ended || full) continue;
         next.push_back(draw.ids.back());
-        last.push_back(static_cast<std::int32_t>(last.size()));
         sequences.push_back({&draw.cache, 1});
         going.push_back(&draw);
       }

@@ -210,15 +210,14 @@ Tensor Model::score_texts(Context& ctx, const std::vector<std::vector<std::int32
   }
   std::vector<KvCache> caches(texts.size(), decoder->new_cache());
   std::vector<text::Sequence> sequences;
-  std::vector<std::int32_t> all, last;
+  std::vector<std::int32_t> all;
   for (std::size_t i = 0; i < texts.size(); ++i) {
     if (texts[i].empty()) throw ArgumentError("an empty text has no class");
     all.insert(all.end(), texts[i].begin(), texts[i].end());
-    last.push_back(static_cast<std::int32_t>(all.size()) - 1);
     sequences.push_back({&caches[i], std::ssize(texts[i])});
   }
-  const Tensor hidden = decoder->forward(ctx, decoder->embed(ctx, all), sequences);
-  return (*score)(ctx, gather_rows(ctx, hidden, last));
+  return (*score)(
+      ctx, decoder->forward(ctx, decoder->embed(ctx, all), sequences, text::Outputs::last_rows));
 }
 
 Task Model::task(const std::string& name) const {

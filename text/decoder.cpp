@@ -38,6 +38,7 @@ void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
                      std::int64_t max_positions) {
   std::int64_t total = 0;
   for (const Sequence& s : sequences) {
+    if (s.rows < 1) throw ArgumentError("a sequence is given no rows");
     total += s.rows;
     if (s.cache->length() + s.rows > max_positions) {
       throw ArgumentError(concat("a sequence of ", s.cache->length() + s.rows,
@@ -66,6 +67,17 @@ Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,
   return add(ctx, x, gather_rows(ctx, table, rows));
 }
 
+Tensor wanted_rows(Context& ctx, const Tensor& x, const BlockRows& rows) {
+  if (rows.outputs == Outputs::every_row || x.dim(0) == std::ssize(rows.sequences)) return x;
+  std::pmr::vector<std::int32_t> last(ctx.lists());
+  std::int64_t end = 0;
+  for (const Sequence& s : rows.sequences) {
+    end += s.rows;
+    last.push_back(static_cast<std::int32_t>(end - 1));
+  }
+  return gather_rows(ctx, x, last);
+}
+
 namespace {
 
 /// Keys and values that new rows of a sequence see, their own last. With a tape these alone, and
@@ -82,18 +94,20 @@ KeyValues seen_by(const Context& ctx, const Sequence& s, std::int64_t layer, con
 }  // namespace
 
 Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
-                      std::int64_t layer, std::span<const Sequence> sequences,
-                      AttentionOptions options) {
+                      std::int64_t layer, const BlockRows& rows, AttentionOptions options) {
   options.causal = true;
-  Tensor out = ctx.empty(q.shape());
+  const bool all = rows.outputs == Outputs::every_row;
+  Tensor out = ctx.empty({all ? q.dim(0) : std::ssize(rows.sequences), q.dim(1)});
   std::pmr::vector<AttentionItem> items(ctx.lists());
-  items.reserve(sequences.size());
-  std::int64_t at = 0;
-  for (const Sequence& s : sequences) {
-    const std::int64_t end = at + s.rows;
-    items.push_back({q.slice(at, end), seen_by(ctx, s, layer, k.slice(at, end), v.slice(at, end)),
-                     out.slice(at, end)});
+  items.reserve(rows.sequences.size());
+  std::int64_t at = 0, written = 0;
+  for (const Sequence& s : rows.sequences) {
+    const std::int64_t end = at + s.rows, wanted = rows.wanted(s);
+    items.push_back({q.slice(end - wanted, end),
+                     seen_by(ctx, s, layer, k.slice(at, end), v.slice(at, end)),
+                     out.slice(written, written + wanted)});
     at = end;
+    written += wanted;
   }
   attention(ctx, items, options);
   return out;
@@ -112,19 +126,21 @@ const KeyValues& memory_of(KvCache& cache, std::int64_t layer) {
   return memory;
 }
 
-Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
-                       std::span<const Sequence> sequences, const AttentionOptions& options) {
+Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer, const BlockRows& rows,
+                       const AttentionOptions& options) {
   constexpr std::int64_t kMostTogether = 8;
+  const std::span<const Sequence> sequences = rows.sequences;
   Tensor out = ctx.empty(q.shape());
   std::pmr::vector<AttentionItem> items(ctx.lists());
   items.reserve(sequences.size());
   std::int64_t at = 0;
   for (std::size_t i = 0; i < sequences.size();) {
     const KeyValues& memory = memory_of(*sequences[i].cache, layer);
-    std::int64_t end = at + sequences[i++].rows;
-    // The next tokens of sequences with the same memory (beams) read it together.
-    while (i < sequences.size() && sequences[i].rows == 1 && sequences[i - 1].rows == 1 &&
-           end - at < kMostTogether && sequences[i].cache->layer(layer).memory().same_as(memory))
+    std::int64_t end = at + rows.wanted(sequences[i++]);
+    // Single rows of sequences with the same memory (next tokens of beams) read it together.
+    while (i < sequences.size() && rows.wanted(sequences[i]) == 1 &&
+           rows.wanted(sequences[i - 1]) == 1 && end - at < kMostTogether &&
+           sequences[i].cache->layer(layer).memory().same_as(memory))
       ++i, ++end;
     items.push_back({q.slice(at, end), memory, out.slice(at, end)});
     at = end;

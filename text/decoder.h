@@ -26,8 +26,8 @@ KvCache cache_for(const std::vector<Block>& blocks, CacheNumbers numbers) {
   return {std::ssize(blocks), cache_types(numbers, block.options, block.qkv)};
 }
 
-/// Throws ShapeError unless the sequences' rows add up to `rows`, ArgumentError where one would
-/// outgrow max_positions.
+/// Throws ShapeError unless the sequences' rows add up to `rows`, ArgumentError where one has none
+/// or would outgrow max_positions.
 void check_sequences(const Tensor& rows, std::span<const Sequence> sequences,
                      std::int64_t max_positions);
 
@@ -38,11 +38,23 @@ std::pmr::vector<std::int64_t> positions_of(Context& ctx, std::span<const Sequen
 Tensor add_positions(Context& ctx, const Tensor& x, const Tensor& table,
                      std::span<const Sequence> sequences);
 
-/// Appends k, v [N, kv_heads*d] to every sequence's cache of this layer and attends causally. q [N,
-/// heads*d] -> same.
+/// Whose rows a block is given, and which of them are wanted of it: W of N.
+struct BlockRows {
+  std::span<const Sequence> sequences;
+  Outputs outputs = Outputs::every_row;
+  /// How many of a sequence, its last ones.
+  std::int64_t wanted(const Sequence& s) const {
+    return outputs == Outputs::last_rows ? 1 : s.rows;
+  }
+};
+
+/// x [N, D] -> [W, D], those that are wanted; or x, if it has no others.
+Tensor wanted_rows(Context& ctx, const Tensor& x, const BlockRows& rows);
+
+/// Appends k, v [N, kv_heads*d] to every sequence's cache of this layer; what is wanted of q [N,
+/// heads*d] attends causally -> [W, heads*d].
 Tensor self_attention(Context& ctx, const Tensor& q, const Tensor& k, const Tensor& v,
-                      std::int64_t layer, std::span<const Sequence> sequences,
-                      AttentionOptions options);
+                      std::int64_t layer, const BlockRows& rows, AttentionOptions options);
 
 /// Sequences with caches of their own (that share their numbers): for what runs again when the
 /// given ones may be gone.
@@ -58,11 +70,13 @@ class KeptSequences {
   std::vector<Sequence> sequences_;
 };
 
-/// x [N, D] through all blocks, block(ctx, x, sequences, more...): each a segment that a tape may
-/// run again, so `more` is copied.
+/// x [N, D] through all blocks, block(ctx, x, rows, more...): each a segment that a tape may run
+/// again, so `more` is copied. Of the last block only the outputs are wanted, unless somebody looks
+/// at what all rows become.
 template <class Block, class... More>
 Tensor run_blocks(Context& ctx, const std::vector<Block>& blocks, Tensor x,
-                  std::span<const Sequence> sequences, const More&... more) {
+                  std::span<const Sequence> sequences, Outputs outputs, const More&... more) {
+  const bool watched = ctx.tape || ctx.observer || ctx.input_observer;
   std::shared_ptr<const KeptSequences> kept;
   if (ctx.tape && ctx.tape->keeps_inputs_only) {
     kept = std::make_shared<KeptSequences>(sequences);
@@ -70,24 +84,27 @@ Tensor run_blocks(Context& ctx, const std::vector<Block>& blocks, Tensor x,
   }
   for (const Block& block : blocks) {
     ctx.observe("hidden", block.layer, x);
+    const bool last = &block == &blocks.back();
+    const BlockRows rows{sequences, last && !watched ? outputs : Outputs::every_row};
     if (!kept) {  // nothing to be copied, and no memory taken: decoding comes here for each token
-      x = block(ctx, x, sequences, more...);
+      x = block(ctx, x, rows, more...);
       continue;
     }
-    x = checkpointed(ctx, x, [&block, kept, sequences, more...](Context& c, const Tensor& in) {
-      return block(c, in, sequences, more...);
+    x = checkpointed(ctx, x, [&block, kept, rows, more...](Context& c, const Tensor& in) {
+      return block(c, in, rows, more...);
     });
   }
   ctx.observe("hidden", std::ssize(blocks), x);
-  return x;
+  return wanted_rows(ctx, x, {sequences, outputs});
 }
 
 /// What a decoder with cross-attention attends to in this layer. Throws ArgumentError where the
 /// cache has seen none.
 const KeyValues& memory_of(KvCache& cache, std::int64_t layer);
 
-/// Attends to every sequence's memory. Throws ArgumentError where a cache has none.
-Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer,
-                       std::span<const Sequence> sequences, const AttentionOptions& options);
+/// q [W, heads*d], those that are wanted, attends to every sequence's memory -> same. Throws
+/// ArgumentError where a cache has none.
+Tensor cross_attention(Context& ctx, const Tensor& q, std::int64_t layer, const BlockRows& rows,
+                       const AttentionOptions& options);
 
 }  // namespace tessera::text

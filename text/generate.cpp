@@ -147,14 +147,8 @@ void pass(Context& ctx, const LanguageModel& model, std::span<Live* const> jobs)
   const auto start = std::chrono::steady_clock::now();
   std::pmr::vector<Sequence> sequences(ctx.lists());
   for (Live* job : jobs) job->add_sequences(sequences);
-  Tensor hidden = model.forward(ctx, rows_of(ctx, model, jobs), sequences);
-  if (std::ssize(sequences) < hidden.dim(0)) {  // of a prompt, its last row counts
-    std::vector<std::int32_t> last;
-    std::int64_t end = 0;
-    for (const Sequence& s : sequences)
-      last.push_back(static_cast<std::int32_t>((end += s.rows) - 1));
-    hidden = last.size() == 1 ? hidden.slice(end - 1, end) : gather_rows(ctx, hidden, last);
-  }
+  const Tensor hidden =
+      model.forward(ctx, rows_of(ctx, model, jobs), sequences, Outputs::last_rows);
   const Tensor logits = model.logits(ctx, hidden);
   const double seconds = seconds_since(start) / static_cast<double>(jobs.size());
   std::int64_t at = 0;

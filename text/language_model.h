@@ -21,6 +21,10 @@ struct Sequence {
   std::int64_t rows = 0;
 };
 
+/// Which rows of a forward pass are wanted: all, or the last one of each sequence, from which its
+/// next token follows.
+enum class Outputs { every_row, last_rows };
+
 /// A GPT-type decoder: token embeddings in, logits out. Const and shared; all state is in the
 /// caches.
 class LanguageModel {
@@ -40,10 +44,10 @@ class LanguageModel {
   /// memory.
   virtual void set_memory(Context& ctx, const Tensor& memory, KvCache& cache) const;
   /// rows [N, D], the sequences' rows one after the other (prefill: one of T rows; a step: B of one
-  /// row each), at positions cache.length().. -> last hidden states [N, D]. Each sequence's result
-  /// is the same as it would be alone.
-  virtual Tensor forward(Context& ctx, const Tensor& rows,
-                         std::span<const Sequence> sequences) const = 0;
+  /// row each), at positions cache.length().. -> last hidden states [N, D], or [sequences, D] of
+  /// their last rows, for less work. Each sequence's result is the same as it would be alone.
+  virtual Tensor forward(Context& ctx, const Tensor& rows, std::span<const Sequence> sequences,
+                         Outputs outputs = Outputs::every_row) const = 0;
   /// The output layer, [D] -> [V].
   virtual const Linear& head() const = 0;
   /// Hidden states [N, D] -> logits [N, V]: what head() makes of them.

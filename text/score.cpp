@@ -55,11 +55,12 @@ std::vector<float> log_probabilities(Context& ctx, const LanguageModel& model,
 
 Tensor logits_after(Context& ctx, const LanguageModel& model, std::span<const std::int32_t> ids,
                     KvCache& cache) {
-  const std::int64_t count = std::ssize(ids), before = cache.length();
-  const Sequence sequence{&cache, count};
-  const Tensor hidden = model.forward(ctx, model.embed(ctx, ids), std::span(&sequence, 1));
+  const std::int64_t before = cache.length();
+  const Sequence sequence{&cache, std::ssize(ids)};
+  const Tensor hidden =
+      model.forward(ctx, model.embed(ctx, ids), std::span(&sequence, 1), Outputs::last_rows);
   cache.truncate(before);
-  return model.logits(ctx, hidden.slice(count - 1, count));
+  return model.logits(ctx, hidden);
 }
 
 double probability_of(const Tensor& logits, std::int32_t token) {

@@ -87,6 +87,11 @@ TEST_P(WhisperCheckpoint, DecoderMatchesTheReference) {
   EXPECT_GE(stages.finish(), 2);
   EXPECT_TRUE(case_.matches("decoder.last_hidden", last));
   EXPECT_TRUE(case_.matches("logits", model_->decoder->logits(ctx, last)));
+
+  cache.truncate(0);
+  const Tensor own = model_->decoder->forward(ctx, model_->decoder->embed(ctx, ids),
+                                              std::span(&sequence, 1), text::Outputs::last_rows);
+  EXPECT_TRUE(golden::close_to(own, last.slice(last.dim(0) - 1, last.dim(0)), 1e-5));
 }
 
 /// HF's options of those names.

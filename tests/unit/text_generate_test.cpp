@@ -183,7 +183,7 @@ TEST_F(Generate, ContinuesACache) {
   const std::vector<std::int32_t> whole = run(greedy(8)).at(0).ids;
   GenerateInput first = input({0, 5});
   const Sequence sequence{&first.cache, 2};
-  model_.forward(ctx_, first.rows, std::span(&sequence, 1));
+  model_.forward(ctx_, first.rows, std::span(&sequence, 1), Outputs::last_rows);
   first.rows = model_.embed(ctx_, std::vector<std::int32_t>{2});
   EXPECT_EQ(generate(ctx_, model_, nullptr, std::move(first), greedy(8)).at(0).ids, whole);
 }

@@ -3,6 +3,7 @@
 #include <span>
 #include <vector>
 
+#include "text/decoder.h"
 #include "text/language_model.h"
 
 namespace tessera::text {
@@ -25,7 +26,8 @@ class ToyLanguageModel : public LanguageModel {
     return Tensor::from(values, {static_cast<std::int64_t>(ids.size()), 1});
   }
 
-  Tensor forward(Context&, const Tensor& rows, std::span<const Sequence> sequences) const override {
+  Tensor forward(Context& ctx, const Tensor& rows, std::span<const Sequence> sequences,
+                 Outputs outputs) const override {
     ++forwards;
     Tensor hidden = Tensor::empty(rows.shape());  // the number of the table's row
     std::int64_t at = 0;
@@ -42,7 +44,7 @@ class ToyLanguageModel : public LanguageModel {
       }
       longest = std::max(longest, s.cache->length());
     }
-    return hidden;
+    return wanted_rows(ctx, hidden, {sequences, outputs});
   }
 
   const Linear& head() const override { return none_; }

@@ -79,14 +79,13 @@ struct Block {
   }
 
   // x = x + Attn(LN(x));  x = x + Cross(LN(x), memory);  x = x + MLP(LN(x))
-  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, std::span<const Sequence> sequences) const {
+  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, const BlockRows& rows) const {
     const Tensor h = qkv(ctx, ln_1(ctx, x));
     const Tensor a = self_attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
-                                    h.columns(2 * width, 3 * width), layer, sequences, options);
-    x = attention_out(ctx, a, {.residual = x, .dropout = dropout});
+                                    h.columns(2 * width, 3 * width), layer, rows, options);
+    x = attention_out(ctx, a, {.residual = wanted_rows(ctx, x, rows), .dropout = dropout});
     if (cross_q) {
-      const Tensor c =
-          cross_attention(ctx, cross_q(ctx, ln_cross(ctx, x)), layer, sequences, options);
+      const Tensor c = cross_attention(ctx, cross_q(ctx, ln_cross(ctx, x)), layer, rows, options);
       x = cross_out(ctx, c, {.residual = x, .dropout = dropout});
     }
     const Tensor m = fc(ctx, ln_2(ctx, x), {.activation = activation});
@@ -124,11 +123,11 @@ class Gpt2 : public LanguageModel {
     }
   }
 
-  Tensor forward(Context& ctx, const Tensor& rows,
-                 std::span<const Sequence> sequences) const override {
+  Tensor forward(Context& ctx, const Tensor& rows, std::span<const Sequence> sequences,
+                 Outputs outputs) const override {
     check_sequences(rows, sequences, c_.positions);
     const Tensor x = dropout(ctx, add_positions(ctx, rows, wpe_, sequences), c_.embedding_dropout);
-    return ln_f_(ctx, run_blocks(ctx, blocks_, x, sequences));
+    return ln_f_(ctx, run_blocks(ctx, blocks_, x, sequences, outputs));
   }
 
   const Linear& head() const override { return head_; }

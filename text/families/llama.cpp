@@ -89,14 +89,14 @@ struct Block {
   }
 
   // x = x + Attn(rope(qk), v of RMS(x));  x = x + Down(act(Gate(h)) * Up(h)), h = RMS(x)
-  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, std::span<const Sequence> sequences,
-                    const Rope& rope, const Tensor& angles) const {
+  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, const BlockRows& rows, const Rope& rope,
+                    const Tensor& angles) const {
     const Tensor h = qkv(ctx, input_norm(ctx, x));
     const Tensor turned = rope(ctx, h.columns(0, queries + keys), angles);
     const Tensor a =
         self_attention(ctx, turned.columns(0, queries), turned.columns(queries, queries + keys),
-                       h.columns(queries + keys, queries + 2 * keys), layer, sequences, options);
-    x = attention_out(ctx, a, {.residual = x});
+                       h.columns(queries + keys, queries + 2 * keys), layer, rows, options);
+    x = attention_out(ctx, a, {.residual = wanted_rows(ctx, x, rows)});
     const Tensor m = post_attention_norm(ctx, x);
     const Tensor gated = multiply(ctx, gate(ctx, m, {.activation = activation}), up(ctx, m));
     return down(ctx, gated, {.residual = x});
@@ -122,11 +122,11 @@ class Llama : public LanguageModel {
     return tokens_(ctx, ids);
   }
 
-  Tensor forward(Context& ctx, const Tensor& rows,
-                 std::span<const Sequence> sequences) const override {
+  Tensor forward(Context& ctx, const Tensor& rows, std::span<const Sequence> sequences,
+                 Outputs outputs) const override {
     check_sequences(rows, sequences, c_.positions);
     const Tensor angles = rope_.angles(ctx, positions_of(ctx, sequences));
-    return norm_(ctx, run_blocks(ctx, blocks_, rows, sequences, rope_, angles));
+    return norm_(ctx, run_blocks(ctx, blocks_, rows, sequences, outputs, rope_, angles));
   }
 
   const Linear& head() const override { return head_; }

@@ -64,13 +64,12 @@ struct Block {
   }
 
   // x = x + Attn(LN(x));  x = x + Cross(LN(x), memory);  x = x + MLP(LN(x))
-  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, std::span<const Sequence> sequences) const {
+  Tensor operator()(Context& ctx, Tensor x /*[N, D]*/, const BlockRows& rows) const {
     const Tensor h = qkv(ctx, self_norm(ctx, x));
     const Tensor a = self_attention(ctx, h.columns(0, width), h.columns(width, 2 * width),
-                                    h.columns(2 * width, 3 * width), layer, sequences, options);
-    x = self_out(ctx, a, {.residual = x});
-    const Tensor c =
-        cross_attention(ctx, cross_q(ctx, cross_norm(ctx, x)), layer, sequences, options);
+                                    h.columns(2 * width, 3 * width), layer, rows, options);
+    x = self_out(ctx, a, {.residual = wanted_rows(ctx, x, rows)});
+    const Tensor c = cross_attention(ctx, cross_q(ctx, cross_norm(ctx, x)), layer, rows, options);
     x = cross_out(ctx, c, {.residual = x});
     const Tensor m = fc1(ctx, final_norm(ctx, x), {.activation = activation});
     return fc2(ctx, m, {.residual = x});
@@ -108,11 +107,11 @@ class WhisperDecoder : public LanguageModel {
     }
   }
 
-  Tensor forward(Context& ctx, const Tensor& rows,
-                 std::span<const Sequence> sequences) const override {
+  Tensor forward(Context& ctx, const Tensor& rows, std::span<const Sequence> sequences,
+                 Outputs outputs) const override {
     check_sequences(rows, sequences, c_.positions);
     const Tensor x = add_positions(ctx, rows, positions_, sequences);
-    return norm_(ctx, run_blocks(ctx, blocks_, x, sequences));
+    return norm_(ctx, run_blocks(ctx, blocks_, x, sequences, outputs));
   }
 
   const Linear& head() const override { return head_; }
