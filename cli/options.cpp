@@ -43,10 +43,12 @@ void CommonOptions::add_to(Command& command, bool default_model) {
   command
       .add_option(
           "--dtype", dtype,
-          "Number format of the matrix products: as the checkpoint has it (auto: int8 or int4 "
-          "where it is quantised, else f32), f32 is exact, bf16 is faster where the processor "
-          "multiplies it, int8 is faster everywhere, int4 is smaller and fastest word by word")
-      .one_of({"auto", "f32", "bf16", "int8", "int4"})
+          "Number format of the matrix products: as the checkpoint has it (stored: int8 or int4 "
+          "where it is quantised, else f32), the fastest that was measured to keep answers (auto: "
+          "int8 for words and sound, as stored for images), f32 is exact, bf16 is faster where the "
+          "processor multiplies it, int8 is faster everywhere, int4 is smaller and fastest word by "
+          "word")
+      .one_of({"stored", "auto", "f32", "bf16", "int8", "int4"})
       .show_default();
   command
       .add_option("--kv-cache", kv_cache,
@@ -72,6 +74,7 @@ std::shared_ptr<const fusion::Model> CommonOptions::open() const {
                               : dtype == "bf16" ? Precision::bf16
                               : dtype == "int8" ? Precision::int8
                               : dtype == "int4" ? Precision::int4
+                              : dtype == "auto" ? Precision::automatic
                                                 : Precision::as_stored;
   const CacheNumbers cache = kv_cache == "f32"    ? CacheNumbers::f32
                              : kv_cache == "bf16" ? CacheNumbers::bf16

@@ -18,7 +18,7 @@ struct CommonOptions {
   std::string model;  ///< empty: the default model
   std::vector<std::string> adapters;
   int threads = 0;
-  std::string dtype = "auto";     ///< "auto" is what the checkpoint has
+  std::string dtype = "stored";   ///< what the checkpoint has
   std::string kv_cache = "auto";  ///< of decoders
   bool json = false, timings = false, verbose = false;
 

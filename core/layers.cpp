@@ -206,7 +206,8 @@ namespace {
 /// elsewhere), f32 would take three times as long, and Whisper's word error rate is no worse for
 /// it.
 Precision of_convolution(Precision p) {
-  return p == Precision::int8 && kernels::vector_kernels().half.native ? Precision::bf16 : p;
+  const bool rounds = p == Precision::int8 || p == Precision::automatic;
+  return rounds && kernels::vector_kernels().half.native ? Precision::bf16 : p;
 }
 
 }  // namespace

@@ -95,10 +95,12 @@ int bits_of(const StoredMatrix& m, Precision precision) {
     case Precision::in_place:
       return 0;
     case Precision::as_stored:
+    case Precision::automatic:
       break;
   }
   if (m.weight.dtype() == DType::i8) return 8;
-  return m.bits == 4 && m.group() == kernels::kGroup ? 4 : 0;
+  if (m.bits == 4 && m.group() == kernels::kGroup) return 4;
+  return precision == Precision::automatic ? 8 : 0;
 }
 
 /// Rows of a weight that are multiplied in the same numbers.

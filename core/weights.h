@@ -14,13 +14,18 @@ namespace tessera {
 /// The numbers that matrices are multiplied in: f32; bf16 weights and activations; int8 weights
 /// (one scale an output row) or int4 weights (a scale and a zero point for every 32 numbers of a
 /// row), both with activations rounded row by row. as_stored: what the checkpoint has, f32 for
-/// floats of any kind. in_place: f32, nothing is packed or copied, so that what changes in a tensor
-/// counts at once and gradients can be found (training).
-enum class Precision : std::uint8_t { as_stored, f32, bf16, int8, int4, in_place };
+/// floats of any kind. automatic: int8 for these in decoders and sound towers, whose answers it
+/// was measured to keep (bench/NOTES.md), else as_stored. in_place: f32, nothing is packed or
+/// copied, so that what changes in a tensor counts at once and gradients can be found (training).
+enum class Precision : std::uint8_t { as_stored, f32, bf16, int8, int4, automatic, in_place };
 /// That of encoders, which gain nothing from smaller numbers than int8, of output layers, on which
 /// every token depends, and of what decoders make values of (bench/NOTES.md).
 constexpr Precision int8_at_least(Precision p) {
   return p == Precision::int4 ? Precision::int8 : p;
+}
+/// That of image towers, classifiers and what makes vectors to be compared.
+constexpr Precision exact_if_automatic(Precision p) {
+  return p == Precision::automatic ? Precision::as_stored : int8_at_least(p);
 }
 
 /// The numbers in which a decoder keeps keys and values. automatic: f32 beside exact products, bf16
@@ -115,6 +120,9 @@ class Weights {
 
 /// The same tensors, whose matrices have 8 bits where others have 4.
 inline Weights int8_at_least(const Weights& w) { return w.with(int8_at_least(w.precision())); }
+inline Weights exact_if_automatic(const Weights& w) {
+  return w.with(exact_if_automatic(w.precision()));
+}
 
 /// Writes tensors as one safetensors file: to a temporary name first, renamed when complete.
 void save_safetensors(const std::filesystem::path& file, const std::vector<NamedTensor>& tensors);

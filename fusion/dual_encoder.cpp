@@ -41,7 +41,7 @@ Tensor one_number(const Weights& w, const char* name) {
 
 void load_dual(const CheckpointFiles& files, Model& model) {
   const Config &c = files.config, vision = c.child("vision_config");
-  const Weights w = int8_at_least(files.weights);
+  const Weights w = exact_if_automatic(files.weights);
   // Configs of old checkpoints do not name the kind of their towers.
   model.vision = vision.has("model_type") ? vision::load_tower(vision, w.at("vision_model"))
                                           : vision::load_tower(c, w);

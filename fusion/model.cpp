@@ -64,8 +64,8 @@ void load_single(const CheckpointFiles& files, Model& model) {
     if (!files.weights.has("score.weight")) return;
     const Tensor score = files.weights.get("score.weight");
     const std::int64_t classes = score.rank() == 2 ? score.dim(0) : 0;
-    model.score.emplace(files.weights.at("score"), model.decoder->width(), classes,
-                        Linear::Bias::none);
+    model.score.emplace(exact_if_automatic(files.weights.at("score")), model.decoder->width(),
+                        classes, Linear::Bias::none);
     model.score_labels = class_labels(files.config, classes);
   } else if (find_family(towers, type)) {
     model.vision = vision::load_tower(files.config, files.weights);

@@ -44,7 +44,8 @@ struct Task {
 };
 
 struct OpenOptions {
-  Precision precision = Precision::as_stored;    ///< of matrix products; int4: towers stay at int8
+  /// Of matrix products; int4: towers stay at int8; automatic: images stay as stored.
+  Precision precision = Precision::as_stored;
   CacheNumbers cache = CacheNumbers::automatic;  ///< of the decoder's keys and values
   /// In memory, instead of the numbers in the files: of a model that is trained. Their precision
   /// counts.

@@ -50,7 +50,7 @@ Tensor VisionTower::classify(Context& ctx, const Tensor& pixels) const {
 
 std::unique_ptr<VisionTower> load_tower(const Config& config, const Weights& weights) {
   static const auto all = families();
-  return family_of(all, config, "image tower").load(config, int8_at_least(weights));
+  return family_of(all, config, "image tower").load(config, exact_if_automatic(weights));
 }
 
 }  // namespace tessera::vision

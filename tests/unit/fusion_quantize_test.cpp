@@ -56,6 +56,37 @@ TEST_F(Quantize, TowersComputeWhatTheyWouldWhenRoundedAtOpening) {
   }
 }
 
+/// Words and sound are rounded where nobody said how, images and what is compared are not.
+TEST_F(Quantize, AutomaticIsInt8ForWordsAndSound) {
+  const auto frames_seen = [](const std::shared_ptr<const Model>& model) {
+    Context ctx({.threads = 1});
+    Tensor frames = Tensor::empty({model->log_mel->frames(), model->log_mel->mels()});
+    for (std::int64_t i = 0; i < frames.numel(); ++i)
+      frames.data()[i] = static_cast<float>(i * 7919 % 1009) / 1009;
+    return model->encode_frames(ctx, frames).to_vector();
+  };
+  const auto words = [](const std::shared_ptr<const Model>& model) {
+    Context ctx({.threads = 1});
+    const std::vector<std::int32_t> ids = {1, 5, 2, 7, 3, 4, 6, 8, 9, 10, 11, 12};
+    return model->decoder->head()(ctx, model->decoder->embed(ctx, ids)).to_vector();
+  };
+  const auto open = [](const char* name, Precision precision) {
+    return Model::open(family(name), {.precision = precision});
+  };
+  const auto automatic = open("whisper-english", Precision::automatic),
+             eight = open("whisper-english", Precision::int8),
+             stored = open("whisper-english", Precision::as_stored);
+  EXPECT_EQ(frames_seen(automatic), frames_seen(eight));
+  EXPECT_NE(frames_seen(automatic), frames_seen(stored));
+  EXPECT_EQ(words(automatic), words(eight));
+  EXPECT_NE(words(automatic), words(stored));
+  EXPECT_EQ(seen(open("vit-classify", Precision::automatic)),
+            seen(open("vit-classify", Precision::f32)));
+  // What is rounded already is taken as it is.
+  quantize_checkpoint(family("tessera-memory"), out_, {.precision = Precision::int8});
+  EXPECT_EQ(seen(Model::open(out_, {.precision = Precision::automatic})), seen(Model::open(out_)));
+}
+
 TEST_F(Quantize, OtherNumbersMayBeHalved) {
   const fs::path from = family("tessera-memory");
   quantize_checkpoint(from, out_, {.precision = Precision::int8, .half = true});
@@ -213,6 +244,8 @@ TEST_F(Calibrated, MatricesThatLieInputsFirst) {
   const auto opened = states(gpt2, Precision::int8);
   EXPECT_EQ(states(eight, Precision::as_stored), opened) << "the numbers of opening in int8";
   EXPECT_EQ(states(eight, Precision::int8), opened);
+  EXPECT_EQ(states(eight, Precision::automatic), opened);
+  EXPECT_EQ(states(gpt2, Precision::automatic), opened);
   EXPECT_GT(change(gpt2, eight), 0);
   // As what is learnt from takes them: the same numbers, in floats.
   const Weights floats = Weights::open(gpt2), rounded = Weights::open(eight);
@@ -382,7 +415,7 @@ TEST(QuantizedTensors, FourBitsReadBackAsTheyWereRounded) {
   save_safetensors(file, stored_form("fc.weight", rounded("fc.weight", weight, 4)));
   const Weights w = Weights::open(file);
   Context ctx({.threads = 1});
-  for (const Precision precision : {Precision::as_stored, Precision::int4}) {
+  for (const Precision precision : {Precision::as_stored, Precision::int4, Precision::automatic}) {
     const Linear read(w.with(precision).at("fc"), columns, rows, Linear::Bias::none);
     EXPECT_EQ(read(ctx, x).to_vector(), Linear(weight, {}, Precision::int4)(ctx, x).to_vector());
   }
