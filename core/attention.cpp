@@ -84,17 +84,17 @@ Sizes check(const Tensor& q, const KeyValues& seen, const AttentionOptions& opti
   const bool native = kernels.half.native, fits = width <= kernels::kWidestIntegerHead;
   // A decoder keeps keys in f32 where attention is to be as exact as can be.
   const bool wanted = options.in_bytes && (!options.causal || seen.k.dtype() == DType::bf16);
-  return {.queries = q.dim(0),
-          .keys = seen.length,
-          .heads = options.heads,
-          .kv_heads = kv_heads,
-          .width = width,
-          .scale = scale,
-          .causal = options.causal,
-          .rounded = options.rounded && native,
-          .shorts = options.rounded && !native && kernels.multiplies_shorts && fits,
-          .bytes = wanted && kernels.integer.depth == 4 && fits && !seen.bytes &&
-                   seen.length >= kManyKeys};
+  return {
+      .queries = q.dim(0),
+      .keys = seen.length,
+      .heads = options.heads,
+      .kv_heads = kv_heads,
+      .width = width,
+      .scale = scale,
+      .causal = options.causal,
+      .rounded = options.rounded && native,
+      .shorts = options.rounded && !native && kernels.multiplies_shorts && fits,
+      .bytes = wanted && kernels.weighs_bytes && fits && !seen.bytes && seen.length >= kManyKeys};
 }
 
 /// Where the parts of attention_part() lie in memory.

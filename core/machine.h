@@ -23,8 +23,8 @@ MachinePeaks measure_peaks(Context& ctx);
 
 /// "AMD EPYC ...", as the system calls it; empty where it does not say.
 std::string processor_name();
-/// The instruction set that the kernels use: "generic", "avx2", "avx512", "avx512_vnni",
-/// "avx512_bf16".
+/// The instruction set that the kernels use: "generic", "avx2", "avx_vnni", "avx512",
+/// "avx512_vnni", "avx512_bf16".
 std::string kernel_name();
 
 }  // namespace tessera

@@ -23,8 +23,8 @@ struct InBytes {
   }
   /// sums + the products of a lane, of numbers without a sign and numbers with one.
   TESSERA_INLINE static IntVec add(IntVec sums, IntVec plain, IntVec with_sign) {
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
-    return (IntVec)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)plain, (__m512i)with_sign);
+#ifdef TESSERA_MULTIPLIES_BYTES
+    return add_fours_of_bytes(sums, plain, with_sign);
 #else
     for (int shift = 0; shift < 32; shift += 8)
       sums += ((plain >> shift) & 255) * ((with_sign << (24 - shift)) >> 24);

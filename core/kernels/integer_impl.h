@@ -31,6 +31,8 @@ TESSERA_INLINE IntVec add_pairs_of_shorts(IntVec sums, IntVec a, IntVec b) {
   return (IntVec)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
 #elif TESSERA_VECTOR_BYTES == 64 && defined(__AVX512BW__)
   return sums + (IntVec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVXVNNI__)
+  return (IntVec)_mm256_dpwssd_avx_epi32((__m256i)sums, (__m256i)a, (__m256i)b);
 #elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
   return sums + (IntVec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
 #elif TESSERA_VECTOR_BYTES == 16 && defined(__SSE2__)
@@ -39,6 +41,18 @@ TESSERA_INLINE IntVec add_pairs_of_shorts(IntVec sums, IntVec a, IntVec b) {
   return sums + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
 #endif
 }
+#if (TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)) || \
+    (TESSERA_VECTOR_BYTES == 32 && defined(__AVXVNNI__))
+#define TESSERA_MULTIPLIES_BYTES
+/// sums + the products of the four bytes of a lane, of numbers without a sign and with one.
+TESSERA_INLINE IntVec add_fours_of_bytes(IntVec sums, IntVec plain, IntVec with_sign) {
+#if TESSERA_VECTOR_BYTES == 64
+  return (IntVec)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)plain, (__m512i)with_sign);
+#else
+  return (IntVec)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)plain, (__m256i)with_sign);
+#endif
+}
+#endif
 /// The low halves of all lanes (which GCC's own conversion takes several steps for).
 TESSERA_INLINE HalfShortVec low_shorts(IntVec v) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512F__)
@@ -55,13 +69,16 @@ TESSERA_INLINE HalfShortVec low_shorts(IntVec v) {
 TESSERA_INLINE QuarterByteVec low_bytes(IntVec v) {
 #if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512F__)
   return (QuarterByteVec)_mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v);
+#elif TESSERA_VECTOR_BYTES == 32 && defined(__AVX2__)
+  const auto words = (__m128i)low_shorts(v & 0xff);
+  return (QuarterByteVec)_mm_packus_epi16(words, words)[0];
 #else
   return __builtin_convertvector(v, QuarterByteVec);
 #endif
 }
 /// What a vector of weights (`kDepth` numbers of each of kLanes columns) and of neighbouring
 /// numbers of a row is made of; how they are multiplied and added.
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+#ifdef TESSERA_MULTIPLIES_BYTES
 
 constexpr std::int64_t kDepth = 4;
 typedef std::int8_t RowNumber;
@@ -71,7 +88,7 @@ typedef ByteVec WeightVec;
 constexpr std::int32_t kWeightOffset = 128;  // of 8-bit weights as they lie and of widened ones
 
 TESSERA_INLINE IntVec add_products(IntVec sums, IntVec row, WeightVec weight) {
-  return (IntVec)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)weight, (__m512i)row);
+  return add_fours_of_bytes(sums, (IntVec)weight, row);
 }
 TESSERA_INLINE WeightVec load_bytes(const std::uint8_t* p) { return load_as<WeightVec>(p); }
 TESSERA_INLINE RowVec narrowed(IntVec v) { return low_bytes(v); }
@@ -136,6 +153,16 @@ TESSERA_INLINE std::int32_t largest_of(IntVec v) {
   std::int32_t most = v[0];
   for (std::int64_t i = 1; i < kLanes; ++i) most = v[i] > most ? v[i] : most;
   return most;
+#endif
+}
+
+TESSERA_INLINE std::int32_t sum_of_lanes(IntVec v) {
+#if TESSERA_VECTOR_BYTES == 64
+  return lanes_together(v, [](__m256i a, __m256i b) { return _mm256_add_epi32(a, b); });
+#else
+  std::int32_t sum = 0;
+  for (std::int64_t i = 0; i < kLanes; ++i) sum += v[i];
+  return sum;
 #endif
 }
 
@@ -205,24 +232,39 @@ TESSERA_INLINE void put_numbers(RowNumber* q, IntVec v) {
   __builtin_memcpy(q, &narrow, sizeof narrow);
 }
 
+#ifdef TESSERA_MULTIPLIES_BYTES
+/// Integers of 8 bits and a sign, one vector after the other.
+TESSERA_INLINE ByteVec four_as_bytes(const IntVec (&v)[4]) {
+#if TESSERA_VECTOR_BYTES == 64
+  const IntVec order = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  const auto pair = [](IntVec a, IntVec b) { return _mm512_packs_epi32((__m512i)a, (__m512i)b); };
+  const __m512i bytes = _mm512_packs_epi16(pair(v[0], v[1]), pair(v[2], v[3]));
+  return (ByteVec)_mm512_maskz_permutexvar_epi32(0xffff, (__m512i)order, bytes);
+#else
+  const IntVec order = {0, 4, 1, 5, 2, 6, 3, 7};
+  const auto pair = [](IntVec a, IntVec b) { return _mm256_packs_epi32((__m256i)a, (__m256i)b); };
+  const __m256i bytes = _mm256_packs_epi16(pair(v[0], v[1]), pair(v[2], v[3]));
+  return (ByteVec)_mm256_permutevar8x32_epi32(bytes, (__m256i)order);
+#endif
+}
+#endif
+
 /// Rounds numbers by whole fours of vectors, as many as there are; returns their number. Asks
 /// memory for as many at `later`.
 TESSERA_INLINE std::int64_t round_fours(const float* x, std::int64_t k, float inverse, RowNumber* q,
                                         const float* later) {
   std::int64_t i = 0;
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+#ifdef TESSERA_MULTIPLIES_BYTES
   const Vec round = splat(kIntegersFrom);
-  const IntVec order = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
   for (; i + kVector <= k; i += kVector) {
-    __m512i v[4];
+    IntVec v[4];
 #pragma GCC unroll 4
     for (std::int64_t j = 0; j < 4; ++j) {
       __builtin_prefetch(later + i + j * kLanes);
-      v[j] = (__m512i)((IntVec)(load(x + i + j * kLanes) * inverse + round) - (IntVec)round);
+      v[j] = (IntVec)(load(x + i + j * kLanes) * inverse + round) - (IntVec)round;
     }
-    const __m512i bytes =
-        _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
-    _mm512_storeu_si512(q + i, _mm512_maskz_permutexvar_epi32(0xffff, (__m512i)order, bytes));
+    const ByteVec bytes = four_as_bytes(v);
+    __builtin_memcpy(q + i, &bytes, sizeof bytes);
   }
 #endif
   return i;
@@ -340,12 +382,11 @@ void sum_groups(const void* q, std::int64_t k, std::int64_t group, std::int32_t*
   for (std::int64_t g = 0; g < k / group; ++g, numbers += group) {
     std::int64_t i = 0;
     std::int32_t sum = 0;
-#if TESSERA_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
-    __m512i fours = _mm512_setzero_si512();
+#ifdef TESSERA_MULTIPLIES_BYTES
+    IntVec fours{};
     for (; i + kVector <= group; i += kVector)
-      fours = _mm512_dpbusd_epi32(fours, _mm512_set1_epi8(1), load_as<__m512i>(numbers + i));
-    sum =
-        lanes_together((IntVec)fours, [](__m256i a, __m256i b) { return _mm256_add_epi32(a, b); });
+      fours = add_fours_of_bytes(fours, 0x01010101 - IntVec{}, load_as<IntVec>(numbers + i));
+    sum = sum_of_lanes(fours);
 #endif
     for (; i < group; ++i) sum += numbers[i];
     sums[g] = sum;

@@ -50,6 +50,7 @@ double scalar_f32(std::int64_t rounds) {
 
 #define TESSERA_AVX2_F32(s) _mm256_fmadd_ps(s, s, s)
 #define TESSERA_AVX2_INT8(s) _mm256_add_epi32(s, _mm256_madd_epi16(s, s))
+#define TESSERA_AVX_VNNI(s) _mm256_dpbusd_avx_epi32(s, s, s)
 #define TESSERA_AVX512_F32(s) _mm512_fmadd_ps(s, s, s)
 #define TESSERA_AVX512_INT8(s) _mm512_add_epi32(s, _mm512_madd_epi16(s, s))
 #define TESSERA_VNNI(s) _mm512_dpbusd_epi32(s, s, s)
@@ -57,6 +58,7 @@ double scalar_f32(std::int64_t rounds) {
 
 TESSERA_PEAK_LOOP(avx2_f32, "avx2,fma", __m256, 8, TESSERA_AVX2_F32)
 TESSERA_PEAK_LOOP(avx2_int8, "avx2,fma", __m256i, 16, TESSERA_AVX2_INT8)
+TESSERA_PEAK_LOOP(avx_vnni_int8, "avx2,avxvnni", __m256i, 32, TESSERA_AVX_VNNI)
 TESSERA_PEAK_LOOP(avx512_f32, "avx512f,avx512bw", __m512, 16, TESSERA_AVX512_F32)
 TESSERA_PEAK_LOOP(avx512_int8, "avx512f,avx512bw", __m512i, 32, TESSERA_AVX512_INT8)
 TESSERA_PEAK_LOOP(vnni_int8, "avx512f,avx512bw,avx512vnni", __m512i, 64, TESSERA_VNNI)
@@ -78,6 +80,8 @@ std::vector<PeakLoop> peak_loops() {
     }
     return loops;
   }
+  if (std::strcmp(kernels.name, "avx_vnni") == 0)
+    return {{"f32", "vfmadd, AVX2", avx2_f32}, {"int8", "vpdpbusd, AVX2", avx_vnni_int8}};
   if (std::strcmp(kernels.name, "avx2") == 0)
     return {{"f32", "vfmadd, AVX2", avx2_f32}, {"int8", "vpmaddwd + vpaddd, AVX2", avx2_int8}};
 #endif

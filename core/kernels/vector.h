@@ -142,9 +142,10 @@ struct VectorKernels {
                        std::int64_t n, std::int64_t k, float* sums);
   AttentionKernels exact, rounded;  // f32; keys, values and weights in bf16
   /// All in 12 bits, less rounded than in bf16, and in 8 bits (weights without a sign); heads up to
-  /// kWidestIntegerHead wide. Slow unless multiplies_shorts, or integer.depth is 4.
+  /// kWidestIntegerHead wide. Slow unless the processor does what follows.
   AttentionKernels shorts, bytes;
   bool multiplies_shorts;  ///< pairs of 16-bit integers by one instruction, or one and an addition
+  bool weighs_bytes;       ///< fours of 8-bit integers, in vectors of 64 bytes
   /// Few queries over a part of the keys. With keys and values in bf16 where bf16 pairs are
   /// multiplied natively, queries and weights are rounded to it as well; beside 8 bits they are
   /// rounded as activations are.
@@ -166,8 +167,8 @@ std::int64_t attention_scratch(std::int64_t width);
 /// Floats of PackedHead::units.
 std::int64_t attention_units(std::int64_t keys, std::int64_t width);
 
-/// The best for this machine; TESSERA_ISA=generic|avx2|avx512|avx512_vnni|avx512_bf16 (which has
-/// VNNI as well) in the environment forces a lower one.
+/// The best for this machine; TESSERA_ISA=generic|avx2|avx_vnni|avx512|avx512_vnni|avx512_bf16
+/// (which has VNNI as well) in the environment forces a lower one.
 const VectorKernels& vector_kernels();
 /// The one of that name, or null where this machine (or build) lacks it.
 const VectorKernels* vector_kernels(const char* name);

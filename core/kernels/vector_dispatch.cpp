@@ -10,6 +10,7 @@ namespace tessera::kernels {
 extern const VectorKernels kGenericKernels;
 #if defined(__x86_64__)
 extern const VectorKernels kAvx2Kernels;
+extern const VectorKernels kAvxVnniKernels;
 extern const VectorKernels kAvx512Kernels;
 extern const VectorKernels kAvx512VnniKernels;
 extern const VectorKernels kAvx512Bf16Kernels;
@@ -25,7 +26,7 @@ struct Candidate {
 const VectorKernels& choose() {
   const char* forced = std::getenv("TESSERA_ISA");
   if (const VectorKernels* kernels = forced ? vector_kernels(forced) : nullptr) return *kernels;
-  for (const char* name : {"avx512_bf16", "avx512_vnni", "avx512", "avx2"}) {
+  for (const char* name : {"avx512_bf16", "avx512_vnni", "avx512", "avx_vnni", "avx2"}) {
     if (const VectorKernels* kernels = vector_kernels(name)) return *kernels;
   }
   return kGenericKernels;
@@ -38,11 +39,13 @@ const VectorKernels* vector_kernels(const char* name) {
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
   const Candidate all[] = {
     {&kGenericKernels, true},
 #if defined(__x86_64__)
-    {&kAvx2Kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+    {&kAvx2Kernels, avx2},
+    {&kAvxVnniKernels, avx2 && __builtin_cpu_supports("avxvnni")},
     {&kAvx512Kernels, avx512},
     {&kAvx512VnniKernels, vnni},
     {&kAvx512Bf16Kernels, vnni && __builtin_cpu_supports("avx512bf16")},

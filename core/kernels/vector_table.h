@@ -37,6 +37,7 @@ const VectorKernels TESSERA_KERNELS_NAME = {
     {sizeof(InBytes::Number), InBytes::kDepth, pack_integers<InBytes>,
      integer_attention_block<InBytes>, nullptr, measure_head<InBytes>},
     TESSERA_VECTOR_BYTES >= 32,
+    TESSERA_VECTOR_BYTES == 64 && kDepth == 4,
     attention_part,
     {bytes_of_block, write_byte_rows, read_byte_row, byte_scratch},
     {kHasBf16, kPanel, round_row, half_tile},

@@ -30,7 +30,7 @@ class ByteAttentionTest : public ::testing::TestWithParam<const char*> {
   const VectorKernels* kernels_ = nullptr;
 };
 INSTANTIATE_TEST_SUITE_P(Isa, ByteAttentionTest,
-                         ::testing::Values("generic", "avx2", "avx512", "avx512_vnni",
+                         ::testing::Values("generic", "avx2", "avx_vnni", "avx512", "avx512_vnni",
                                            "avx512_bf16"),
                          [](const auto& isa) { return std::string(isa.param); });
 

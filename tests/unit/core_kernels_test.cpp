@@ -51,7 +51,7 @@ class VectorKernelsTest : public ::testing::TestWithParam<const char*> {
   const VectorKernels* kernels_ = nullptr;
 };
 INSTANTIATE_TEST_SUITE_P(Isa, VectorKernelsTest,
-                         ::testing::Values("generic", "avx2", "avx512", "avx512_vnni",
+                         ::testing::Values("generic", "avx2", "avx_vnni", "avx512", "avx512_vnni",
                                            "avx512_bf16"),
                          [](const auto& isa) { return std::string(isa.param); });
 

@@ -501,7 +501,7 @@ TEST_F(Layers, Attention) {
 }
 
 TEST_F(Layers, AttentionInBytes) {
-  const bool there = kernels::vector_kernels().integer.depth == 4;
+  const bool there = kernels::vector_kernels().weighs_bytes;
   for (const Heads& h : {Heads{3, 3, 31}, Heads{6, 2, 16}, Heads{4, 1, 64}, Heads{1, 1, 300}}) {
     for (const std::int64_t queries : {3, 9, 97}) {
       for (const auto& [causal, keys] : {std::pair{false, 513}, {true, 513}, {false, 511}}) {
@@ -550,7 +550,7 @@ TEST_F(Layers, RoundedAttention) {
 
 /// A decoder's, whose keys and values are kept as bf16.
 TEST_F(Layers, CausalAttentionInBytes) {
-  const bool there = kernels::vector_kernels().integer.depth == 4;
+  const bool there = kernels::vector_kernels().weighs_bytes;
   for (const Heads& h : {Heads{6, 2, 64}, Heads{2, 2, 31}, Heads{3, 1, 128}}) {
     for (const auto& [queries, keys] : {std::pair{97, 513}, {600, 600}, {511, 511}}) {
       KvCache cache(1, {DType::bf16, DType::bf16, h.kv_heads});

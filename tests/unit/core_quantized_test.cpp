@@ -29,7 +29,7 @@ class IntegerKernelsTest : public ::testing::TestWithParam<const char*> {
   const IntegerKernels* kernels_ = nullptr;
 };
 INSTANTIATE_TEST_SUITE_P(Isa, IntegerKernelsTest,
-                         ::testing::Values("generic", "avx2", "avx512", "avx512_vnni",
+                         ::testing::Values("generic", "avx2", "avx_vnni", "avx512", "avx512_vnni",
                                            "avx512_bf16"),
                          [](const auto& isa) { return std::string(isa.param); });
 
