@@ -96,8 +96,7 @@ struct FloatScores {
   /// 2^-t of 32 numbers t >= 0 of 16 bits, in kUnits. What is 16 or more may have turned
   /// negative: either way it becomes 0.
   TESSERA_INLINE static __m512i short_weights(__m512i t) {
-    // 2^-f of t less its whole part, 0 <= f < 1: a - f * (b - f * (c - f * d)), in 65536ths but for
-    // a
+    // 2^-f of t less its whole part, 0 <= f < 1: a - f * (b - f * (c - f * d)), f in 65536ths
     constexpr float kOne = kMostWeight * kWeightUnits;
     const auto number = [](float x) { return _mm512_set1_epi16(static_cast<std::int16_t>(x)); };
     const __m512i f = _mm512_slli_epi16(t, 5);
@@ -156,13 +155,17 @@ struct FloatScores {
 /// chosen for each block, so that the largest there can be fit: an eighth of what rounding queries
 /// and keys of 64 numbers to 8 bits changes in them.
 struct ShortScores {
-  static constexpr float kMostWeight = 255.0f;
   static constexpr int kWeightUnits = 128;       // a weight's unit is so many of a total's
   static constexpr float kMostScore = 16383.0f;  // differences of two have 16 bits, too
   static constexpr std::int16_t kUnseen = -32768;
   /// Weights are made from 32nds of a power of 2, whose own rounding is 0.6 % of a weight: as much
-  /// as that of one of 8 bits that is a third of the largest.
+  /// as that of one of 8 bits that is a fifth of the largest.
   static constexpr int kSteps = 32, kStepBits = 5;
+  /// 2^(-i / kSteps) of the largest weight, in parts of a weight's unit.
+  alignas(64) static constexpr std::int16_t kTable[kSteps] = {
+      32640, 31941, 31256, 30586, 29931, 29290, 28662, 28048, 27447, 26859, 26283,
+      25720, 25169, 24630, 24102, 23585, 23080, 22585, 22101, 21628, 21164, 20711,
+      20267, 19833, 19408, 18992, 18585, 18187, 17797, 17416, 17043, 16677};
   static constexpr int kMostShift = 15;
 
   alignas(64) std::int16_t scores[kRows * kKeyBlock];
@@ -170,11 +173,6 @@ struct ShortScores {
   std::int16_t largest[kLanes], slope[kLanes];
   int shift;  // steps are differences of scores times 2^shift * slope / 32768
   BlockFactors factors;
-
-  /// 2^(-i / kSteps) of the largest weight, in parts of a weight's unit.
-  struct Table {
-    std::int16_t numbers[kSteps];
-  };
 
   /// `count` keys with these units (in whole vectors), of `wide` numbers each.
   TESSERA_INLINE void start(const float* units, std::int64_t count, std::int64_t wide) {
@@ -267,7 +265,7 @@ struct ShortScores {
   }
   template <bool kShifts>
   TESSERA_INLINE void weigh_rows(const SeenKeys& seen, RowsSoFar& rows, std::uint8_t* weights) {
-    const __m512i table = _mm512_loadu_si512(&kTable);
+    const __m512i table = _mm512_load_si512(kTable);
     for (std::int64_t r = 0; r < kRows; ++r) {
       const std::int64_t by_row = seen.by(r);
       __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
@@ -292,7 +290,7 @@ struct ShortScores {
         if (j < seen.by(r)) {
           const std::int32_t most = 32767 >> shift, less = largest[r] - row[j];
           const std::int32_t d = (((less < most ? less : most) << shift) * slope[r] + 16384) >> 15;
-          w = d >> kStepBits < 16 ? kTable.numbers[d % kSteps] >> (d >> kStepBits) : 0;
+          w = d >> kStepBits < 16 ? kTable[d % kSteps] >> (d >> kStepBits) : 0;
         }
         weights[r * kKeyBlock + j] = static_cast<std::uint8_t>((w + 64) >> 7);
         sums[0] += static_cast<float>(w);
@@ -368,10 +366,6 @@ struct ShortScores {
     return most;
 #endif
   }
-  static constexpr Table kTable = {{32640, 31941, 31256, 30586, 29931, 29290, 28662, 28048,
-                                    27447, 26859, 26283, 25720, 25169, 24630, 24102, 23585,
-                                    23080, 22585, 22101, 21628, 21164, 20711, 20267, 19833,
-                                    19408, 18992, 18585, 18187, 17797, 17416, 17043, 16677}};
 };
 
 }  // namespace
