@@ -23,7 +23,8 @@ enum class Precision : std::uint8_t { as_stored, f32, bf16, int8, int4, automati
 constexpr Precision int8_at_least(Precision p) {
   return p == Precision::int4 ? Precision::int8 : p;
 }
-/// That of image towers, classifiers and what makes vectors to be compared.
+/// That of image towers, classifiers and what makes vectors to be compared: as stored where nobody
+/// said how, int8 at least.
 constexpr Precision exact_if_automatic(Precision p) {
   return p == Precision::automatic ? Precision::as_stored : int8_at_least(p);
 }

@@ -80,10 +80,12 @@ std::vector<PeakLoop> peak_loops() {
     }
     return loops;
   }
-  if (std::strcmp(kernels.name, "avx_vnni") == 0)
-    return {{"f32", "vfmadd, AVX2", avx2_f32}, {"int8", "vpdpbusd, AVX2", avx_vnni_int8}};
-  if (std::strcmp(kernels.name, "avx2") == 0)
-    return {{"f32", "vfmadd, AVX2", avx2_f32}, {"int8", "vpmaddwd + vpaddd, AVX2", avx2_int8}};
+  if (std::strncmp(kernels.name, "avx", 3) == 0) {
+    const bool bytes = kernels.integer.depth == 4;
+    return {{"f32", "vfmadd, AVX2", avx2_f32},
+            bytes ? PeakLoop{"int8", "vpdpbusd, AVX2", avx_vnni_int8}
+                  : PeakLoop{"int8", "vpmaddwd + vpaddd, AVX2", avx2_int8}};
+  }
 #endif
   return {{"f32", "scalar", scalar_f32}};
 }
